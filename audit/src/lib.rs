@@ -1,0 +1,1 @@
+//! The auditor's verifier: a small trusted base on the ledger alone.

@@ -1,0 +1,1 @@
+//! The client library and the wire messages of the client protocol.

@@ -1,0 +1,1 @@
+//! What every process serves: client protocol, HTTP, the ledger's public face.

@@ -1,0 +1,1 @@
+//! A ledger in files: append, group commit, recovery, tiles.

@@ -1,0 +1,1 @@
+//! Entries, segments, Merkle tree, checkpoints and proofs of a ledger (pure, no_std).

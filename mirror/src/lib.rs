@@ -1,0 +1,1 @@
+//! A read-only replica: admit, verify, apply, serve, relay.

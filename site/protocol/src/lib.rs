@@ -1,0 +1,1 @@
+//! The core group's protocols as pure state machines (no_std).

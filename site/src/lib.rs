@@ -1,0 +1,1 @@
+//! A node: the shell around the core group's protocols.

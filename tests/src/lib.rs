@@ -1,0 +1,1 @@
+//! The simulator, end-to-end tests with real processes, interop tests.

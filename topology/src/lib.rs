@@ -1,0 +1,1 @@
+//! Topology file to validated Topology: identities, roles, public keys.

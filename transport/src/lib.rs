@@ -1,0 +1,1 @@
+//! Fabrics (symmetric one-sided memory), identities, TLS and QUIC endpoints.

@@ -1,0 +1,1 @@
+//! The mirroring protocol as a pure state machine (no_std).

@@ -1,0 +1,1 @@
+//! The mirroring protocol over QUIC: feeding children, following a parent.
