@@ -23,7 +23,6 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "topology",
             "gateway",
             "client",
-            "wan",
         ],
     ),
     ("wan-protocol", &["ledger"]),
