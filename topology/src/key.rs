@@ -78,6 +78,59 @@ impl fmt::Debug for PublicKey {
     }
 }
 
+/// DER of an Ed25519 `SubjectPublicKeyInfo` up to the 32 key bytes (RFC 8410, section 4).
+const SPKI_PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0];
+/// DER of a PKCS#8 Ed25519 private key between its version and its 32 secret bytes (RFC 8410,
+/// section 7).
+const PKCS8_MIDDLE: [u8; 11] = [0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
+
+/// The Ed25519 key that the first certificate of a PEM text is for.
+pub(crate) fn public_key_of_certificate(pem: &str) -> Option<PublicKey> {
+    let der = pem_block(pem, "CERTIFICATE")?;
+    let (0x30, certificate, _) = der_element(&der)? else { return None };
+    let (0x30, mut fields, _) = der_element(certificate)? else { return None };
+    // RFC 5280, section 4.1: [0] version (optional), serial, signature, issuer, validity, subject.
+    if fields.first() == Some(&0xa0) {
+        fields = der_element(fields)?.2;
+    }
+    for _ in 0..5 {
+        fields = der_element(fields)?.2;
+    }
+    let key: [u8; 32] = fields.strip_prefix(&SPKI_PREFIX)?.get(..32)?.try_into().ok()?;
+    PublicKey::from_bytes(key).ok()
+}
+
+/// The public half of an Ed25519 private key in PKCS#8 PEM.
+pub(crate) fn public_key_of_private(pem: &str) -> Option<PublicKey> {
+    let der = pem_block(pem, "PRIVATE KEY")?;
+    let (0x30, fields, _) = der_element(&der)? else { return None };
+    let (0x02, _version, fields) = der_element(fields)? else { return None };
+    let secret: [u8; 32] = fields.strip_prefix(&PKCS8_MIDDLE)?.get(..32)?.try_into().ok()?;
+    let public = ed25519_dalek::SigningKey::from_bytes(&secret).verifying_key();
+    Some(PublicKey(public.to_bytes()))
+}
+
+/// The bytes of the first PEM block with this label (RFC 7468).
+fn pem_block(pem: &str, label: &str) -> Option<Vec<u8>> {
+    let (_, rest) = pem.split_once(&format!("-----BEGIN {label}-----"))?;
+    let (body, _) = rest.split_once(&format!("-----END {label}-----"))?;
+    let body: String = body.split_ascii_whitespace().collect();
+    Base64::decode_vec(&body).ok()
+}
+
+/// Tag, contents and what follows of the first DER element; lengths of up to two bytes.
+fn der_element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+    let (&tag, rest) = der.split_first()?;
+    let (length, rest) = match *rest {
+        [short @ 0..=0x7f, ref rest @ ..] => (short.into(), rest),
+        [0x81, length, ref rest @ ..] => (length.into(), rest),
+        [0x82, high, low, ref rest @ ..] => (usize::from(high) << 8 | usize::from(low), rest),
+        _ => return None,
+    };
+    let (contents, rest) = rest.split_at_checked(length)?;
+    Some((tag, contents, rest))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

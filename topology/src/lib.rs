@@ -6,19 +6,38 @@
 //!
 //! | module | what it holds |
 //! |---|---|
+//! | `load` | [`Topology::load`]: the three passes in a row |
+//! | `tree` | TOML with lines, environment overrides laid over it |
+//! | `section` | reading one table key by key, never stopping at a fault |
+//! | `draft` | first pass: every value has its type |
+//! | `check` | second pass: every name leads somewhere, and the whole makes sense |
+//! | `files` | certificates and private keys that lie beside the file |
+//! | `build` | third pass: a faultless draft becomes a [`Topology`] |
+//! | `diagnostics` | place, key, found, allowed |
 //! | `names` | newtypes of the names that the file gives to things |
 //! | `key` | [`PublicKey`], and the key inside a certificate or private-key file |
 //! | `model` | the validated types: [`Topology`], [`Site`], [`Node`], [`Mirror`], [`Pool`], ... |
 //! | `placement` | which nodes hold which shard, and the digest that the nodes of a site must share |
 
+mod build;
+mod check;
+mod diagnostics;
+mod draft;
+mod files;
 mod key;
+mod load;
 mod model;
 mod names;
 mod placement;
+mod section;
+mod tree;
 
+pub use diagnostics::{Diagnostic, Diagnostics, Place, Severity};
 pub use key::{KeyError, PublicKey};
+pub use load::Loaded;
 pub use model::{
     ClientIdentity, Durability, FabricKind, Link, Mirror, Node, Parent, Pool, Ports, Process,
     Right, Rights, Role, Site, Timeouts, Topology,
 };
 pub use names::{ClientName, DeploymentName, NameError, PoolName, ProcessName, Region, SiteName};
+pub use tree::ENVIRONMENT_PREFIX;
