@@ -1,1 +1,44 @@
-//! Entries, segments, Merkle tree, checkpoints and proofs of a ledger (pure, no_std).
+//! Entries, segments, Merkle tree, checkpoints and proofs of a ledger: pure formats and checks.
+//!
+//! | module | what lives there |
+//! |---|---|
+//! | [`ids`] | newtypes: [`Version`](ids::Version), [`Hlc`](ids::Hlc), [`Digest`](ids::Digest) ... |
+//! | [`entry`] | what a leaf says, and its canonical bytes |
+//! | [`tree`] | the RFC 6962 tree: roots, inclusion and consistency proofs |
+//! | [`segment`] | the open segment: when to seal, what the SEAL says; names of segment files |
+//! | [`replay`] | checks a ledger's entries from the genesis on |
+//! | [`note`] | checkpoints, signed notes, keys, and the policy that says which signatures suffice |
+//! | [`tile`] | hash tiles and entry bundles: the public face |
+//! | [`tlog_proof`] | inclusion proofs to carry away |
+//!
+//! Nothing here knows a clock, a file or a network. Bytes from outside never panic, and never cause an
+//! allocation before their length was checked. Formats are byte tables in `docs/formats/`.
+
+#![no_std]
+
+extern crate alloc;
+
+pub mod entry;
+pub mod ids;
+mod keys;
+pub mod note;
+pub mod replay;
+pub mod segment;
+mod text;
+pub mod tile;
+pub mod tlog_proof;
+pub mod tree;
+
+pub use entry::{
+    Body, Entry, EntryError, Genesis, Member, Seal, Txn, Update, Value, ViewRecord, Write, quorum,
+};
+pub use ids::{
+    Digest, Hlc, KeyVersion, LedgerId, Lineage, RequestId, RequestNumber, SessionId, Version,
+    ViewId,
+};
+pub use note::{
+    Checkpoint, Ed25519Signer, NoteSignature, Policy, PolicyError, SignedNote, Signer, Verified,
+    VerifierKey,
+};
+pub use replay::{Replay, ReplayError, ReplayErrorKind};
+pub use segment::{SealLimits, SegmentName, SegmentTracker};
