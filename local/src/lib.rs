@@ -1,0 +1,13 @@
+//! A whole deployment on one machine: keys, a topology file, and real processes of the one binary.
+//!
+//! `tradewind demo`, `tradewind bench` and the end-to-end tests stand on it:
+//! - [`plan`]: what to build (sites, mirrors, pools) and how it is written down as a topology file with keys and free ports;
+//! - [`process`]: the processes of such a deployment: start, wait until ready, kill, pause, stop.
+//!
+//! No process outlives its starter: each watches a pipe that closes when the starter ends, however it ends.
+
+pub mod plan;
+pub mod process;
+
+pub use plan::{MirrorPlan, Plan, PlanError, PoolPlan, SitePlan};
+pub use process::{Deployment, ProcessError};

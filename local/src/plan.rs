@@ -1,0 +1,210 @@
+//! What to build, and how it is written down: a topology file, private keys and ports that are free on this machine.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use thiserror::Error;
+use tradewind_topology::Topology;
+use tradewind_transport::identity::Identity;
+
+/// Ports of one process: client, HTTP, WAN, group.
+const PORTS_A_PROCESS: u16 = 4;
+/// Where to look for free ports: below the range from which the system takes ports for outgoing connections.
+const PORT_RANGE: std::ops::Range<u16> = 10_240..32_000;
+
+/// A deployment to build on this machine.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The deployment's name.
+    pub name: String,
+    /// Its datacenters.
+    pub sites: Vec<SitePlan>,
+    /// Its mirrors.
+    pub mirrors: Vec<MirrorPlan>,
+    /// Its pools.
+    pub pools: Vec<PoolPlan>,
+    /// More lines for the topology file, for instance a `[timeouts]` table.
+    pub extra: String,
+}
+
+/// A datacenter with `nodes` nodes, named `SITE-1`, `SITE-2`, ...
+#[derive(Clone, Debug)]
+pub struct SitePlan {
+    /// Its name.
+    pub name: String,
+    /// Its region.
+    pub region: String,
+    /// How many nodes it has.
+    pub nodes: usize,
+}
+
+/// A mirror.
+#[derive(Clone, Debug)]
+pub struct MirrorPlan {
+    /// Its name.
+    pub name: String,
+    /// Its region.
+    pub region: String,
+    /// Sites or mirrors it may follow, in order of preference.
+    pub parents: Vec<String>,
+    /// Pools it subscribes to.
+    pub pools: Vec<String>,
+}
+
+/// A pool.
+#[derive(Clone, Debug)]
+pub struct PoolPlan {
+    /// Its name.
+    pub name: String,
+    /// Its home site.
+    pub home: String,
+    /// How many shards it has.
+    pub shards: u32,
+    /// How many nodes hold each shard.
+    pub replicas: u32,
+}
+
+/// The client identity of a local deployment: its key is `keys/operator.key`, it may do everything.
+pub const OPERATOR: &str = "operator";
+
+/// Why a plan could not be written down.
+#[derive(Debug, Error)]
+pub enum PlanError {
+    /// A file or directory.
+    #[error("{path}: {source}")]
+    Io {
+        /// What was to be written.
+        path: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A key could not be made or stored.
+    #[error("making the key of {name}: {reason}")]
+    Key {
+        /// The process.
+        name: String,
+        /// What went wrong.
+        reason: String,
+    },
+    /// The topology file does not hold.
+    #[error("{0}")]
+    Topology(String),
+    /// No ports.
+    #[error("no {wanted} adjacent ports in a row are free on 127.0.0.1 between {from} and {to}; stop what listens there")]
+    Ports {
+        /// How many are wanted in a row.
+        wanted: u16,
+        /// First port looked at.
+        from: u16,
+        /// End of the range.
+        to: u16,
+    },
+}
+
+impl Plan {
+    /// One site of `nodes` nodes with the pool `bench`, no mirrors.
+    #[must_use]
+    pub fn one_site(nodes: usize, shards: u32) -> Self {
+        Self {
+            name: "local".into(),
+            sites: vec![SitePlan { name: "ams".into(), region: "eu".into(), nodes }],
+            mirrors: Vec::new(),
+            pools: vec![PoolPlan {
+                name: "bench".into(),
+                home: "ams".into(),
+                shards,
+                replicas: u32::try_from(nodes).expect("a few nodes"),
+            }],
+            extra: String::new(),
+        }
+    }
+
+    /// Writes the plan below `dir` unless a topology file is there already, and gives each process' base port.
+    pub(crate) fn write(&self, dir: &Path) -> Result<BTreeMap<String, u16>, PlanError> {
+        let file = dir.join("topology.toml");
+        if !file.exists() {
+            fs::create_dir_all(dir.join("keys"))
+                .map_err(|source| PlanError::Io { path: dir.display().to_string(), source })?;
+            let text = self.topology_text(dir)?;
+            fs::write(&file, text)
+                .map_err(|source| PlanError::Io { path: file.display().to_string(), source })?;
+        }
+        let loaded = Topology::load(&file).map_err(|faults| PlanError::Topology(faults.to_string()))?;
+        Ok(base_ports(&loaded.topology))
+    }
+
+    fn topology_text(&self, dir: &Path) -> Result<String, PlanError> {
+        let mut text = format!("[deployment]\nname = \"{}\"\n\n{}\n", self.name, self.extra);
+        let process = |name: &str| -> Result<String, PlanError> {
+            let key = make_key(dir, name)?;
+            Ok(format!("address = \"127.0.0.1\"\nport = {}\nkey = \"{key}\"\n", free_ports()?))
+        };
+        for site in &self.sites {
+            put(&mut text, format_args!("[sites.{}]\nregion = \"{}\"\n", site.name, site.region));
+            for name in site.node_names() {
+                let lines = process(&name)?;
+                put(&mut text, format_args!("[[sites.{}.nodes]]\nname = \"{name}\"\n{lines}\n", site.name));
+            }
+        }
+        for mirror in &self.mirrors {
+            let lines = process(&mirror.name)?;
+            put(
+                &mut text,
+                format_args!(
+                    "[[mirrors]]\nname = \"{}\"\nregion = \"{}\"\nparents = {:?}\npools = {:?}\n{lines}\n",
+                    mirror.name, mirror.region, mirror.parents, mirror.pools
+                ),
+            );
+        }
+        for pool in &self.pools {
+            put(
+                &mut text,
+                format_args!(
+                    "[pools.{}]\nhome = \"{}\"\nshards = {}\nreplicas = {}\n\n",
+                    pool.name, pool.home, pool.shards, pool.replicas
+                ),
+            );
+        }
+        let key = make_key(dir, OPERATOR)?;
+        put(&mut text, format_args!("[clients.{OPERATOR}]\nkey = \"{key}\"\nrights = \"admin\"\n"));
+        Ok(text)
+    }
+}
+
+impl SitePlan {
+    /// The names of its nodes.
+    #[must_use]
+    pub fn node_names(&self) -> Vec<String> {
+        (1..=self.nodes).map(|index| format!("{}-{index}", self.name)).collect()
+    }
+}
+
+fn put(text: &mut String, lines: std::fmt::Arguments<'_>) {
+    text.write_fmt(lines).expect("a String takes everything");
+}
+
+/// A row of adjacent free ports. Nothing keeps them free until the process binds them: good enough on one machine.
+fn free_ports() -> Result<u16, PlanError> {
+    /// Rows handed out by this program, so that two of its deployments do not meet.
+    static TAKEN: AtomicU32 = AtomicU32::new(0);
+    let rows = u32::from((PORT_RANGE.end - PORT_RANGE.start) / PORTS_A_PROCESS);
+    // Start at a place of one's own, so that deployments of programs that run at the same time rarely meet.
+    let own = std::process::id().wrapping_mul(97);
+    for _ in 0..rows {
+        let row = own.wrapping_add(TAKEN.fetch_add(1, Ordering::Relaxed)) % rows;
+        let base = PORT_RANGE.start + u16::try_from(row).expect("fewer rows than ports") * PORTS_A_PROCESS;
+        if (base..base + PORTS_A_PROCESS).all(is_free) {
+            return Ok(base);
+        }
+    }
+    Err(PlanError::Ports { wanted: PORTS_A_PROCESS, from: PORT_RANGE.start, to: PORT_RANGE.end })
+}
+
+fn is_free(port: u16) -> bool {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
+        && UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
+}

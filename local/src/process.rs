@@ -1,0 +1,351 @@
+//! The processes of a local deployment.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal};
+use thiserror::Error;
+
+use crate::plan::{Plan, PlanError};
+
+/// How often a state that can only be polled is looked at.
+const POLL: Duration = Duration::from_millis(20);
+
+/// What can go wrong with the processes of a deployment.
+#[derive(Debug, Error)]
+pub enum ProcessError {
+    /// The deployment could not be written down.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// A process could not be started or reached.
+    #[error("{name}: {action}: {source}")]
+    Io {
+        /// The process.
+        name: String,
+        /// What was tried.
+        action: &'static str,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A name that the deployment does not have, or a process in the wrong state.
+    #[error("{name}: {found}; the deployment runs: {running}")]
+    State {
+        /// The process.
+        name: String,
+        /// What was found.
+        found: &'static str,
+        /// The names of the running processes.
+        running: String,
+    },
+    /// The process ended instead of becoming ready.
+    #[error("{name} ended with {status} before it was ready; the end of {log}:\n{tail}", log = .log.display())]
+    Ended {
+        /// The process.
+        name: String,
+        /// How it ended.
+        status: ExitStatus,
+        /// Its log file.
+        log: PathBuf,
+        /// The last lines of the log.
+        tail: String,
+    },
+    /// The process did not become ready in time.
+    #[error("{name} was not ready after {waited:?}: {last}; its log is {log}", log = .log.display())]
+    NotReady {
+        /// The process.
+        name: String,
+        /// How long was waited.
+        waited: Duration,
+        /// The last answer.
+        last: String,
+        /// Its log file.
+        log: PathBuf,
+    },
+}
+
+/// A deployment on this machine: its files and its running processes.
+///
+/// Dropping it kills what still runs.
+#[derive(Debug)]
+pub struct Deployment {
+    plan: Plan,
+    ports: BTreeMap<String, u16>,
+    dir: PathBuf,
+    binary: PathBuf,
+    running: BTreeMap<String, Child>,
+}
+
+impl Deployment {
+    /// Writes topology and keys of `plan` into `dir` (made if missing; an existing deployment there is used as it is).
+    /// `binary` is the `tradewind` executable to run.
+    ///
+    /// # Errors
+    /// When `dir` cannot be written or no ports are free.
+    pub fn create(dir: &Path, binary: &Path, plan: Plan) -> Result<Self, ProcessError> {
+        let ports = plan.write(dir)?;
+        Ok(Self { plan, ports, dir: dir.into(), binary: binary.into(), running: BTreeMap::new() })
+    }
+
+    /// The topology file.
+    #[must_use]
+    pub fn topology(&self) -> PathBuf {
+        self.dir.join("topology.toml")
+    }
+
+    /// The directory that holds everything.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The data directory of one process.
+    #[must_use]
+    pub fn data(&self, name: &str) -> PathBuf {
+        self.dir.join("data").join(name)
+    }
+
+    /// The plan that was written down.
+    #[must_use]
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// The log file of one process.
+    #[must_use]
+    pub fn log(&self, name: &str) -> PathBuf {
+        self.dir.join("logs").join(format!("{name}.log"))
+    }
+
+    /// The HTTP address of one process, without a trailing slash.
+    ///
+    /// # Panics
+    /// If the plan has no such process.
+    #[must_use]
+    pub fn http(&self, name: &str) -> String {
+        format!("http://127.0.0.1:{}", self.port(name) + 1)
+    }
+
+    /// The client address of one process.
+    ///
+    /// # Panics
+    /// If the plan has no such process.
+    #[must_use]
+    pub fn endpoint(&self, name: &str) -> String {
+        format!("127.0.0.1:{}", self.port(name))
+    }
+
+    fn port(&self, name: &str) -> u16 {
+        *self.ports.get(name).unwrap_or_else(|| panic!("no process {name}"))
+    }
+
+    /// Starts every process of the plan that does not run yet.
+    ///
+    /// # Errors
+    /// When a process cannot be started.
+    pub fn start_all(&mut self) -> Result<(), ProcessError> {
+        for name in self.ports.keys().cloned().collect::<Vec<_>>() {
+            if !self.running.contains_key(&name) {
+                self.start(&name)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts one process; its log is appended to `logs/NAME.log`.
+    ///
+    /// # Errors
+    /// When it runs already or cannot be started.
+    pub fn start(&mut self, name: &str) -> Result<(), ProcessError> {
+        if self.running.contains_key(name) {
+            return Err(self.state_error(name, "runs already"));
+        }
+        let io = |action| move |source| ProcessError::Io { name: name.into(), action, source };
+        fs::create_dir_all(self.dir.join("logs")).map_err(io("making the log directory"))?;
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.log(name))
+            .map_err(io("opening the log file"))?;
+        let child = Command::new(&self.binary)
+            .arg("serve")
+            .arg("--topology")
+            .arg(self.topology())
+            .arg("--exit-with-stdin")
+            .arg(name)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .map_err(io("starting the process"))?;
+        self.running.insert(name.into(), child);
+        Ok(())
+    }
+
+    /// Waits until every running process says it is ready.
+    ///
+    /// # Errors
+    /// When one ends, or is not ready within `limit`.
+    pub fn wait_ready(&mut self, limit: Duration) -> Result<(), ProcessError> {
+        let deadline = Instant::now() + limit;
+        for name in self.running.keys().cloned().collect::<Vec<_>>() {
+            self.wait_one(&name, limit, deadline)?;
+        }
+        Ok(())
+    }
+
+    fn wait_one(&mut self, name: &str, limit: Duration, deadline: Instant) -> Result<(), ProcessError> {
+        let url = format!("{}/readyz", self.http(name));
+        let agent = agent();
+        loop {
+            let last = match agent.get(&url).call() {
+                Ok(answer) if answer.status().is_success() => return Ok(()),
+                Ok(mut answer) => {
+                    let text = answer.body_mut().read_to_string().unwrap_or_default();
+                    format!("/readyz says {}: {}", answer.status(), text.trim())
+                }
+                Err(error) => error.to_string(),
+            };
+            if let Some(status) = self.exited(name)? {
+                let tail = tail(&self.log(name));
+                return Err(ProcessError::Ended { name: name.into(), status, log: self.log(name), tail });
+            }
+            if Instant::now() > deadline {
+                return Err(ProcessError::NotReady {
+                    name: name.into(),
+                    waited: limit,
+                    last,
+                    log: self.log(name),
+                });
+            }
+            std::thread::sleep(POLL);
+        }
+    }
+
+    /// How a process ended, if it did; it then no longer counts as running.
+    ///
+    /// # Errors
+    /// When no such process runs or the system cannot tell.
+    pub fn exited(&mut self, name: &str) -> Result<Option<ExitStatus>, ProcessError> {
+        let unknown = self.state_error(name, "does not run");
+        let child = self.running.get_mut(name).ok_or(unknown)?;
+        let status = child.try_wait().map_err(|source| ProcessError::Io {
+            name: name.into(),
+            action: "asking for the exit status",
+            source,
+        })?;
+        if status.is_some() {
+            self.running.remove(name);
+        }
+        Ok(status)
+    }
+
+    /// The process id of a running process.
+    #[must_use]
+    pub fn pid(&self, name: &str) -> Option<u32> {
+        self.running.get(name).map(Child::id)
+    }
+
+    /// The names of the running processes, sorted.
+    #[must_use]
+    pub fn running(&self) -> Vec<String> {
+        self.running.keys().cloned().collect()
+    }
+
+    /// Kills one process (SIGKILL) and waits for its end.
+    ///
+    /// # Errors
+    /// When no such process runs.
+    pub fn kill(&mut self, name: &str) -> Result<(), ProcessError> {
+        self.end(name, Signal::KILL).map(drop)
+    }
+
+    /// Kills every process at once: all signals are sent before the first end is waited for.
+    ///
+    /// # Errors
+    /// When the system refuses a signal.
+    pub fn kill_all(&mut self) -> Result<(), ProcessError> {
+        let names = self.running();
+        for name in &names {
+            self.signal(name, Signal::KILL)?;
+        }
+        names.iter().try_for_each(|name| self.end(name, Signal::KILL).map(drop))
+    }
+
+    /// Asks one process to end (SIGTERM) and waits for it.
+    ///
+    /// # Errors
+    /// When no such process runs.
+    pub fn stop(&mut self, name: &str) -> Result<ExitStatus, ProcessError> {
+        self.end(name, Signal::TERM)
+    }
+
+    /// Asks all processes to end, then waits for each.
+    ///
+    /// # Errors
+    /// When the system refuses a signal.
+    pub fn stop_all(&mut self) -> Result<(), ProcessError> {
+        let names = self.running();
+        for name in &names {
+            self.signal(name, Signal::TERM)?;
+        }
+        names.iter().try_for_each(|name| self.end(name, Signal::TERM).map(drop))
+    }
+
+    /// Sends a signal to a running process (to pause it: STOP and CONT).
+    ///
+    /// # Errors
+    /// When no such process runs or the system refuses.
+    pub fn signal(&self, name: &str, signal: Signal) -> Result<(), ProcessError> {
+        let child = self.running.get(name).ok_or_else(|| self.state_error(name, "does not run"))?;
+        let pid = Pid::from_child(child);
+        rustix::process::kill_process(pid, signal).map_err(|errno| ProcessError::Io {
+            name: name.into(),
+            action: "sending a signal",
+            source: errno.into(),
+        })
+    }
+
+    fn end(&mut self, name: &str, signal: Signal) -> Result<ExitStatus, ProcessError> {
+        self.signal(name, signal)?;
+        let missing = self.state_error(name, "does not run");
+        let mut child = self.running.remove(name).ok_or(missing)?;
+        child.wait().map_err(|source| ProcessError::Io {
+            name: name.into(),
+            action: "waiting for the end",
+            source,
+        })
+    }
+
+    fn state_error(&self, name: &str, found: &'static str) -> ProcessError {
+        ProcessError::State { name: name.into(), found, running: self.running().join(", ") }
+    }
+}
+
+impl Drop for Deployment {
+    fn drop(&mut self) {
+        for child in self.running.values_mut() {
+            // An error here means that it has ended already.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// An HTTP agent with short time limits that takes any status for an answer.
+fn agent() -> ureq::Agent {
+    ureq::Agent::config_builder()
+        .timeout_global(Some(Duration::from_secs(5)))
+        .http_status_as_error(false)
+        .build()
+        .new_agent()
+}
+
+/// The last lines of a log.
+fn tail(log: &Path) -> String {
+    let text = fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(15)..].join("\n")
+}
