@@ -4,10 +4,10 @@
 //! - [`plan`]: what to build (sites, mirrors, pools) and how it is written down as a topology file with keys and free ports;
 //! - [`process`]: the processes of such a deployment: start, wait until ready, kill, pause, stop.
 //!
-//! No process outlives its starter: each watches a pipe that closes when the starter ends, however it ends.
+//! No process outlives its starter: each watches a pipe that closes when the starter ends, whatever ended it.
 
 pub mod plan;
 pub mod process;
 
-pub use plan::{MirrorPlan, Plan, PlanError, PoolPlan, SitePlan};
-pub use process::{Deployment, ProcessError};
+pub use plan::{MirrorPlan, OPERATOR, Plan, PlanError, PoolPlan, SitePlan};
+pub use process::{Deployment, ProcessError, cpu_time};

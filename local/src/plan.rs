@@ -8,8 +8,8 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use thiserror::Error;
-use tradewind_topology::Topology;
-use tradewind_transport::identity::Identity;
+use tradewind_topology::{PublicKey, Topology};
+use tradewind_transport::{Identity, IdentityError};
 
 /// Ports of one process: client, HTTP, WAN, group.
 const PORTS_A_PROCESS: u16 = 4;
@@ -93,8 +93,22 @@ pub enum PlanError {
     /// The topology file does not hold.
     #[error("{0}")]
     Topology(String),
+    /// The directory holds something else.
+    #[error(
+        "{path} describes another deployment, with the processes {found}; expected {expected}: choose another directory"
+    )]
+    Foreign {
+        /// The topology file.
+        path: String,
+        /// The processes it names.
+        found: String,
+        /// The processes of the plan.
+        expected: String,
+    },
     /// No ports.
-    #[error("no {wanted} adjacent ports in a row are free on 127.0.0.1 between {from} and {to}; stop what listens there")]
+    #[error(
+        "no {wanted} adjacent ports in a row are free on 127.0.0.1 between {from} and {to}; stop what listens there"
+    )]
     Ports {
         /// How many are wanted in a row.
         wanted: u16,
@@ -127,18 +141,36 @@ impl Plan {
     pub(crate) fn write(&self, dir: &Path) -> Result<BTreeMap<String, u16>, PlanError> {
         let file = dir.join("topology.toml");
         if !file.exists() {
-            fs::create_dir_all(dir.join("keys"))
-                .map_err(|source| PlanError::Io { path: dir.display().to_string(), source })?;
-            let text = self.topology_text(dir)?;
-            fs::write(&file, text)
-                .map_err(|source| PlanError::Io { path: file.display().to_string(), source })?;
+            let io = |path: &Path| {
+                let path = path.display().to_string();
+                move |source| PlanError::Io { path, source }
+            };
+            fs::create_dir_all(dir.join("keys")).map_err(io(dir))?;
+            fs::write(&file, self.topology_text(dir)?).map_err(io(&file))?;
         }
-        let loaded = Topology::load(&file).map_err(|faults| PlanError::Topology(faults.to_string()))?;
-        Ok(base_ports(&loaded.topology))
+        let ports = base_ports(&file)?;
+        let mut expected = self.process_names();
+        expected.sort_unstable();
+        if !ports.keys().eq(&expected) {
+            let found = ports.into_keys().collect::<Vec<_>>().join(", ");
+            let path = file.display().to_string();
+            return Err(PlanError::Foreign { path, found, expected: expected.join(", ") });
+        }
+        Ok(ports)
+    }
+
+    /// The names of all its processes: nodes, then mirrors.
+    #[must_use]
+    pub fn process_names(&self) -> Vec<String> {
+        let nodes = self.sites.iter().flat_map(SitePlan::node_names);
+        nodes.chain(self.mirrors.iter().map(|mirror| mirror.name.clone())).collect()
     }
 
     fn topology_text(&self, dir: &Path) -> Result<String, PlanError> {
-        let mut text = format!("[deployment]\nname = \"{}\"\n\n{}\n", self.name, self.extra);
+        let mut text = format!(
+            "[deployment]\nname = \"{}\"\nkeys = \"keys\"\ndata = \"data\"\n\n{}\n",
+            self.name, self.extra
+        );
         let process = |name: &str| -> Result<String, PlanError> {
             let key = make_key(dir, name)?;
             Ok(format!("address = \"127.0.0.1\"\nport = {}\nkey = \"{key}\"\n", free_ports()?))
@@ -147,7 +179,10 @@ impl Plan {
             put(&mut text, format_args!("[sites.{}]\nregion = \"{}\"\n", site.name, site.region));
             for name in site.node_names() {
                 let lines = process(&name)?;
-                put(&mut text, format_args!("[[sites.{}.nodes]]\nname = \"{name}\"\n{lines}\n", site.name));
+                put(
+                    &mut text,
+                    format_args!("[[sites.{}.nodes]]\nname = \"{name}\"\n{lines}\n", site.name),
+                );
             }
         }
         for mirror in &self.mirrors {
@@ -187,6 +222,25 @@ fn put(text: &mut String, lines: std::fmt::Arguments<'_>) {
     text.write_fmt(lines).expect("a String takes everything");
 }
 
+/// Makes the private key of `name` in the deployment's `keys` directory and gives the public one.
+fn make_key(dir: &Path, name: &str) -> Result<PublicKey, PlanError> {
+    let key =
+        |error: IdentityError| PlanError::Key { name: name.into(), reason: error.to_string() };
+    let identity = Identity::generate(name).map_err(key)?;
+    identity.save(&dir.join("keys").join(format!("{name}.key"))).map_err(key)?;
+    Ok(identity.public_key())
+}
+
+/// The base port of each process that a topology file names.
+fn base_ports(file: &Path) -> Result<BTreeMap<String, u16>, PlanError> {
+    let loaded = Topology::load(file).map_err(|faults| PlanError::Topology(faults.to_string()))?;
+    let topology = loaded.topology;
+    let nodes = topology.sites.iter().flat_map(|site| &site.nodes);
+    let nodes = nodes.map(|node| (node.name.to_string(), node.ports.base));
+    let mirrors = topology.mirrors.iter();
+    Ok(nodes.chain(mirrors.map(|mirror| (mirror.name.to_string(), mirror.ports.base))).collect())
+}
+
 /// A row of adjacent free ports. Nothing keeps them free until the process binds them: good enough on one machine.
 fn free_ports() -> Result<u16, PlanError> {
     /// Rows handed out by this program, so that two of its deployments do not meet.
@@ -196,7 +250,8 @@ fn free_ports() -> Result<u16, PlanError> {
     let own = std::process::id().wrapping_mul(97);
     for _ in 0..rows {
         let row = own.wrapping_add(TAKEN.fetch_add(1, Ordering::Relaxed)) % rows;
-        let base = PORT_RANGE.start + u16::try_from(row).expect("fewer rows than ports") * PORTS_A_PROCESS;
+        let base =
+            PORT_RANGE.start + u16::try_from(row).expect("fewer rows than ports") * PORTS_A_PROCESS;
         if (base..base + PORTS_A_PROCESS).all(is_free) {
             return Ok(base);
         }
@@ -207,4 +262,48 @@ fn free_ports() -> Result<u16, PlanError> {
 fn is_free(port: u16) -> bool {
     TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
         && UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan() -> Plan {
+        let mut plan = Plan::one_site(3, 2);
+        plan.mirrors.push(MirrorPlan {
+            name: "leaf".into(),
+            region: "us".into(),
+            parents: vec!["ams".into()],
+            pools: vec!["bench".into()],
+        });
+        plan
+    }
+
+    #[test]
+    fn a_plan_becomes_a_topology_that_holds_and_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let ports = plan().write(dir.path()).unwrap();
+        assert_eq!(ports.keys().collect::<Vec<_>>(), ["ams-1", "ams-2", "ams-3", "leaf"]);
+        let text = fs::read_to_string(dir.path().join("topology.toml")).unwrap();
+        assert_eq!(plan().write(dir.path()).unwrap(), ports, "a second start finds the same ports");
+        assert_eq!(fs::read_to_string(dir.path().join("topology.toml")).unwrap(), text);
+        for name in plan().process_names().iter().map(String::as_str).chain([OPERATOR]) {
+            Identity::load(name, &dir.path().join(format!("keys/{name}.key"))).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_directory_of_another_deployment_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        plan().write(dir.path()).unwrap();
+        let error = Plan::one_site(5, 1).write(dir.path()).unwrap_err();
+        assert!(matches!(error, PlanError::Foreign { .. }), "{error}");
+    }
+
+    #[test]
+    fn rows_of_ports_do_not_overlap() {
+        let mut bases: Vec<u16> = (0..20).map(|_| free_ports().unwrap()).collect();
+        bases.sort_unstable();
+        assert!(bases.windows(2).all(|pair| pair[1] - pair[0] >= PORTS_A_PROCESS), "{bases:?}");
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -178,6 +179,8 @@ impl Deployment {
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(log)
+            // A Ctrl-C on the terminal reaches the starter alone, which then ends its processes in order.
+            .process_group(0)
             .spawn()
             .map_err(io("starting the process"))?;
         self.running.insert(name.into(), child);
@@ -190,13 +193,18 @@ impl Deployment {
     /// When one ends, or is not ready within `limit`.
     pub fn wait_ready(&mut self, limit: Duration) -> Result<(), ProcessError> {
         let deadline = Instant::now() + limit;
-        for name in self.running.keys().cloned().collect::<Vec<_>>() {
-            self.wait_one(&name, limit, deadline)?;
+        for name in self.running() {
+            self.wait_ready_one(&name, deadline.saturating_duration_since(Instant::now()))?;
         }
         Ok(())
     }
 
-    fn wait_one(&mut self, name: &str, limit: Duration, deadline: Instant) -> Result<(), ProcessError> {
+    /// Waits until one process says it is ready: `GET /readyz` answers 200.
+    ///
+    /// # Errors
+    /// When it ends, or is not ready within `limit`.
+    pub fn wait_ready_one(&mut self, name: &str, limit: Duration) -> Result<(), ProcessError> {
+        let deadline = Instant::now() + limit;
         let url = format!("{}/readyz", self.http(name));
         let agent = agent();
         loop {
@@ -210,7 +218,12 @@ impl Deployment {
             };
             if let Some(status) = self.exited(name)? {
                 let tail = tail(&self.log(name));
-                return Err(ProcessError::Ended { name: name.into(), status, log: self.log(name), tail });
+                return Err(ProcessError::Ended {
+                    name: name.into(),
+                    status,
+                    log: self.log(name),
+                    tail,
+                });
             }
             if Instant::now() > deadline {
                 return Err(ProcessError::NotReady {
@@ -240,6 +253,52 @@ impl Deployment {
             self.running.remove(name);
         }
         Ok(status)
+    }
+
+    /// Waits until a process ends by itself.
+    ///
+    /// # Errors
+    /// When no such process runs, or it still runs after `limit`.
+    pub fn wait_exit(&mut self, name: &str, limit: Duration) -> Result<ExitStatus, ProcessError> {
+        let deadline = Instant::now() + limit;
+        loop {
+            if let Some(status) = self.exited(name)? {
+                return Ok(status);
+            }
+            if Instant::now() > deadline {
+                return Err(self.state_error(name, "still runs"));
+            }
+            std::thread::sleep(POLL);
+        }
+    }
+
+    /// What a process answers to `GET PATH`: the HTTP status and the text.
+    ///
+    /// # Errors
+    /// When it cannot be reached within some seconds.
+    pub fn fetch(&self, name: &str, path: &str) -> Result<(u16, String), ProcessError> {
+        let failed = |error: ureq::Error| ProcessError::Io {
+            name: name.into(),
+            action: "an HTTP request",
+            source: std::io::Error::other(error),
+        };
+        let mut answer =
+            agent().get(format!("{}{path}", self.http(name))).call().map_err(failed)?;
+        let text = answer.body_mut().read_to_string().map_err(failed)?;
+        Ok((answer.status().as_u16(), text))
+    }
+
+    /// CPU time that a running process has used, in user and system mode together; resolution 10 ms.
+    ///
+    /// # Errors
+    /// When no such process runs.
+    pub fn cpu_time(&self, name: &str) -> Result<Duration, ProcessError> {
+        let pid = self.pid(name).ok_or_else(|| self.state_error(name, "does not run"))?;
+        cpu_time(pid).map_err(|source| ProcessError::Io {
+            name: name.into(),
+            action: "reading its CPU time",
+            source,
+        })
     }
 
     /// The process id of a running process.
@@ -334,6 +393,22 @@ impl Drop for Deployment {
     }
 }
 
+/// CPU time that a process has used, in user and system mode together, from `/proc/PID/stat` (proc(5)).
+///
+/// # Errors
+/// When there is no such process.
+pub fn cpu_time(pid: u32) -> std::io::Result<Duration> {
+    cpu_time_in(&fs::read_to_string(format!("/proc/{pid}/stat"))?)
+        .ok_or_else(|| std::io::Error::other(format!("/proc/{pid}/stat is not as proc(5) says")))
+}
+
+/// Fields 14 and 15, in ticks of 1/100 s; the second field is the name in parentheses and may hold anything.
+fn cpu_time_in(stat: &str) -> Option<Duration> {
+    let mut fields = stat[stat.rfind(')')? + 1..].split_ascii_whitespace().skip(11);
+    let mut ticks = || fields.next()?.parse::<u64>().ok();
+    Some(Duration::from_millis(10 * ticks()?.checked_add(ticks()?)?))
+}
+
 /// An HTTP agent with short time limits that takes any status for an answer.
 fn agent() -> ureq::Agent {
     ureq::Agent::config_builder()
@@ -348,4 +423,26 @@ fn tail(log: &Path) -> String {
     let text = fs::read_to_string(log).unwrap_or_default();
     let lines: Vec<&str> = text.lines().collect();
     lines[lines.len().saturating_sub(15)..].join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cpu_time_is_found_behind_any_process_name() {
+        let stat = "42 (a) b (c) S 1 42 42 0 -1 4194560 100 0 0 0 250 50 0 0 20 0 3 0 1 2 3";
+        assert_eq!(cpu_time_in(stat), Some(Duration::from_secs(3)));
+        assert_eq!(cpu_time_in("42 (a) S 1"), None);
+        assert_eq!(cpu_time_in(""), None);
+    }
+
+    #[test]
+    fn own_cpu_time_grows_with_work() {
+        let before = cpu_time(std::process::id()).unwrap();
+        let mut sum = 0u64;
+        while cpu_time(std::process::id()).unwrap() < before + Duration::from_millis(30) {
+            sum = std::hint::black_box(sum + 1);
+        }
+    }
 }
