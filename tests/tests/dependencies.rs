@@ -42,6 +42,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     ("audit", &["ledger"]),
+    ("local", &["topology", "transport"]),
     ("client", &["ledger", "store"]),
     ("gateway", &["client", "ledger", "store", "transport"]),
 ];
