@@ -5,7 +5,8 @@
 //! | [`ids`] | newtypes: [`Version`](ids::Version), [`Hlc`](ids::Hlc), [`Digest`](ids::Digest) ... |
 //! | [`entry`] | what a leaf says, and its canonical bytes |
 //! | [`tree`] | the RFC 6962 tree: roots, inclusion and consistency proofs |
-//! | [`segment`] | the open segment: when to seal, what the SEAL says; names of segment files |
+//! | [`segment`] | the open segment: when to seal, what the SEAL says |
+//! | [`segment_file`] | the layout of a segment's file: header, records, names |
 //! | [`replay`] | checks a ledger's entries from the genesis on |
 //! | [`note`] | checkpoints, signed notes, keys, and the policy that says which signatures suffice |
 //! | [`tile`] | hash tiles and entry bundles: the public face |
@@ -24,6 +25,7 @@ mod keys;
 pub mod note;
 pub mod replay;
 pub mod segment;
+pub mod segment_file;
 mod text;
 pub mod tile;
 pub mod tlog_proof;
@@ -41,4 +43,5 @@ pub use note::{
     VerifierKey,
 };
 pub use replay::{Replay, ReplayError, ReplayErrorKind};
-pub use segment::{SealLimits, SegmentName, SegmentTracker};
+pub use segment::{SealLimits, SegmentTracker};
+pub use segment_file::SegmentName;

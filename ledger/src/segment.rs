@@ -3,8 +3,6 @@
 //! [`SegmentTracker`] is the running state of the open segment: it says when to cut and what the SEAL
 //! must say. A node makes SEALs with it, and everybody who reads a ledger checks them with it.
 
-use core::fmt;
-use core::str::FromStr;
 use core::time::Duration;
 
 use crate::entry::{Body, Entry, Seal};
@@ -179,66 +177,5 @@ impl SegmentTracker {
     #[must_use]
     pub fn last_leaf(&self) -> Digest {
         self.last_leaf
-    }
-}
-
-/// Name of a segment file: `<first>-<last>.seg` when sealed, `<first>.open` while it grows; versions
-/// have 20 digits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum SegmentName {
-    /// Ends in its SEAL.
-    Sealed {
-        /// Its first entry.
-        first: Version,
-        /// Its last entry, the SEAL.
-        last: Version,
-    },
-    /// The one that grows.
-    Open {
-        /// Its first entry.
-        first: Version,
-    },
-}
-
-impl SegmentName {
-    /// The first entry of the file.
-    #[must_use]
-    pub fn first(&self) -> Version {
-        match *self {
-            Self::Sealed { first, .. } | Self::Open { first } => first,
-        }
-    }
-}
-
-/// Why a text is not the name of a segment file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not a segment's name: `<first>-<last>.seg` and `<first>.open`, with 20 digits each, are")]
-pub struct SegmentNameError;
-
-impl fmt::Display for SegmentName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Sealed { first, last } => write!(f, "{:020}-{:020}.seg", first.0, last.0),
-            Self::Open { first } => write!(f, "{:020}.open", first.0),
-        }
-    }
-}
-
-impl FromStr for SegmentName {
-    type Err = SegmentNameError;
-
-    fn from_str(name: &str) -> Result<Self, SegmentNameError> {
-        let version = |digits: &str| {
-            let plain = digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit());
-            let number = if plain { digits.parse().ok() } else { None };
-            number.map(Version).ok_or(SegmentNameError)
-        };
-        if let Some(first) = name.strip_suffix(".open") {
-            return Ok(Self::Open { first: version(first)? });
-        }
-        let range = name.strip_suffix(".seg").and_then(|range| range.split_once('-'));
-        let (first, last) = range.ok_or(SegmentNameError)?;
-        let (first, last) = (version(first)?, version(last)?);
-        if first > last { Err(SegmentNameError) } else { Ok(Self::Sealed { first, last }) }
     }
 }
