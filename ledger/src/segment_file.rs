@@ -1,4 +1,4 @@
-//! The layout of a segment's file: header page, records, file names (`docs/formats/segment-file.md`).
+//! The layout of a segment's file: header page and records (`docs/formats/segment-file.md`).
 //!
 //! Pure: parses and formats bytes, and reads no file. A file starts with a header page of
 //! [`PAGE`] bytes; the records of consecutive versions follow without a gap. While a segment is open
@@ -9,17 +9,22 @@
 //! writes. What an entry says is proved by the tree's hashes alone.
 
 mod crc32c;
-mod name;
 
 pub use crc32c::crc32c_append;
-pub use name::{SegmentName, SegmentNameError};
 
+use crate::entry::MAX_ENTRY;
 use crate::ids::{Digest, Lineage, Version};
+use crate::segment::{MAX_SEGMENT_BYTES, MAX_SEGMENT_ENTRIES};
 
 /// Bytes of the header page, and the offset of the first record.
 pub const PAGE: usize = 4_096;
 /// Bytes before each entry: its length and its checksum.
 pub const RECORD_HEADER: usize = 8;
+/// Bytes of a segment's file at most: of the longest segment that a reader accepts, and its SEAL.
+pub const MAX_FILE_BYTES: u32 = PAGE as u32
+    + MAX_SEGMENT_BYTES as u32
+    + MAX_ENTRY as u32
+    + MAX_SEGMENT_ENTRIES * RECORD_HEADER as u32;
 /// First bytes of each segment file.
 pub const MAGIC: [u8; 8] = *b"TWSEGMNT";
 /// The version of the layout that this code reads and writes.
@@ -29,7 +34,6 @@ const HEADER_LEN: usize = 60;
 const SLOT_LEN: usize = 32;
 /// The two slots lie in different disk sectors, so that one torn write cannot hit both.
 const SLOT_OFFSETS: [usize; 2] = [512, 1_024];
-const MAX_ENTRY: usize = 65_535;
 
 /// Continues a CRC-32C over more bytes; [`crc32c_append`] or a faster equal.
 pub type Checksum = fn(u32, &[u8]) -> u32;
