@@ -1,4 +1,4 @@
-//! The layout of a segment's file: header page and records (`docs/formats/segment-file.md`).
+//! The layout of a segment's file: header page, records, file names (`docs/formats/segment-file.md`).
 //!
 //! Pure: parses and formats bytes, and reads no file. A file starts with a header page of
 //! [`PAGE`] bytes; the records of consecutive versions follow without a gap. While a segment is open
@@ -9,8 +9,10 @@
 //! writes. What an entry says is proved by the tree's hashes alone.
 
 mod crc32c;
+mod name;
 
 pub use crc32c::crc32c_append;
+pub use name::{SegmentName, SegmentNameError};
 
 use crate::entry::MAX_ENTRY;
 use crate::ids::{Digest, Lineage, Version};

@@ -1,4 +1,5 @@
 use super::*;
+use alloc::string::ToString;
 use alloc::vec::Vec;
 
 const HEADER: Header = Header { first: Version(7), lineage: Lineage(Digest([0xab; 32])) };
@@ -81,4 +82,28 @@ fn a_record_is_found_again_and_only_at_its_place() {
 fn zeroes_and_nothing_are_unused_space() {
     assert_eq!(framing().parse(Version(7), &[0; 64]), Ok(Record::End));
     assert_eq!(framing().parse(Version(7), &[]), Ok(Record::End));
+}
+
+#[test]
+fn names_round_trip_and_nothing_else_is_one() {
+    let open = SegmentName { first: Version(7), last: None };
+    let sealed = SegmentName { first: Version(7), last: Some(Version(9)) };
+    assert_eq!(open.to_string(), "00000000000000000007.open");
+    assert_eq!(sealed.to_string(), "00000000000000000007-00000000000000000009.seg");
+    for name in [open, sealed] {
+        assert_eq!(name.to_string().parse(), Ok(name));
+    }
+    for name in [
+        "",
+        "7.open",
+        "0000000000000000007.open",
+        "+0000000000000000007.open",
+        "00000000000000000007.OPEN",
+        "00000000000000000009-00000000000000000007.seg",
+        "00000000000000000007.seg",
+        "99999999999999999999.open",
+        "00000000000000000007.open.tmp",
+    ] {
+        assert_eq!(name.parse::<SegmentName>(), Err(SegmentNameError), "{name}");
+    }
 }
