@@ -1,1 +1,50 @@
 //! Entries to versioned key/value state; the same code on a node and on a mirror.
+//!
+//! A [`Store`] is what the first N entries of one ledger amount to. It has one way in, the next entry, and two who
+//! take it: a node [executes](Store::execute) a [`Command`] (which makes the entry), a mirror or a restarting node
+//! [applies](Store::apply) an entry that exists. Both lead to the same state.
+//!
+//! | module | holds |
+//! |---|---|
+//! | `command` | [`Command`] and its limits, [`Durability`] |
+//! | `reply` | [`Reply`], [`Refusal`], [`Item`] and other answers |
+//! | `shard` | [`shard_of`]: which shard a key belongs to |
+//! | `store` | [`Store`], and [`apply`](Store::apply) |
+//! | `execute` | [`execute`](Store::execute): command to entry |
+//! | `read` | reads of the state after any number of entries |
+//! | `session` | exactly once: the requests executed lately |
+//! | `record`, `timeline`, `fingerprint` | one key, the times of all entries, summary of a request's writes |
+//!
+//! Pure: no clock, no I/O, no random source; what a store answers is a function of the entries. The present value of
+//! each key is in memory, earlier ones are in the ledger and values beyond 32 KiB beside it: then the caller is told
+//! where ([`ItemValue`]).
+#![no_std]
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+mod command;
+mod execute;
+mod fingerprint;
+mod octets;
+mod read;
+mod record;
+mod reply;
+mod session;
+mod shard;
+mod store;
+mod timeline;
+
+pub use command::{
+    Command, CommandError, Compare, Condition, Durability, MAX_COMMAND, MAX_TXN_OPS, Printable,
+    Test, TxnOp,
+};
+pub use execute::{Context, Outcome};
+pub use read::value_in;
+pub use reply::{
+    Current, Item, ItemValue, Page, Refusal, Reply, Revision, Stamp, TxnResult,
+};
+pub use session::{MAX_SESSIONS, WINDOW, session_id, session_opened};
+pub use shard::{shard_of, tag};
+pub use store::{ApplyError, ApplyFault, Stats, Store};

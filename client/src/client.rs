@@ -1,0 +1,309 @@
+//! The client: finds the servers of a shard, numbers requests, fails over.
+
+use crate::{
+    Config, Endpoint, Error,
+    connection::{Connection, ConnectionError},
+    session::Session,
+    wire::{Answer, Executed, Fault, PoolIndex, PoolInfo, Request, Role, Welcome, Write},
+};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+use tokio::time::{Instant, sleep_until, timeout_at};
+use tradewind_ledger::Hlc;
+use tradewind_store::{Command, Durability, Refusal, Reply};
+
+/// The first pause between two attempts of a request; doubled up to [`PAUSE_MAX`].
+const PAUSE_MIN: Duration = Duration::from_millis(10);
+const PAUSE_MAX: Duration = Duration::from_millis(500);
+
+/// A client of a deployment. Cheap to clone; all clones share connections and sessions.
+#[derive(Clone, Debug)]
+pub struct Client {
+    pub(crate) shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    config: Config,
+    welcome: Welcome,
+    /// When the welcome came.
+    welcomed: Instant,
+    /// The servers that the caller named, then the nodes that the welcome named.
+    links: BTreeMap<String, Arc<Link>>,
+    /// The names of the former, in the caller's order, the one first connected to in front.
+    preferred: Vec<String>,
+    sessions: Mutex<BTreeMap<(PoolIndex, u32), Arc<Session>>>,
+}
+
+/// The connection to one server, made when needed and again when broken.
+#[derive(Debug)]
+pub(crate) struct Link {
+    endpoint: Endpoint,
+    connection: tokio::sync::Mutex<Option<Arc<Connection>>>,
+}
+
+impl Link {
+    async fn connection(
+        &self,
+        config: &Config,
+        known: &Welcome,
+        deadline: Instant,
+    ) -> Result<Arc<Connection>, ConnectionError> {
+        let mut slot = self.connection.lock().await;
+        if let Some(connection) = slot.as_ref().filter(|c| c.closed().is_none()) {
+            return Ok(Arc::clone(connection));
+        }
+        *slot = None;
+        let connection = Connection::open(&self.endpoint, config, deadline).await?;
+        let shape = |welcome: &Welcome| -> Vec<_> {
+            welcome.pools.iter().map(|pool| (pool.name.clone(), pool.shards.len())).collect()
+        };
+        if shape(&connection.welcome) != shape(known) {
+            return Err(ConnectionError::Differs { server: self.endpoint.name.clone() });
+        }
+        Ok(Arc::clone(slot.insert(Arc::new(connection))))
+    }
+}
+
+/// What has become of a request so far.
+struct Attempts {
+    deadline: Instant,
+    allowed: Duration,
+    pause: Duration,
+    /// Whether an attempt may have been executed without our learning of it.
+    unknown: bool,
+    tried: usize,
+}
+
+impl Attempts {
+    fn new(allowed: Duration) -> Self {
+        let deadline = Instant::now() + allowed;
+        Self { deadline, allowed, pause: PAUSE_MIN, unknown: false, tried: 0 }
+    }
+
+    /// Waits before the next attempt, a little longer each time all candidates were tried; ends with an error when
+    /// time is up.
+    async fn failed(&mut self, error: Error, candidates: usize) -> Result<(), Error> {
+        self.tried += 1;
+        let pause = if self.tried.is_multiple_of(candidates) { self.pause } else { Duration::ZERO };
+        if Instant::now() + pause >= self.deadline {
+            let after_ms = self.allowed.as_millis() as u64;
+            let last = Box::new(error);
+            return Err(match self.unknown {
+                true => Error::OutcomeUnknown { after_ms, last },
+                false => Error::NotExecuted { after_ms, last },
+            });
+        }
+        if !pause.is_zero() {
+            sleep_until(Instant::now() + pause).await;
+            self.pause = (self.pause * 2).min(PAUSE_MAX);
+        }
+        Ok(())
+    }
+}
+
+impl Client {
+    /// Connects to the first of `endpoints` that answers, and learns from it what pools and nodes there are.
+    ///
+    /// Reads go to that server as long as it is there and holds the shard, writes to it if it is a member of the
+    /// shard; otherwise, and when it fails, to other servers.
+    ///
+    /// # Errors
+    /// [`Error::Connection`] with the last endpoint's reason, if none answers within the deadline.
+    pub async fn connect(config: Config, endpoints: Vec<Endpoint>) -> Result<Self, Error> {
+        let mut attempts = Attempts::new(config.deadline);
+        loop {
+            let mut last = Error::NoEndpoints;
+            for endpoint in &endpoints {
+                match Connection::open(endpoint, &config, attempts.deadline).await {
+                    Ok(connection) => return Ok(Self::with(config, endpoints, connection)),
+                    Err(error) => last = error.into(),
+                }
+            }
+            if endpoints.is_empty() || attempts.failed(last.clone(), 1).await.is_err() {
+                return Err(last);
+            }
+        }
+    }
+
+    fn with(config: Config, endpoints: Vec<Endpoint>, connection: Connection) -> Self {
+        let welcome = connection.welcome.clone();
+        let first = connection.server().to_owned();
+        let mut preferred = vec![first.clone()];
+        preferred.extend(endpoints.iter().map(|e| e.name.clone()).filter(|name| *name != first));
+        let named = welcome.nodes.iter().map(|node| Endpoint {
+            name: node.name.clone(),
+            address: node.address.clone(),
+        });
+        let link = |endpoint: Endpoint| {
+            let name = endpoint.name.clone();
+            (name, Arc::new(Link { endpoint, connection: tokio::sync::Mutex::default() }))
+        };
+        // The caller's addresses come last, to win over those of the welcome.
+        let links: BTreeMap<_, _> = named.chain(endpoints).map(link).collect();
+        *links[&first].connection.try_lock().expect("just made") = Some(Arc::new(connection));
+        let (welcomed, sessions) = (Instant::now(), Mutex::default());
+        Self { shared: Arc::new(Shared { config, welcome, welcomed, links, preferred, sessions }) }
+    }
+
+    /// What the first server said: the deployment, its nodes and pools.
+    pub fn welcome(&self) -> &Welcome {
+        &self.shared.welcome
+    }
+
+    /// Executes a command exactly once, however often it has to be sent. A shard's refusal is an error, a condition
+    /// that does not hold is a [`Reply`].
+    ///
+    /// # Errors
+    /// [`Error::NotExecuted`] or [`Error::OutcomeUnknown`] when the deadline passes; other errors at once, and
+    /// without an effect.
+    pub async fn execute(
+        &self,
+        pool: &str,
+        command: &Command,
+        durability: Option<Durability>,
+    ) -> Result<Reply, Error> {
+        command.check()?;
+        let (index, info) = self.pool(pool)?;
+        let shard = command.shard(info.shards.len() as u32)?;
+        let bytes = command.encode();
+        let mut attempts = Attempts::new(self.shared.config.deadline);
+        loop {
+            let session = self.session(index, shard);
+            let Ok(numbered) = timeout_at(attempts.deadline, session.number()).await else {
+                let after_ms = self.shared.config.deadline.as_millis() as u64;
+                return Err(Error::NotExecuted { after_ms, last: Box::new(Error::TimedOut) });
+            };
+            let request = numbered.request;
+            let write = Request::Write(Write { pool: index, shard, request, durability, command: &bytes });
+            let candidates = self.writers(info, shard);
+            match self.attempt(&write, bytes.len(), &candidates, &mut attempts).await? {
+                (Answer::Reply(Reply::Refused(Refusal::SessionExpired)), connection) if !attempts.unknown => {
+                    // Never executed, so it may be numbered anew, in a session the shard cannot have forgotten.
+                    session.renew(request.session, connection.server_now(), random());
+                    attempts.failed(Refusal::SessionExpired.into(), 1).await?;
+                }
+                (Answer::Reply(Reply::Refused(refusal)), _) => return Err(refusal.into()),
+                (Answer::Reply(reply), _) => return Ok(reply),
+                (_, connection) => {
+                    return Err(connection.confused());
+                }
+            }
+        }
+    }
+
+    /// Asks the servers in `candidates`, in turn, until one answers.
+    pub(crate) async fn ask(
+        &self,
+        request: &Request<'_>,
+        candidates: &[Arc<Link>],
+    ) -> Result<(Answer, Arc<Connection>), Error> {
+        let mut attempts = Attempts::new(self.shared.config.deadline);
+        self.attempt(request, 0, candidates, &mut attempts).await
+    }
+
+    async fn attempt(
+        &self,
+        request: &Request<'_>,
+        size: usize,
+        candidates: &[Arc<Link>],
+        attempts: &mut Attempts,
+    ) -> Result<(Answer, Arc<Connection>), Error> {
+        let shared = &*self.shared;
+        loop {
+            let link = &candidates[attempts.tried % candidates.len()];
+            let error = match link.connection(&shared.config, &shared.welcome, attempts.deadline).await {
+                Err(error) => Error::Connection(error),
+                Ok(connection) => {
+                    match timeout_at(attempts.deadline, connection.call(request, size)).await {
+                        Ok(Ok(Ok(answer))) => return Ok((answer, connection)),
+                        Ok(Ok(Err(fault))) if !fault.is_retryable() => {
+                            return Err(fault.into());
+                        }
+                        Ok(Ok(Err(fault))) => {
+                            attempts.unknown |= fault.executed() == Executed::Unknown;
+                            Error::Fault(fault)
+                        }
+                        Ok(Err(broken)) => {
+                            attempts.unknown = true;
+                            Error::Connection(broken)
+                        }
+                        Err(_) => {
+                            attempts.unknown = true;
+                            Error::TimedOut
+                        }
+                    }
+                }
+            };
+            attempts.failed(error, candidates.len()).await?;
+        }
+    }
+
+    pub(crate) fn pool(&self, name: &str) -> Result<(PoolIndex, &PoolInfo), Error> {
+        let pools = &self.shared.welcome.pools;
+        match pools.iter().position(|pool| pool.name == name) {
+            Some(index) => Ok((PoolIndex(index as u32), &pools[index])),
+            None => Err(Error::Fault(Fault::NoSuchPool {
+                pool: name.to_owned(),
+                pools: pools.iter().map(|pool| pool.name.clone()).collect(),
+            })),
+        }
+    }
+
+    /// The servers that may execute a command, the preferred ones first. A mirror is asked itself: it says where the
+    /// pool's home is.
+    fn writers(&self, pool: &PoolInfo, shard: u32) -> Vec<Arc<Link>> {
+        let Shared { welcome, links, preferred, .. } = &*self.shared;
+        if welcome.role == Role::Mirror {
+            return vec![Arc::clone(&links[&preferred[0]])];
+        }
+        let mut members: Vec<&String> = self.members(pool, shard).collect();
+        members.sort_by_key(|name| preferred.iter().position(|p| p == *name).unwrap_or(usize::MAX));
+        let links: Vec<_> = members.into_iter().filter_map(|name| links.get(name)).cloned().collect();
+        if links.is_empty() { vec![Arc::clone(&self.shared.links[&preferred[0]])] } else { links }
+    }
+
+    /// The servers that may answer a read: those the caller named, then the shard's members.
+    pub(crate) fn readers(&self, pool: &PoolInfo, shard: u32) -> Vec<Arc<Link>> {
+        let Shared { welcome, links, preferred, .. } = &*self.shared;
+        let here = pool.shards[shard as usize].here;
+        let named = preferred.iter().filter(|name| here || **name != welcome.server);
+        let mut names: Vec<&String> = named.collect();
+        for member in self.members(pool, shard) {
+            if !names.contains(&member) {
+                names.push(member);
+            }
+        }
+        names.into_iter().filter_map(|name| links.get(name)).cloned().collect()
+    }
+
+    /// The servers that the caller named.
+    pub(crate) fn named(&self) -> Vec<Arc<Link>> {
+        self.shared.preferred.iter().map(|name| Arc::clone(&self.shared.links[name])).collect()
+    }
+
+    fn members<'a>(&'a self, pool: &'a PoolInfo, shard: u32) -> impl Iterator<Item = &'a String> {
+        let nodes = &self.shared.welcome.nodes;
+        let members = pool.shards[shard as usize].members.iter();
+        members.filter_map(|&member| nodes.get(member as usize)).map(|node| &node.name)
+    }
+
+    fn session(&self, pool: PoolIndex, shard: u32) -> Arc<Session> {
+        let opened = later(self.shared.welcome.now, self.shared.welcomed);
+        let mut sessions = self.shared.sessions.lock().expect("no panic while it is held");
+        let session = sessions.entry((pool, shard));
+        Arc::clone(session.or_insert_with(|| Arc::new(Session::new(opened, random()))))
+    }
+}
+
+/// The server's time now, if it was `then` at `since`.
+pub(crate) fn later(then: Hlc, since: Instant) -> Hlc {
+    Hlc::from_micros(then.micros() + since.elapsed().as_micros() as u64)
+}
+
+fn random() -> u64 {
+    getrandom::u64().expect("the operating system has random numbers")
+}

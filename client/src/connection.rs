@@ -1,0 +1,365 @@
+//! One connection: many calls at a time, answered in any order.
+//!
+//! A call appends its frame to a shared buffer and wakes the writer, which sends all there is in one write; the reader
+//! hands each response to the call that waits for it. When anything breaks, every waiting call learns it.
+
+use crate::{
+    Error,
+    client::later,
+    config::{Config, Endpoint},
+    wire::{self, CallId, FrameError, Hello, Kind, MAX_FRAME, MAX_HANDSHAKE, Rejected, Request, Response, Welcome},
+};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::TcpStream,
+    sync::{Notify, Semaphore, oneshot},
+    time::{Instant, timeout, timeout_at},
+};
+use tokio_rustls::TlsConnector;
+use tradewind_ledger::Hlc;
+
+/// Bytes of requests that may be on their way on one connection, in units of KiB.
+const KIB_IN_FLIGHT: u32 = 256 << 10;
+/// After so long without a byte received while something is wanted, the server is asked whether it is there.
+const QUIET: Duration = Duration::from_secs(2);
+/// And after so long the connection is given up.
+const DEAD: Duration = Duration::from_secs(8);
+
+/// Why a connection cannot be made, or is no more.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ConnectionError {
+    /// No connection to the address.
+    #[error("cannot connect to {server} at {address}: {reason}")]
+    Connect {
+        /// The server's name.
+        server: String,
+        /// The address dialled.
+        address: String,
+        /// What the system, or TLS, says.
+        reason: String,
+    },
+    /// The server would not speak with us.
+    #[error("{server} refused the connection: {rejected}")]
+    Rejected {
+        /// The server's name.
+        server: String,
+        /// Why.
+        rejected: Rejected,
+    },
+    /// The server knows other pools than the server first connected to.
+    #[error(
+        "{server} has other pools, or other numbers of shards, than the server first connected to; give all processes \
+         the same topology file, and connect anew"
+    )]
+    Differs {
+        /// The server's name.
+        server: String,
+    },
+    /// The connection broke.
+    #[error("the connection to {server} broke: {reason}")]
+    Broken {
+        /// The server's name.
+        server: String,
+        /// What happened.
+        reason: String,
+    },
+}
+
+/// An established connection. Closed when dropped.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    shared: Arc<Shared>,
+    pub(crate) welcome: Welcome,
+    welcomed: Instant,
+    calls: Semaphore,
+    bytes: Semaphore,
+}
+
+#[derive(Debug)]
+struct Shared {
+    server: String,
+    state: Mutex<State>,
+    /// Told when there is something to write, or when the connection is closed.
+    wake: Notify,
+    /// Closed with the connection.
+    open: Semaphore,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    outgoing: Vec<u8>,
+    waiting: HashMap<u64, oneshot::Sender<Result<Response, ConnectionError>>>,
+    next_call: u64,
+    closed: Option<ConnectionError>,
+}
+
+impl Connection {
+    /// Connects, agrees on keys and protocol, and starts to serve calls, all before `deadline`.
+    pub(crate) async fn open(
+        endpoint: &Endpoint,
+        config: &Config,
+        deadline: Instant,
+    ) -> Result<Self, ConnectionError> {
+        let failed = |reason: String| ConnectionError::Connect {
+            server: endpoint.name.clone(),
+            address: endpoint.address.clone(),
+            reason,
+        };
+        let opening = async {
+            let tcp = TcpStream::connect(&endpoint.address).await.map_err(|e| failed(e.to_string()))?;
+            tcp.set_nodelay(true).map_err(|e| failed(e.to_string()))?;
+            match &config.tls {
+                None => Self::establish(tcp, endpoint, config).await,
+                Some(tls) => {
+                    let (tls, name) = tls(&endpoint.name);
+                    let tls = TlsConnector::from(tls).connect(name, tcp);
+                    let stream = tls.await.map_err(|e| failed(format!("TLS: {e}")))?;
+                    Self::establish(stream, endpoint, config).await
+                }
+            }
+        };
+        let limit = deadline.min(Instant::now() + config.connect_timeout);
+        timeout_at(limit, opening).await.unwrap_or_else(|_| Err(failed("no answer in time".into())))
+    }
+
+    async fn establish<S>(
+        mut stream: S,
+        endpoint: &Endpoint,
+        config: &Config,
+    ) -> Result<Self, ConnectionError>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let server = endpoint.name.clone();
+        let broken = |reason: String| ConnectionError::Broken { server: server.clone(), reason };
+        let mut hello = Vec::new();
+        wire::encode(&mut hello, Kind::Hello, CallId(0), &Hello::new(config.agent.clone()))
+            .map_err(|e| broken(e.to_string()))?;
+        let sent = async {
+            stream.write_all(&hello).await?;
+            stream.flush().await
+        };
+        sent.await.map_err(|e| broken(e.to_string()))?;
+        let mut input = Vec::with_capacity(16 << 10);
+        let welcome = loop {
+            if let Some((frame, used)) = wire::split(&input, MAX_HANDSHAKE).map_err(|e| broken(e.to_string()))? {
+                let welcome = match frame.kind {
+                    Kind::Welcome => wire::decode::<Welcome>(&frame),
+                    Kind::Rejected => {
+                        let rejected = wire::decode(&frame).map_err(|e| broken(e.to_string()))?;
+                        return Err(ConnectionError::Rejected { server, rejected });
+                    }
+                    other => Err(FrameError::Unexpected(other)),
+                };
+                input.drain(..used);
+                break welcome.map_err(|e| broken(e.to_string()))?;
+            }
+            match stream.read_buf(&mut input).await {
+                Ok(0) => return Err(broken("closed before a welcome; is it a Tradewind server?".into())),
+                Ok(_) => {}
+                Err(error) => return Err(broken(error.to_string())),
+            }
+        };
+        let shared = Arc::new(Shared { server, state: Mutex::default(), wake: Notify::new(), open: Semaphore::new(0) });
+        let (reading, writing) = tokio::io::split(stream);
+        tokio::spawn(Arc::clone(&shared).read(reading, input));
+        tokio::spawn(Arc::clone(&shared).write(writing));
+        let calls = Semaphore::new(welcome.in_flight_max.clamp(1, 1 << 20) as usize);
+        Ok(Self { shared, welcome, welcomed: Instant::now(), calls, bytes: Semaphore::new(KIB_IN_FLIGHT as usize) })
+    }
+
+    /// The name under which the server was dialled.
+    pub(crate) fn server(&self) -> &str {
+        &self.shared.server
+    }
+
+    /// The server's time.
+    pub(crate) fn server_now(&self) -> Hlc {
+        later(self.welcome.now, self.welcomed)
+    }
+
+    /// The error that the server answered something else than was asked.
+    pub(crate) fn confused(&self) -> Error {
+        Error::Confused { server: self.shared.server.clone() }
+    }
+
+    /// Why the connection is closed, if it is.
+    pub(crate) fn closed(&self) -> Option<ConnectionError> {
+        self.shared.lock().closed.clone()
+    }
+
+    /// Sends a request and waits for its response. `size` is about how many bytes it has.
+    pub(crate) async fn call(
+        &self,
+        request: &Request<'_>,
+        size: usize,
+    ) -> Result<Response, ConnectionError> {
+        let kib = u32::try_from(size >> 10).map_or(KIB_IN_FLIGHT, |kib| kib.clamp(1, KIB_IN_FLIGHT));
+        let _call = self.calls.acquire().await.expect("never closed");
+        let _bytes = self.bytes.acquire_many(kib).await.expect("never closed");
+        let (sender, response) = oneshot::channel();
+        let call = {
+            let mut state = self.shared.lock();
+            if let Some(error) = &state.closed {
+                return Err(error.clone());
+            }
+            let call = state.next_call;
+            state.next_call += 1;
+            let was_empty = state.outgoing.is_empty();
+            if let Err(error) = wire::encode(&mut state.outgoing, Kind::Request, CallId(call), request) {
+                let reason = error.to_string();
+                return Ok(Err(wire::Fault::BadRequest { reason }));
+            }
+            state.waiting.insert(call, sender);
+            if was_empty {
+                self.shared.wake.notify_one();
+            }
+            call
+        };
+        let _forget = Forget { shared: &self.shared, call };
+        response.await.expect("a call is answered before it is forgotten")
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.shared.close("closed by this client".into());
+    }
+}
+
+/// Removes a call that nobody waits for any more.
+struct Forget<'a> {
+    shared: &'a Shared,
+    call: u64,
+}
+
+impl Drop for Forget<'_> {
+    fn drop(&mut self) {
+        self.shared.lock().waiting.remove(&self.call);
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no panic while it is held")
+    }
+
+    fn close(&self, reason: String) {
+        let error = ConnectionError::Broken { server: self.server.clone(), reason };
+        let waiting = {
+            let mut state = self.lock();
+            let error = state.closed.get_or_insert(error).clone();
+            std::mem::take(&mut state.waiting).into_values().map(move |w| (w, error.clone()))
+        };
+        for (waiter, error) in waiting {
+            // A waiter that is gone needs no answer.
+            let _ = waiter.send(Err(error));
+        }
+        self.open.close();
+        self.wake.notify_one();
+    }
+
+    async fn write(self: Arc<Self>, mut stream: impl AsyncWrite + Unpin) {
+        let mut sending = Vec::new();
+        loop {
+            let closed = {
+                let mut state = self.lock();
+                std::mem::swap(&mut sending, &mut state.outgoing);
+                state.closed.is_some()
+            };
+            if closed {
+                // The peer may be gone already: nothing to do about a failed farewell.
+                let _ = stream.shutdown().await;
+                return;
+            }
+            if sending.is_empty() {
+                self.wake.notified().await;
+                continue;
+            }
+            let sent = async {
+                stream.write_all(&sending).await?;
+                stream.flush().await
+            };
+            if let Err(error) = sent.await {
+                return self.close(error.to_string());
+            }
+            sending.clear();
+            sending.shrink_to(1 << 20);
+        }
+    }
+
+    async fn read(self: Arc<Self>, mut stream: impl AsyncRead + Unpin, mut input: Vec<u8>) {
+        let mut quiet_since: Option<Instant> = None;
+        loop {
+            if let Err(error) = self.handle(&mut input) {
+                return self.close(error);
+            }
+            let read = tokio::select! {
+                read = timeout(QUIET, stream.read_buf(&mut input)) => read,
+                _ = self.open.acquire() => return,
+            };
+            match read {
+                Ok(Ok(0)) => return self.close("closed by the server".into()),
+                Ok(Ok(_)) => quiet_since = None,
+                Ok(Err(error)) => return self.close(error.to_string()),
+                Err(_) if quiet_since.is_some_and(|since| since.elapsed() >= DEAD - QUIET) => {
+                    return self.close(format!("nothing heard for {} s", DEAD.as_secs()));
+                }
+                Err(_) => {
+                    let mut state = self.lock();
+                    if state.waiting.is_empty() {
+                        quiet_since = None;
+                        continue;
+                    }
+                    quiet_since.get_or_insert_with(Instant::now);
+                    wire::encode(&mut state.outgoing, Kind::Ping, CallId(0), &())
+                        .expect("a ping fits");
+                    self.wake.notify_one();
+                }
+            }
+        }
+    }
+
+    /// Hands out the responses in `input`.
+    fn handle(&self, input: &mut Vec<u8>) -> Result<(), String> {
+        let mut at = 0;
+        let mut responses = Vec::new();
+        while let Some((frame, used)) = wire::split(&input[at..], MAX_FRAME).map_err(|e| e.to_string())? {
+            match frame.kind {
+                Kind::Response => {
+                    let response: Response = wire::decode(&frame).map_err(|e| e.to_string())?;
+                    responses.push((frame.call, response));
+                }
+                Kind::Rejected => {
+                    let rejected: Rejected = wire::decode(&frame).map_err(|e| e.to_string())?;
+                    return Err(rejected.to_string());
+                }
+                Kind::Pong => {}
+                Kind::Ping => {
+                    let mut state = self.lock();
+                    wire::encode(&mut state.outgoing, Kind::Pong, CallId(0), &())
+                        .expect("a pong fits");
+                    self.wake.notify_one();
+                }
+                other => return Err(FrameError::Unexpected(other).to_string()),
+            }
+            at += used;
+        }
+        input.drain(..at);
+        if input.is_empty() {
+            input.shrink_to(1 << 20);
+        }
+        let mut state = self.lock();
+        for (call, response) in responses {
+            if let Some(waiter) = state.waiting.remove(&call.0) {
+                let _ = waiter.send(Ok(response));
+            }
+        }
+        Ok(())
+    }
+}
