@@ -134,10 +134,10 @@ impl Client {
         let first = connection.server().to_owned();
         let mut preferred = vec![first.clone()];
         preferred.extend(endpoints.iter().map(|e| e.name.clone()).filter(|name| *name != first));
-        let named = welcome.nodes.iter().map(|node| Endpoint {
-            name: node.name.clone(),
-            address: node.address.clone(),
-        });
+        let named = welcome
+            .nodes
+            .iter()
+            .map(|node| Endpoint { name: node.name.clone(), address: node.address.clone() });
         let link = |endpoint: Endpoint| {
             let name = endpoint.name.clone();
             (name, Arc::new(Link { endpoint, connection: tokio::sync::Mutex::default() }))
@@ -178,10 +178,13 @@ impl Client {
                 return Err(Error::NotExecuted { after_ms, last: Box::new(Error::TimedOut) });
             };
             let request = numbered.request;
-            let write = Request::Write(Write { pool: index, shard, request, durability, command: &bytes });
+            let write =
+                Request::Write(Write { pool: index, shard, request, durability, command: &bytes });
             let candidates = self.writers(info, shard);
             match self.attempt(&write, bytes.len(), &candidates, &mut attempts).await? {
-                (Answer::Reply(Reply::Refused(Refusal::SessionExpired)), connection) if !attempts.unknown => {
+                (Answer::Reply(Reply::Refused(Refusal::SessionExpired)), connection)
+                    if !attempts.unknown =>
+                {
                     // Never executed, so it may be numbered anew, in a session the shard cannot have forgotten.
                     session.renew(request.session, connection.server_now(), random());
                     attempts.failed(Refusal::SessionExpired.into(), 1).await?;
@@ -215,29 +218,30 @@ impl Client {
         let shared = &*self.shared;
         loop {
             let link = &candidates[attempts.tried % candidates.len()];
-            let error = match link.connection(&shared.config, &shared.welcome, attempts.deadline).await {
-                Err(error) => Error::Connection(error),
-                Ok(connection) => {
-                    match timeout_at(attempts.deadline, connection.call(request, size)).await {
-                        Ok(Ok(Ok(answer))) => return Ok((answer, connection)),
-                        Ok(Ok(Err(fault))) if !fault.is_retryable() => {
-                            return Err(fault.into());
-                        }
-                        Ok(Ok(Err(fault))) => {
-                            attempts.unknown |= fault.executed() == Executed::Unknown;
-                            Error::Fault(fault)
-                        }
-                        Ok(Err(broken)) => {
-                            attempts.unknown = true;
-                            Error::Connection(broken)
-                        }
-                        Err(_) => {
-                            attempts.unknown = true;
-                            Error::TimedOut
+            let error =
+                match link.connection(&shared.config, &shared.welcome, attempts.deadline).await {
+                    Err(error) => Error::Connection(error),
+                    Ok(connection) => {
+                        match timeout_at(attempts.deadline, connection.call(request, size)).await {
+                            Ok(Ok(Ok(answer))) => return Ok((answer, connection)),
+                            Ok(Ok(Err(fault))) if !fault.is_retryable() => {
+                                return Err(fault.into());
+                            }
+                            Ok(Ok(Err(fault))) => {
+                                attempts.unknown |= fault.executed() == Executed::Unknown;
+                                Error::Fault(fault)
+                            }
+                            Ok(Err(broken)) => {
+                                attempts.unknown = true;
+                                Error::Connection(broken)
+                            }
+                            Err(_) => {
+                                attempts.unknown = true;
+                                Error::TimedOut
+                            }
                         }
                     }
-                }
-            };
+                };
             attempts.failed(error, candidates.len()).await?;
         }
     }
@@ -262,7 +266,8 @@ impl Client {
         }
         let mut members: Vec<&String> = self.members(pool, shard).collect();
         members.sort_by_key(|name| preferred.iter().position(|p| p == *name).unwrap_or(usize::MAX));
-        let links: Vec<_> = members.into_iter().filter_map(|name| links.get(name)).cloned().collect();
+        let links: Vec<_> =
+            members.into_iter().filter_map(|name| links.get(name)).cloned().collect();
         if links.is_empty() { vec![Arc::clone(&self.shared.links[&preferred[0]])] } else { links }
     }
 

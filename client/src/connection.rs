@@ -7,7 +7,10 @@ use crate::{
     Error,
     client::later,
     config::{Config, Endpoint},
-    wire::{self, CallId, FrameError, Hello, Kind, MAX_FRAME, MAX_HANDSHAKE, Rejected, Request, Response, Welcome},
+    wire::{
+        self, CallId, FrameError, Hello, Kind, MAX_FRAME, MAX_HANDSHAKE, Rejected, Request,
+        Response, Welcome,
+    },
 };
 use std::{
     collections::HashMap,
@@ -111,7 +114,8 @@ impl Connection {
             reason,
         };
         let opening = async {
-            let tcp = TcpStream::connect(&endpoint.address).await.map_err(|e| failed(e.to_string()))?;
+            let tcp =
+                TcpStream::connect(&endpoint.address).await.map_err(|e| failed(e.to_string()))?;
             tcp.set_nodelay(true).map_err(|e| failed(e.to_string()))?;
             match &config.tls {
                 None => Self::establish(tcp, endpoint, config).await,
@@ -147,7 +151,9 @@ impl Connection {
         sent.await.map_err(|e| broken(e.to_string()))?;
         let mut input = Vec::with_capacity(16 << 10);
         let welcome = loop {
-            if let Some((frame, used)) = wire::split(&input, MAX_HANDSHAKE).map_err(|e| broken(e.to_string()))? {
+            if let Some((frame, used)) =
+                wire::split(&input, MAX_HANDSHAKE).map_err(|e| broken(e.to_string()))?
+            {
                 let welcome = match frame.kind {
                     Kind::Welcome => wire::decode::<Welcome>(&frame),
                     Kind::Rejected => {
@@ -160,17 +166,30 @@ impl Connection {
                 break welcome.map_err(|e| broken(e.to_string()))?;
             }
             match stream.read_buf(&mut input).await {
-                Ok(0) => return Err(broken("closed before a welcome; is it a Tradewind server?".into())),
+                Ok(0) => {
+                    return Err(broken("closed before a welcome; is it a Tradewind server?".into()));
+                }
                 Ok(_) => {}
                 Err(error) => return Err(broken(error.to_string())),
             }
         };
-        let shared = Arc::new(Shared { server, state: Mutex::default(), wake: Notify::new(), open: Semaphore::new(0) });
+        let shared = Arc::new(Shared {
+            server,
+            state: Mutex::default(),
+            wake: Notify::new(),
+            open: Semaphore::new(0),
+        });
         let (reading, writing) = tokio::io::split(stream);
         tokio::spawn(Arc::clone(&shared).read(reading, input));
         tokio::spawn(Arc::clone(&shared).write(writing));
         let calls = Semaphore::new(welcome.in_flight_max.clamp(1, 1 << 20) as usize);
-        Ok(Self { shared, welcome, welcomed: Instant::now(), calls, bytes: Semaphore::new(KIB_IN_FLIGHT as usize) })
+        Ok(Self {
+            shared,
+            welcome,
+            welcomed: Instant::now(),
+            calls,
+            bytes: Semaphore::new(KIB_IN_FLIGHT as usize),
+        })
     }
 
     /// The name under which the server was dialled.
@@ -199,7 +218,8 @@ impl Connection {
         request: &Request<'_>,
         size: usize,
     ) -> Result<Response, ConnectionError> {
-        let kib = u32::try_from(size >> 10).map_or(KIB_IN_FLIGHT, |kib| kib.clamp(1, KIB_IN_FLIGHT));
+        let kib =
+            u32::try_from(size >> 10).map_or(KIB_IN_FLIGHT, |kib| kib.clamp(1, KIB_IN_FLIGHT));
         let _call = self.calls.acquire().await.expect("never closed");
         let _bytes = self.bytes.acquire_many(kib).await.expect("never closed");
         let (sender, response) = oneshot::channel();
@@ -211,7 +231,9 @@ impl Connection {
             let call = state.next_call;
             state.next_call += 1;
             let was_empty = state.outgoing.is_empty();
-            if let Err(error) = wire::encode(&mut state.outgoing, Kind::Request, CallId(call), request) {
+            if let Err(error) =
+                wire::encode(&mut state.outgoing, Kind::Request, CallId(call), request)
+            {
                 let reason = error.to_string();
                 return Ok(Err(wire::Fault::BadRequest { reason }));
             }
@@ -329,7 +351,9 @@ impl Shared {
     fn handle(&self, input: &mut Vec<u8>) -> Result<(), String> {
         let mut at = 0;
         let mut responses = Vec::new();
-        while let Some((frame, used)) = wire::split(&input[at..], MAX_FRAME).map_err(|e| e.to_string())? {
+        while let Some((frame, used)) =
+            wire::split(&input[at..], MAX_FRAME).map_err(|e| e.to_string())?
+        {
             match frame.kind {
                 Kind::Response => {
                     let response: Response = wire::decode(&frame).map_err(|e| e.to_string())?;

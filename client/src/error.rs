@@ -21,7 +21,9 @@ pub enum Error {
         last: Box<Self>,
     },
     /// Not known to be executed within the deadline. Reading the key tells.
-    #[error("whether the request was executed is not known after {after_ms} ms: {last}; read the key to find out")]
+    #[error(
+        "whether the request was executed is not known after {after_ms} ms: {last}; read the key to find out"
+    )]
     OutcomeUnknown {
         /// The deadline in milliseconds.
         after_ms: u64,

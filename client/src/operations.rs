@@ -4,7 +4,7 @@ use crate::{
     Client, Error,
     wire::{Answer, AsOf, Get, History, Key, List, Listed, Read, Request},
 };
-use tradewind_store::{Command, Condition, Item, Reply, Revision, TxnOp, Compare, shard_of};
+use tradewind_store::{Command, Compare, Condition, Item, Reply, Revision, TxnOp, shard_of};
 
 /// One page of a listing of a whole pool.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -50,7 +50,12 @@ impl Client {
     ///
     /// # Errors
     /// As [`execute`](Self::execute).
-    pub async fn delete(&self, pool: &str, key: &[u8], condition: Condition) -> Result<Reply, Error> {
+    pub async fn delete(
+        &self,
+        pool: &str,
+        key: &[u8],
+        condition: Condition,
+    ) -> Result<Reply, Error> {
         self.execute(pool, &Command::Delete { key: key.to_vec(), condition }, None).await
     }
 
@@ -72,7 +77,12 @@ impl Client {
     ///
     /// # Errors
     /// [`Error`].
-    pub async fn get(&self, pool: &str, key: &[u8], read: Read) -> Result<(Option<Item>, AsOf), Error> {
+    pub async fn get(
+        &self,
+        pool: &str,
+        key: &[u8],
+        read: Read,
+    ) -> Result<(Option<Item>, AsOf), Error> {
         let (index, info) = self.pool(pool)?;
         let shard = shard_of(key, info.shards.len() as u32);
         let request = Request::Get(Get { pool: index, key, read });
@@ -122,7 +132,8 @@ impl Client {
         assert!((shard as usize) < info.shards.len(), "pool {pool} has no shard {shard}");
         let Range { prefix, after, limit, values } = range;
         let after = after.map(Key);
-        let request = Request::List(List { pool: index, shard, prefix, after, limit, values, read });
+        let request =
+            Request::List(List { pool: index, shard, prefix, after, limit, values, read });
         match self.ask(&request, &self.readers(info, shard)).await? {
             (Answer::Page { items, next, as_of }, _) => Ok((items, next, as_of)),
             (_, connection) => Err(connection.confused()),

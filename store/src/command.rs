@@ -134,7 +134,9 @@ pub enum Durability {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub enum CommandError {
     /// Not the bytes of a command.
-    #[error("not a command: {0} bytes cannot be decoded; use the client library of this protocol version")]
+    #[error(
+        "not a command: {0} bytes cannot be decoded; use the client library of this protocol version"
+    )]
     Malformed(u64),
     /// A key of a wrong length.
     #[error("a key has {0} bytes; allowed are 1 to {max}", max = MAX_KEY)]
@@ -292,11 +294,7 @@ fn check_value(value: &[u8]) -> Result<(), CommandError> {
     }
 }
 
-fn check_txn(
-    compare: &[Compare],
-    then: &[TxnOp],
-    otherwise: &[TxnOp],
-) -> Result<(), CommandError> {
+fn check_txn(compare: &[Compare], then: &[TxnOp], otherwise: &[TxnOp]) -> Result<(), CommandError> {
     for length in [compare.len(), then.len(), otherwise.len()] {
         if length > MAX_TXN_OPS {
             return Err(CommandError::TxnLength(length as u64));

@@ -97,7 +97,9 @@ impl Store {
         }
         match self.sessions.seen(context.request) {
             Seen::New => {}
-            Seen::Executed(record) => return Outcome::only(self.repeated(record, context, command)),
+            Seen::Executed(record) => {
+                return Outcome::only(self.repeated(record, context, command));
+            }
             Seen::Expired { highest } => {
                 let number = context.request.number;
                 return Outcome::only(Reply::Refused(Refusal::Expired { number, highest }));
@@ -241,8 +243,11 @@ impl Store {
                     let fingerprint = incoming(branch)
                         .fold(Fingerprint::TXN, |f, (key, value)| f.with(&key, &value.effect()));
                     let written = Some(Stamp { version, hlc });
-                    (fingerprint == first.fingerprint)
-                        .then_some(Reply::Txn { succeeded, written, results })
+                    (fingerprint == first.fingerprint).then_some(Reply::Txn {
+                        succeeded,
+                        written,
+                        results,
+                    })
                 };
                 branch(true, then).or_else(|| branch(false, otherwise))
             }

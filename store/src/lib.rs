@@ -42,9 +42,7 @@ pub use command::{
 };
 pub use execute::{Context, Outcome};
 pub use read::value_in;
-pub use reply::{
-    Current, Item, ItemValue, Page, Refusal, Reply, Revision, Stamp, TxnResult,
-};
+pub use reply::{Current, Item, ItemValue, Page, Refusal, Reply, Revision, Stamp, TxnResult};
 pub use session::{MAX_SESSIONS, WINDOW, session_id, session_opened};
 pub use shard::{shard_of, tag};
 pub use store::{ApplyError, ApplyFault, Stats, Store};

@@ -74,7 +74,9 @@ pub enum Refusal {
     #[error(transparent)]
     Command(#[from] CommandError),
     /// The request number was used for another command.
-    #[error("request {number} of this session was another command, executed as version {version}; number requests anew")]
+    #[error(
+        "request {number} of this session was another command, executed as version {version}; number requests anew"
+    )]
     OtherBody {
         /// The number.
         number: RequestNumber,
@@ -93,7 +95,9 @@ pub enum Refusal {
         highest: RequestNumber,
     },
     /// The session was opened before sessions that are already forgotten.
-    #[error("the session is forgotten, or may be: whether the request was executed before is not known; open a new session")]
+    #[error(
+        "the session is forgotten, or may be: whether the request was executed before is not known; open a new session"
+    )]
     SessionExpired,
 }
 

@@ -165,7 +165,9 @@ mod tests {
             sessions.seen(request(id, 1)),
             Seen::Expired { highest: RequestNumber(WINDOW + 1) }
         );
-        assert!(matches!(sessions.seen(request(id, WINDOW)), Seen::Executed(r) if r.version == Version(0)));
+        assert!(
+            matches!(sessions.seen(request(id, WINDOW)), Seen::Executed(r) if r.version == Version(0))
+        );
         assert_eq!(sessions.seen(request(id, 2)), Seen::New);
         assert_eq!(sessions.seen(request(id, u64::MAX)), Seen::New);
     }

@@ -44,7 +44,8 @@ mod tests {
     fn golden_values_never_change() {
         let keys: [&[u8]; 6] = [b"", b"a", b"ams", b"{ams}/1", b"order/{alice}/17", &[0, 255, 0]];
         let shards = keys.map(|key| shard_of(key, 1000));
-        assert_eq!(shards, [0; 6]);
+        // Computed by an independent implementation.
+        assert_eq!(shards, [936, 510, 231, 231, 207, 230]);
     }
 
     #[test]

@@ -8,9 +8,7 @@ use crate::{
     timeline::Timeline,
 };
 use alloc::{boxed::Box, collections::BTreeMap, sync::Arc};
-use tradewind_ledger::{
-    Body, Entry, Hlc, KeyVersion, RequestId, Update, Value, Version,
-};
+use tradewind_ledger::{Body, Entry, Hlc, KeyVersion, RequestId, Update, Value, Version};
 
 /// The versioned keys and values of one shard; see the crate's documentation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -15,7 +15,9 @@ pub enum Fault {
         reason: String,
     },
     /// It was on its way when something broke; whether it is executed is not known here.
-    #[error("whether the request was executed is not known: {reason}; send it again under the same request number")]
+    #[error(
+        "whether the request was executed is not known: {reason}; send it again under the same request number"
+    )]
     Unknown {
         /// What broke.
         reason: String,
@@ -39,7 +41,9 @@ pub enum Fault {
         members: Vec<String>,
     },
     /// A write at a place that takes none.
-    #[error("{server} takes no writes of pool {pool}; its home is the site {home}: write to a node of it")]
+    #[error(
+        "{server} takes no writes of pool {pool}; its home is the site {home}: write to a node of it"
+    )]
     ReadOnly {
         /// Who answers.
         server: String,
@@ -77,7 +81,9 @@ pub enum Fault {
         shards: u32,
     },
     /// The command's keys belong to another shard than the request says.
-    #[error("the keys belong to shard {expected}, not {found}; client and server disagree on the number of shards")]
+    #[error(
+        "the keys belong to shard {expected}, not {found}; client and server disagree on the number of shards"
+    )]
     WrongShard {
         /// The shard of the request.
         found: u32,
@@ -88,7 +94,9 @@ pub enum Fault {
     #[error(transparent)]
     Command(#[from] CommandError),
     /// The server does not have that entry, also after waiting.
-    #[error("version {wanted} is not there yet; the server has versions below {readable}: wait longer, or ask a node of the home site")]
+    #[error(
+        "version {wanted} is not there yet; the server has versions below {readable}: wait longer, or ask a node of the home site"
+    )]
     NotYet {
         /// The version wanted.
         wanted: Version,
@@ -96,7 +104,9 @@ pub enum Fault {
         readable: Version,
     },
     /// The moment asked for is not over at the server.
-    #[error("the time {wanted} is not yet covered; the server has everything up to {covered}: wait longer, or ask for an earlier time")]
+    #[error(
+        "the time {wanted} is not yet covered; the server has everything up to {covered}: wait longer, or ask for an earlier time"
+    )]
     TimeNotYet {
         /// The time wanted.
         wanted: Hlc,
@@ -104,7 +114,9 @@ pub enum Fault {
         covered: Hlc,
     },
     /// The server's state may be older than the client accepts.
-    #[error("the state may be {age_ms} ms old, which is more than the {allowed_ms} ms allowed; ask nearer to the home site")]
+    #[error(
+        "the state may be {age_ms} ms old, which is more than the {allowed_ms} ms allowed; ask nearer to the home site"
+    )]
     TooStale {
         /// How old it may be.
         age_ms: u64,
@@ -112,7 +124,9 @@ pub enum Fault {
         allowed_ms: u32,
     },
     /// A level of reads that the server does not offer.
-    #[error("{server} offers no linearizable reads of pool {pool}: ask a node of its home site {home}, or read at level local")]
+    #[error(
+        "{server} offers no linearizable reads of pool {pool}: ask a node of its home site {home}, or read at level local"
+    )]
     NotLinearizable {
         /// Who answers.
         server: String,
@@ -175,7 +189,9 @@ impl Fault {
     /// Whether the request was executed nevertheless.
     pub fn executed(&self) -> Executed {
         match self {
-            Self::Unknown { .. } | Self::Internal { .. } | Self::AnswerTooLong { .. } => Executed::Unknown,
+            Self::Unknown { .. } | Self::Internal { .. } | Self::AnswerTooLong { .. } => {
+                Executed::Unknown
+            }
             _ => Executed::No,
         }
     }

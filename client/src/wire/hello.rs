@@ -81,9 +81,7 @@ pub struct NodeInfo {
 }
 
 /// A pool's position in [`Welcome::pools`].
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PoolIndex(pub u32);
 
 /// A pool.
@@ -110,7 +108,9 @@ pub struct ShardInfo {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub enum Rejected {
     /// No common protocol version.
-    #[error("the server speaks client protocol versions {min} to {max}: use a client of the same release")]
+    #[error(
+        "the server speaks client protocol versions {min} to {max}: use a client of the same release"
+    )]
     Protocol {
         /// The lowest version the server speaks.
         min: u16,

@@ -10,8 +10,12 @@ mod hello;
 mod message;
 
 pub use fault::{Access, Executed, Fault};
-pub use frame::{CallId, Frame, FrameError, HEADER, Kind, MAX_FRAME, MAX_HANDSHAKE, decode, encode, split};
-pub use hello::{Hello, MAGIC, NodeInfo, PROTOCOL, PoolInfo, PoolIndex, Rejected, Role, ShardInfo, Welcome};
+pub use frame::{
+    CallId, Frame, FrameError, HEADER, Kind, MAX_FRAME, MAX_HANDSHAKE, decode, encode, split,
+};
+pub use hello::{
+    Hello, MAGIC, NodeInfo, PROTOCOL, PoolIndex, PoolInfo, Rejected, Role, ShardInfo, Welcome,
+};
 pub use message::{
     Answer, AsOf, At, Get, History, Key, Level, List, Listed, Read, Request, Response, Write,
 };
