@@ -48,7 +48,7 @@ pub(crate) fn build(draft: Draft, directory: &Path) -> Option<Topology> {
 fn site(draft: DraftSite, directory: &Path) -> Option<Site> {
     let node = |process: DraftProcess| {
         Some(Node {
-            ports: ports(&process),
+            ports: ports(&process)?,
             name: process.name?.value.parse().ok()?,
             key: process.key?.value,
             certificate: process.certificate.map(|at| directory.join(at.value)),
@@ -73,7 +73,7 @@ fn mirror(draft: DraftMirror, sites: &[Site], directory: &Path) -> Option<Mirror
         }
     };
     Some(Mirror {
-        ports: ports(&process),
+        ports: ports(&process)?,
         name: process.name?.value.parse().ok()?,
         region: region?.value,
         key: process.key?.value,

@@ -170,10 +170,16 @@ fn check_timeouts(timeouts: &DraftTimeouts, diagnostics: &mut Diagnostics) {
 }
 
 fn check_sites(draft: &Draft, diagnostics: &mut Diagnostics) {
+    if draft.sites.is_empty() {
+        diagnostics.error(&Place::File, "sites", "no site", "at least one [sites.NAME]");
+    }
     for site in &draft.sites {
         let (place, key) = (&site.name.place, format!("{}.nodes", site.name.key));
         match site.nodes.len() {
-            0 => {}
+            0 => {
+                let allowed = format!("at least one [[{key}]]");
+                diagnostics.error(place, key, "no node", allowed);
+            }
             1 => diagnostics.warn(
                 place,
                 key,

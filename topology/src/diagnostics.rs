@@ -105,10 +105,9 @@ impl Diagnostics {
         self.list.push(Diagnostic { place: place.clone(), severity, key, found, allowed });
     }
 
-    /// The same, sorted by place and without repetition.
+    /// The same, by place; faults of one place stay in the order of their discovery.
     pub(crate) fn sorted(mut self) -> Self {
-        self.list.sort();
-        self.list.dedup();
+        self.list.sort_by(|a, b| (&a.place, a.severity).cmp(&(&b.place, b.severity)));
         self
     }
 

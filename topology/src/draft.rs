@@ -3,7 +3,7 @@
 //! What could not be read is absent (and has been complained about), so that the second pass, in
 //! `check`, works on whatever is there.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use crate::{
     diagnostics::{Diagnostics, Place},
@@ -52,8 +52,10 @@ pub(crate) struct DraftSite {
 pub(crate) struct DraftProcess {
     pub(crate) place: Place,
     pub(crate) name: Option<At<String>>,
+    /// The default's place is that of the process.
     pub(crate) address: Option<At<IpAddr>>,
-    pub(crate) port: At<u16>,
+    /// The default's place is that of the process.
+    pub(crate) port: Option<At<u16>>,
     pub(crate) http: Option<At<SocketAddr>>,
     pub(crate) key: Option<At<PublicKey>>,
     pub(crate) certificate: Option<At<String>>,
@@ -127,7 +129,6 @@ pub(crate) fn read(tree: Table, diagnostics: &mut Diagnostics) -> Draft {
     let timeouts = root.section("timeouts", diagnostics);
     let timeouts = timeouts.map(|section| read_timeouts(section, diagnostics)).unwrap_or_default();
 
-    root.need("sites", "at least one [sites.NAME]", diagnostics);
     let sites = named(&mut root, "sites", diagnostics, read_site);
     let mirrors = root.sections("mirrors", diagnostics);
     let mirrors = mirrors.into_iter().map(|section| read_mirror(section, diagnostics)).collect();
@@ -166,8 +167,6 @@ fn read_site(name: At<String>, mut section: Section, diagnostics: &mut Diagnosti
     let region = section.parsed("region", NAME_RULE, diagnostics);
     let fabric = read_fabric(&mut section, diagnostics);
     let fabric_tls = section.flag("fabric_tls", diagnostics);
-    let key = section.key("nodes");
-    section.need("nodes", &format!("at least one [[{key}]]"), diagnostics);
     let nodes = section.sections("nodes", diagnostics);
     let nodes = nodes
         .into_iter()
@@ -199,16 +198,26 @@ fn read_fabric(section: &mut Section, diagnostics: &mut Diagnostics) -> FabricKi
 fn read_process(section: &mut Section, diagnostics: &mut Diagnostics) -> DraftProcess {
     section.need("name", NAME_RULE, diagnostics);
     let name = section.text("name", NAME_RULE, diagnostics);
-    let address = section.parsed::<IpAddr>("address", ADDRESS_RULE, diagnostics);
-    if let Some(at) = &address
-        && (at.value.is_unspecified() || at.value.is_multicast())
-    {
-        diagnostics.error(&at.place, at.key.as_str(), quote(&at.value.to_string()), ADDRESS_RULE);
-    }
-    let port = section.integer("port", 1..=PORT_MAX, diagnostics);
-    let port = match port {
-        Some(At { value, place, key }) => At { value: value as u16, place, key },
-        None => At { value: PORT_DEFAULT, place: section.place.clone(), key: section.key("port") },
+    let default = |section: &Section, key| (section.place.clone(), section.key(key));
+    let address = if section.has("address") {
+        section.parsed("address", ADDRESS_RULE, diagnostics).filter(|at: &At<IpAddr>| {
+            let good = !at.value.is_unspecified() && !at.value.is_multicast();
+            if !good {
+                let found = quote(&at.value.to_string());
+                diagnostics.error(&at.place, at.key.as_str(), found, ADDRESS_RULE);
+            }
+            good
+        })
+    } else {
+        let (place, key) = default(section, "address");
+        Some(At { value: IpAddr::V4(Ipv4Addr::LOCALHOST), place, key })
+    };
+    let port = if section.has("port") {
+        let port = section.integer("port", 1..=PORT_MAX, diagnostics);
+        port.map(|At { value, place, key }| At { value: value as u16, place, key })
+    } else {
+        let (place, key) = default(section, "port");
+        Some(At { value: PORT_DEFAULT, place, key })
     };
     let http = section.parsed::<SocketAddr>("http", HTTP_RULE, diagnostics);
     let http = http.filter(|at| {

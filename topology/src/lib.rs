@@ -18,21 +18,26 @@
 //! | `key` | [`PublicKey`], and the key inside a certificate or private-key file |
 //! | `model` | the validated types: [`Topology`], [`Site`], [`Node`], [`Mirror`], [`Pool`], ... |
 //! | `placement` | which nodes hold which shard, and the digest that the nodes of a site must share |
+//! | `init` | a file to start from |
+//! | [`render`] | the topology as text, DOT and SVG |
 
 mod build;
 mod check;
 mod diagnostics;
 mod draft;
 mod files;
+mod init;
 mod key;
 mod load;
 mod model;
 mod names;
 mod placement;
+pub mod render;
 mod section;
 mod tree;
 
 pub use diagnostics::{Diagnostic, Diagnostics, Place, Severity};
+pub use init::{InitOptions, init};
 pub use key::{KeyError, PublicKey};
 pub use load::Loaded;
 pub use model::{

@@ -403,6 +403,12 @@ impl Topology {
         }
     }
 
+    /// The parent from which `mirror` fetches `pool` when all are up: the first that offers it.
+    #[must_use]
+    pub fn source<'a>(&self, mirror: &'a Mirror, pool: &str) -> Option<&'a Parent> {
+        mirror.parents.iter().find(|parent| self.offers(parent, pool))
+    }
+
     /// The mirrors that name `parent` first among those they may be fed from.
     pub fn children<'a>(&'a self, parent: &'a str) -> impl Iterator<Item = &'a Mirror> {
         self.mirrors.iter().filter(move |mirror| mirror.parents[0].name() == parent)

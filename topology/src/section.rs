@@ -52,9 +52,14 @@ impl Section {
         Some((self.key(key), self.left.0.remove(index).1))
     }
 
+    /// Whether `key` is there. To be called before the key is read.
+    pub(crate) fn has(&self, key: &str) -> bool {
+        self.left.0.iter().any(|(own, _)| own == key)
+    }
+
     /// Complains if `key` is absent. To be called before the key is read.
     pub(crate) fn need(&self, key: &str, allowed: &str, diagnostics: &mut Diagnostics) {
-        if !self.left.0.iter().any(|(own, _)| own == key) {
+        if !self.has(key) {
             diagnostics.error(&self.place, self.key(key), "nothing", allowed);
         }
     }

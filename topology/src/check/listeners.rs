@@ -22,18 +22,18 @@ struct Listener<'a> {
     address: SocketAddr,
 }
 
-/// Where a process listens, with the defaults filled in.
-pub(crate) fn ports(process: &DraftProcess) -> Ports {
-    let address = process.address.as_ref().map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |at| at.value);
-    let base = process.port.value;
+/// Where a process listens, with the defaults filled in; `None` if part of it is malformed.
+pub(crate) fn ports(process: &DraftProcess) -> Option<Ports> {
+    let (address, base) = (process.address.as_ref()?.value, process.port.as_ref()?.value);
     let loopback = if address.is_loopback() { address } else { Ipv4Addr::LOCALHOST.into() };
     let http = process.http.as_ref().map_or(SocketAddr::new(loopback, base + 1), |at| at.value);
-    Ports { address, base, http }
+    Some(Ports { address, base, http })
 }
 
 pub(super) fn check(draft: &Draft, diagnostics: &mut Diagnostics) {
-    let listeners = processes(draft).enumerate().flat_map(|(owner, (process, kind))| {
-        let ports = ports(process);
+    let running = processes(draft).enumerate();
+    let running = running.filter_map(|(owner, (p, kind))| Some((owner, p, kind, ports(p)?)));
+    let listeners = running.flat_map(|(owner, process, kind, ports)| {
         let listener = move |what, address| {
             let transport = if what == "WAN" { "UDP" } else { "TCP" };
             (
@@ -83,9 +83,12 @@ fn complain(
     diagnostics: &mut Diagnostics,
 ) {
     let explicit_http = later.process.http.as_ref().filter(|_| later.what == "HTTP");
-    let (place, key) = match explicit_http {
-        Some(at) => (&at.place, &at.key),
-        None => (&later.process.port.place, &later.process.port.key),
+    const OWN_PORTS: &str =
+        "4 free ports: client = port, HTTP = port + 1, WAN = port + 2, group = port + 3";
+    let (place, key, allowed) = match (explicit_http, &later.process.port) {
+        (Some(at), _) => (&at.place, at.key.as_str(), "an address that nobody else listens on"),
+        (None, Some(at)) => (&at.place, at.key.as_str(), OWN_PORTS),
+        (None, None) => return,
     };
     let name = earlier.process.name.as_ref().map_or("another process", |at| at.value.as_str());
     let name = if earlier.owner == later.owner { "the same process" } else { name };
@@ -93,6 +96,5 @@ fn complain(
         "{transport} {} for {}, which {name} ({}) uses for {}",
         later.address, later.what, earlier.process.place, earlier.what
     );
-    let allowed = "4 free ports: client = port, HTTP = port + 1, WAN = port + 2, group = port + 3";
-    diagnostics.error(place, key.as_str(), found, allowed);
+    diagnostics.error(place, key, found, allowed);
 }
