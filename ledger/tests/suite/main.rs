@@ -1,0 +1,7 @@
+//! Tests of the ledger's formats from outside: golden files, oracles, decoders, replay.
+
+mod common;
+mod decoders;
+mod golden;
+mod oracle;
+mod replay;
