@@ -1,6 +1,5 @@
 //! What to build, and how it is written down: a topology file, private keys and ports that are free on this machine.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
@@ -8,7 +7,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use thiserror::Error;
-use tradewind_topology::{PublicKey, Topology};
+use tradewind_topology::{Ports, PublicKey, Topology};
 use tradewind_transport::{Identity, IdentityError};
 
 /// Ports of one process: client, HTTP, WAN, group.
@@ -137,8 +136,8 @@ impl Plan {
         }
     }
 
-    /// Writes the plan below `dir` unless a topology file is there already, and gives each process' base port.
-    pub(crate) fn write(&self, dir: &Path) -> Result<BTreeMap<String, u16>, PlanError> {
+    /// Writes the plan below `dir` unless a topology file is there already, and gives what the file says.
+    pub(crate) fn write(&self, dir: &Path) -> Result<Topology, PlanError> {
         let file = dir.join("topology.toml");
         if !file.exists() {
             let io = |path: &Path| {
@@ -148,15 +147,21 @@ impl Plan {
             fs::create_dir_all(dir.join("keys")).map_err(io(dir))?;
             fs::write(&file, self.topology_text(dir)?).map_err(io(&file))?;
         }
-        let ports = base_ports(&file)?;
-        let mut expected = self.process_names();
+        let loaded = Topology::load(&file);
+        let topology = loaded.map_err(|faults| PlanError::Topology(faults.to_string()))?.topology;
+        let names = |topology| processes(topology).map(|(name, _)| name.to_owned());
+        let (mut found, mut expected) =
+            (names(&topology).collect::<Vec<_>>(), self.process_names());
+        found.sort_unstable();
         expected.sort_unstable();
-        if !ports.keys().eq(&expected) {
-            let found = ports.into_keys().collect::<Vec<_>>().join(", ");
-            let path = file.display().to_string();
-            return Err(PlanError::Foreign { path, found, expected: expected.join(", ") });
+        if found != expected {
+            return Err(PlanError::Foreign {
+                path: file.display().to_string(),
+                found: found.join(", "),
+                expected: expected.join(", "),
+            });
         }
-        Ok(ports)
+        Ok(topology)
     }
 
     /// The names of all its processes: nodes, then mirrors.
@@ -231,14 +236,11 @@ fn make_key(dir: &Path, name: &str) -> Result<PublicKey, PlanError> {
     Ok(identity.public_key())
 }
 
-/// The base port of each process that a topology file names.
-fn base_ports(file: &Path) -> Result<BTreeMap<String, u16>, PlanError> {
-    let loaded = Topology::load(file).map_err(|faults| PlanError::Topology(faults.to_string()))?;
-    let topology = loaded.topology;
+/// The processes of a topology with the ports they listen on.
+pub(crate) fn processes(topology: &Topology) -> impl Iterator<Item = (&str, Ports)> {
     let nodes = topology.sites.iter().flat_map(|site| &site.nodes);
-    let nodes = nodes.map(|node| (node.name.to_string(), node.ports.base));
-    let mirrors = topology.mirrors.iter();
-    Ok(nodes.chain(mirrors.map(|mirror| (mirror.name.to_string(), mirror.ports.base))).collect())
+    let nodes = nodes.map(|node| (node.name.as_str(), node.ports));
+    nodes.chain(topology.mirrors.iter().map(|mirror| (mirror.name.as_str(), mirror.ports)))
 }
 
 /// A row of adjacent free ports. Nothing keeps them free until the process binds them: good enough on one machine.
@@ -282,10 +284,15 @@ mod tests {
     #[test]
     fn a_plan_becomes_a_topology_that_holds_and_is_kept() {
         let dir = tempfile::tempdir().unwrap();
-        let ports = plan().write(dir.path()).unwrap();
-        assert_eq!(ports.keys().collect::<Vec<_>>(), ["ams-1", "ams-2", "ams-3", "leaf"]);
+        let topology = plan().write(dir.path()).unwrap();
+        let names: Vec<&str> = processes(&topology).map(|(name, _)| name).collect();
+        assert_eq!(names, ["ams-1", "ams-2", "ams-3", "leaf"]);
         let text = fs::read_to_string(dir.path().join("topology.toml")).unwrap();
-        assert_eq!(plan().write(dir.path()).unwrap(), ports, "a second start finds the same ports");
+        assert_eq!(
+            plan().write(dir.path()).unwrap(),
+            topology,
+            "a second start finds the same ports"
+        );
         assert_eq!(fs::read_to_string(dir.path().join("topology.toml")).unwrap(), text);
         for name in plan().process_names().iter().map(String::as_str).chain([OPERATOR]) {
             Identity::load(name, &dir.path().join(format!("keys/{name}.key"))).unwrap();

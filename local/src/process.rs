@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
 use thiserror::Error;
+use tradewind_topology::{Ports, Topology};
 
-use crate::plan::{Plan, PlanError};
+use crate::plan::{self, Plan, PlanError};
 
 /// How often a state that can only be polled is looked at.
 const POLL: Duration = Duration::from_millis(20);
@@ -53,6 +54,14 @@ pub enum ProcessError {
         /// The last lines of the log.
         tail: String,
     },
+    /// A client could not be connected.
+    #[error("connecting a client to {names}: {reason}")]
+    Client {
+        /// To whom.
+        names: String,
+        /// What went wrong.
+        reason: String,
+    },
     /// The process did not become ready in time.
     #[error("{name} was not ready after {waited:?}: {last}; its log is {log}", log = .log.display())]
     NotReady {
@@ -73,7 +82,7 @@ pub enum ProcessError {
 #[derive(Debug)]
 pub struct Deployment {
     plan: Plan,
-    ports: BTreeMap<String, u16>,
+    topology: Topology,
     dir: PathBuf,
     binary: PathBuf,
     running: BTreeMap<String, Child>,
@@ -86,14 +95,21 @@ impl Deployment {
     /// # Errors
     /// When `dir` cannot be written or no ports are free.
     pub fn create(dir: &Path, binary: &Path, plan: Plan) -> Result<Self, ProcessError> {
-        let ports = plan.write(dir)?;
-        Ok(Self { plan, ports, dir: dir.into(), binary: binary.into(), running: BTreeMap::new() })
+        let topology = plan.write(dir)?;
+        let (dir, binary) = (dir.into(), binary.into());
+        Ok(Self { plan, topology, dir, binary, running: BTreeMap::new() })
     }
 
     /// The topology file.
     #[must_use]
-    pub fn topology(&self) -> PathBuf {
+    pub fn topology_file(&self) -> PathBuf {
         self.dir.join("topology.toml")
+    }
+
+    /// The topology that the file describes.
+    #[must_use]
+    pub fn topology(&self) -> &Topology {
+        &self.topology
     }
 
     /// The directory that holds everything.
@@ -126,7 +142,7 @@ impl Deployment {
     /// If the plan has no such process.
     #[must_use]
     pub fn http(&self, name: &str) -> String {
-        format!("http://127.0.0.1:{}", self.port(name) + 1)
+        format!("http://{}", self.ports(name).http())
     }
 
     /// The client address of one process.
@@ -135,11 +151,13 @@ impl Deployment {
     /// If the plan has no such process.
     #[must_use]
     pub fn endpoint(&self, name: &str) -> String {
-        format!("127.0.0.1:{}", self.port(name))
+        self.ports(name).client().to_string()
     }
 
-    fn port(&self, name: &str) -> u16 {
-        *self.ports.get(name).unwrap_or_else(|| panic!("no process {name}"))
+    fn ports(&self, name: &str) -> Ports {
+        let mut processes = plan::processes(&self.topology);
+        let found = processes.find(|(own, _)| *own == name);
+        found.unwrap_or_else(|| panic!("no process {name}")).1
     }
 
     /// Starts every process of the plan that does not run yet.
@@ -147,7 +165,7 @@ impl Deployment {
     /// # Errors
     /// When a process cannot be started.
     pub fn start_all(&mut self) -> Result<(), ProcessError> {
-        for name in self.ports.keys().cloned().collect::<Vec<_>>() {
+        for name in self.plan.process_names() {
             if !self.running.contains_key(&name) {
                 self.start(&name)?;
             }
@@ -173,7 +191,7 @@ impl Deployment {
         let child = Command::new(&self.binary)
             .arg("serve")
             .arg("--topology")
-            .arg(self.topology())
+            .arg(self.topology_file())
             .arg("--exit-with-stdin")
             .arg(name)
             .stdin(Stdio::piped())

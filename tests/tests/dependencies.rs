@@ -42,7 +42,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     ("audit", &["ledger"]),
-    ("local", &["topology", "transport"]),
+    ("local", &["client", "topology", "transport"]),
     ("client", &["ledger", "store"]),
     ("gateway", &["client", "ledger", "store", "transport"]),
 ];
