@@ -1,0 +1,138 @@
+//! What the machine itself can do, measured in the same run as the product: a figure means little without them.
+
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use serde::Serialize;
+
+/// Bytes of one append, and of one round trip's message.
+const BLOCK: usize = 4_096;
+/// The file is written in place from its start again when it has this length.
+const FILE: u64 = 64 << 20;
+/// More than any cache holds.
+const COPY: usize = 64 << 20;
+
+/// The machine's limits; medians where there are many samples.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Limits {
+    /// 4 KiB written to a preallocated file, then `fdatasync`: how often in a second, one file.
+    pub(crate) fdatasync_per_second: f64,
+    /// Median time of one such append, in microseconds.
+    pub(crate) fdatasync_p50_us: f64,
+    /// Median round trip of one byte over loopback TCP between two blocked threads, in microseconds.
+    pub(crate) tcp_round_trip_p50_us: f64,
+    /// One core copying memory that no cache holds, in bytes a second.
+    pub(crate) memory_copy_bytes_per_second: f64,
+}
+
+/// Measures for about `each` a limit. Files are made in `dir`, where the data of the run lie too, and removed.
+///
+/// # Errors
+/// When `dir` cannot be written or the loopback interface is missing.
+pub(crate) fn measure(dir: &Path, each: Duration) -> anyhow::Result<Limits> {
+    let mut syncs = append_and_sync(dir, each).with_context(|| format!("in {}", dir.display()))?;
+    let mut trips = round_trips(each).context("over loopback TCP")?;
+    let total: Duration = syncs.iter().sum();
+    Ok(Limits {
+        fdatasync_per_second: syncs.len() as f64 / total.as_secs_f64(),
+        fdatasync_p50_us: median_us(&mut syncs),
+        tcp_round_trip_p50_us: median_us(&mut trips),
+        memory_copy_bytes_per_second: memory_copy(each),
+    })
+}
+
+fn append_and_sync(dir: &Path, each: Duration) -> std::io::Result<Vec<Duration>> {
+    let path = dir.join(format!("limits.{}", std::process::id()));
+    let file = File::options().create_new(true).write(true).open(&path)?;
+    // Without a name it goes away with the process, whatever happens.
+    std::fs::remove_file(&path)?;
+    // Written once over, so that the measured writes change no metadata.
+    let zeros = vec![0; 1 << 20];
+    for at in (0..FILE).step_by(zeros.len()) {
+        file.write_all_at(&zeros, at)?;
+    }
+    file.sync_all()?;
+    let block = [0x5a; BLOCK];
+    samples(each, |index| {
+        file.write_all_at(&block, index * BLOCK as u64 % FILE)?;
+        file.sync_data()
+    })
+}
+
+fn round_trips(each: Duration) -> std::io::Result<Vec<Duration>> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let mut near = TcpStream::connect(listener.local_addr()?)?;
+    let (mut far, _) = listener.accept()?;
+    near.set_nodelay(true)?;
+    far.set_nodelay(true)?;
+    let echo = std::thread::spawn(move || -> std::io::Result<()> {
+        let mut byte = [0];
+        while far.read(&mut byte)? > 0 {
+            far.write_all(&byte)?;
+        }
+        Ok(())
+    });
+    let mut byte = [1];
+    let times = samples(each, |_| {
+        near.write_all(&byte)?;
+        near.read_exact(&mut byte)
+    })?;
+    drop(near);
+    echo.join().expect("the echo does not panic")?;
+    Ok(times)
+}
+
+fn memory_copy(each: Duration) -> f64 {
+    let source = vec![1_u8; COPY];
+    let mut target = vec![0_u8; COPY];
+    // The first copy maps the pages.
+    target.copy_from_slice(&source);
+    let start = Instant::now();
+    let mut copied = 0_u64;
+    while start.elapsed() < each {
+        target.copy_from_slice(std::hint::black_box(&source));
+        std::hint::black_box(&mut target);
+        copied += COPY as u64;
+    }
+    copied as f64 / start.elapsed().as_secs_f64()
+}
+
+/// How long each call took, for calls made one after the other for the time `each`.
+fn samples(
+    each: Duration,
+    mut call: impl FnMut(u64) -> std::io::Result<()>,
+) -> std::io::Result<Vec<Duration>> {
+    let start = Instant::now();
+    let mut times = Vec::new();
+    while start.elapsed() < each || times.is_empty() {
+        let before = Instant::now();
+        call(times.len() as u64)?;
+        times.push(before.elapsed());
+    }
+    Ok(times)
+}
+
+fn median_us(times: &mut [Duration]) -> f64 {
+    let middle = times.len() / 2;
+    times.select_nth_unstable(middle).1.as_nanos() as f64 / 1_000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_limit_is_measured_and_nothing_is_left_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let limits = measure(dir.path(), Duration::from_millis(20)).unwrap();
+        assert!(limits.fdatasync_per_second > 0.0 && limits.fdatasync_p50_us > 0.0, "{limits:?}");
+        assert!(limits.tcp_round_trip_p50_us > 0.0, "{limits:?}");
+        assert!(limits.memory_copy_bytes_per_second > 0.0, "{limits:?}");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+}

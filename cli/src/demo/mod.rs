@@ -1,0 +1,4 @@
+mod deployment;
+mod figures;
+mod picture;
+mod steps;
