@@ -1,1 +1,55 @@
-//! The core group's protocols as pure state machines (no_std).
+//! The core group of a site as one pure state machine, [`NodeCore`]: virtual synchrony over a shared table and
+//! rings, in the manner of Derecho (Jha et al., ACM TOCS 2019). `docs/protocol.md` says what holds and why.
+//!
+//! A shell owns clocks, threads, sockets and files; it calls `handle_*` with what happens, performs what
+//! [`NodeCore::poll_action`] hands out, and once a turn lets [`NodeCore::handle_rows`] work on the fabric's
+//! memory. The simulator in `tests/` does the same with a fabric and disks of its own.
+//!
+//! | module | holds |
+//! |---|---|
+//! | `node` | [`NodeCore`]: inputs, outputs, heartbeats, status |
+//! | `formation`, `catch_up`, `wire` | agreement on a view and on its first state; control messages |
+//! | `shard` | one shard at one member: a turn |
+//! | `layout`, `ring`, `payload` | where columns lie; messages in a ring; commands in a message |
+//! | `order` | rounds, nulls, stability: the total order of a view |
+//! | `machine` | ordered commands to entries, seals and marks: the replicated part |
+//! | `checkpoint` | marks to checkpoints with a majority of signatures |
+//! | `outbox` | own submissions until they are answered |
+//! | `memory`, `access` | what a shell provides: [`Memory`], [`StoreAccess`] |
+//! | `action`, `batch`, `config`, `error`, `ids`, `status` | the vocabulary of the interface |
+
+#![no_std]
+
+extern crate alloc;
+
+mod access;
+mod action;
+mod batch;
+mod catch_up;
+mod checkpoint;
+mod config;
+mod error;
+mod formation;
+mod ids;
+mod layout;
+mod machine;
+mod memory;
+mod node;
+mod order;
+mod outbox;
+mod payload;
+mod ring;
+mod shard;
+mod status;
+mod wire;
+
+pub use access::StoreAccess;
+pub use action::{Action, Answer, ReadFor, Submission};
+pub use batch::{EntryBatch, Values};
+pub use config::{Limits, Mutation, NodeConfig, NodeInfo, ShardConfig};
+pub use error::{ConfigError, Divergence, Fatal, PeerFault, Refusal, Refused};
+pub use ids::{Incarnation, Instant, NodeId, Now, ShardIndex, Ticket};
+pub use memory::Memory;
+pub use node::{NodeCore, RecoveredShard};
+pub use status::{Counters, PeerStatus, ReplicaStatus, ShardStatus, State, Status};
+pub use tradewind_store::Durability;

@@ -1,0 +1,143 @@
+//! What a core asks of its shell.
+
+use alloc::vec::Vec;
+
+use tradewind_ledger::note::{Checkpoint, SignedNote};
+use tradewind_ledger::{Digest, RequestId, Version, ViewId};
+use tradewind_store::{Durability, Reply};
+
+use crate::batch::{EntryBatch, Values};
+use crate::error::{Fatal, PeerFault};
+use crate::ids::{NodeId, ShardIndex, Ticket};
+
+/// A command of a client for one shard.
+#[derive(Clone, Debug)]
+pub struct Submission {
+    /// The shell's name for it.
+    pub ticket: Ticket,
+    /// The client's request: executed once, however often it is submitted.
+    pub request: RequestId,
+    /// When to answer: as soon as every member holds it and it is executed here, or when it is on disk
+    /// at a majority.
+    pub durability: Durability,
+    /// A [`tradewind_store::Command`] in postcard, as it came from the client; decoded at delivery.
+    pub command: Vec<u8>,
+}
+
+/// The outcome of one submission. Answers of one shard and durability come in the order of its ledger.
+/// An answer that wrote nothing (a conflict, a repeated request) waits like any other, until the
+/// state that it was decided on has the durability asked for.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Answer {
+    /// The submission's ticket.
+    pub ticket: Ticket,
+    /// What the store answered; also a command that can not be decoded is answered here.
+    pub reply: Reply,
+}
+
+/// Whom a read of the log is for; handed back with the result.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ReadFor {
+    /// The peer that is behind.
+    pub peer: NodeId,
+    /// The view that is being formed.
+    pub view: ViewId,
+    /// The shard.
+    pub shard: ShardIndex,
+}
+
+/// What the shell must do, in the order of [`crate::NodeCore::poll_action`].
+#[derive(Debug)]
+pub enum Action {
+    /// Make zeroed rows of `row_len` bytes for this view (`Fabric::prepare`), before the next action.
+    Prepare {
+        /// The view.
+        view: ViewId,
+        /// Its members.
+        members: Vec<NodeId>,
+        /// Bytes of each row.
+        row_len: usize,
+    },
+    /// Send on the control lane. If the lane refuses it (full), disconnect the peer: the protocol relies
+    /// on a reliable lane while connected.
+    Send {
+        /// To whom.
+        to: NodeId,
+        /// The message.
+        message: Vec<u8>,
+    },
+    /// Break the connection; the core already counts the peer as lost. The fabric reconnects.
+    Disconnect {
+        /// The peer.
+        peer: NodeId,
+        /// Why.
+        reason: PeerFault,
+    },
+    /// Append to the shard's ledger and sync; then `handle_durable`. Values are stored (and synced)
+    /// before the entries that name them.
+    Append {
+        /// The shard.
+        shard: ShardIndex,
+        /// Position of the first entry.
+        first: Version,
+        /// Encoded entries.
+        entries: EntryBatch,
+        /// Detached values by their SHA-256.
+        values: Values,
+    },
+    /// Read durable entries `first..end` (as many as fit `max_bytes`, at least one), and the tree's root
+    /// over the entries before `first`; then `handle_log_read`. An unreadable log is fatal for the shell.
+    ReadLog {
+        /// Handed back.
+        reader: ReadFor,
+        /// First entry.
+        first: Version,
+        /// End, exclusive.
+        end: Version,
+        /// Bound on the sum of the entries' lengths (one entry may exceed it).
+        max_bytes: usize,
+    },
+    /// Read `max_bytes` of a detached value from `offset`; then `handle_value_read`.
+    ReadValue {
+        /// Handed back.
+        reader: ReadFor,
+        /// The value.
+        digest: Digest,
+        /// Where to start.
+        offset: u64,
+        /// Most bytes to read; fewer only at the end of the value.
+        max_bytes: usize,
+    },
+    /// Sign the checkpoint with the own key as log key (name = origin); then `handle_signature`.
+    Sign {
+        /// The shard.
+        shard: ShardIndex,
+        /// Size and root: on disk here and at a majority.
+        checkpoint: Checkpoint,
+    },
+    /// Answer these submissions.
+    Answers(Vec<Answer>),
+    /// Everything below `version` is on disk at a majority: reads may show it, mirrors may have it.
+    Committed {
+        /// The shard.
+        shard: ShardIndex,
+        /// The new watermark.
+        version: Version,
+    },
+    /// A majority of the members signed this checkpoint: publish it.
+    Checkpoint {
+        /// The shard.
+        shard: ShardIndex,
+        /// Its size.
+        size: Version,
+        /// The note with the signatures of a majority.
+        note: SignedNote,
+    },
+    /// A view was installed; for logs and metrics.
+    Installed {
+        /// The view.
+        view: ViewId,
+    },
+    /// The node can not go on: report, and exit with a code of its own.
+    Failed(Fatal),
+}

@@ -1,0 +1,114 @@
+//! What a node that is behind does to get the rest of a ledger: one chunk at a time, one value at a time
+//! (docs/protocol.md, section 7). Bounded: no more than a chunk and the values of one entry are held.
+
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+
+use tradewind_ledger::tree::value_digest;
+use tradewind_ledger::{Digest, Entry, Value, Version};
+
+use crate::batch::{EntryBatch, Values};
+use crate::ids::{NodeId, ShardIndex};
+
+/// The ledger that is being completed.
+#[derive(Debug)]
+pub(crate) struct CatchUp {
+    pub(crate) shard: ShardIndex,
+    pub(crate) source: NodeId,
+    pub(crate) target: Version,
+    /// Entries that arrived and were not taken up.
+    entries: VecDeque<Vec<u8>>,
+    /// Values of the front entry: those that are there, and the one that is coming.
+    values: Values,
+    coming: Option<Coming>,
+}
+
+#[derive(Debug)]
+struct Coming {
+    digest: Digest,
+    len: usize,
+    bytes: Vec<u8>,
+}
+
+/// What to do next.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Take up this entry with these values.
+    Take(Vec<u8>, Values),
+    /// Ask for a value from this offset.
+    Value(Digest, u64),
+    /// Nothing is left: hand what was taken up to the log, and ask for more if the target is not reached.
+    Done,
+}
+
+impl CatchUp {
+    pub(crate) fn new(shard: ShardIndex, source: NodeId, target: Version) -> Self {
+        let (entries, values) = (VecDeque::new(), Vec::new());
+        Self { shard, source, target, entries, values, coming: None }
+    }
+
+    /// A chunk arrived.
+    pub(crate) fn add(&mut self, entries: &EntryBatch) {
+        self.entries.extend(entries.iter().map(<[u8]>::to_vec));
+    }
+
+    /// Whether nothing that arrived is left.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// What to do with the front entry.
+    ///
+    /// # Errors
+    /// In words why it is no entry.
+    pub(crate) fn next(&mut self) -> Result<Step, &'static str> {
+        let Some(front) = self.entries.front() else { return Ok(Step::Done) };
+        if let Some(coming) = &self.coming {
+            return Ok(Step::Value(coming.digest, coming.bytes.len() as u64));
+        }
+        let entry = Entry::decode(front).map_err(|_| "not an entry")?;
+        let missing = entry.updates().iter().find_map(|update| match update.value {
+            Some(Value::Detached { len, digest }) if !self.has(&digest) => Some((len, digest)),
+            _ => None,
+        });
+        if let Some((len, digest)) = missing {
+            // The decoder bounds the length; room is made only for what arrives.
+            self.coming = Some(Coming { digest, len: len as usize, bytes: Vec::new() });
+            return self.next();
+        }
+        let entry = self.entries.pop_front().unwrap_or_default();
+        Ok(Step::Take(entry, core::mem::take(&mut self.values)))
+    }
+
+    fn has(&self, digest: &Digest) -> bool {
+        self.values.iter().any(|(held, _)| held == digest)
+    }
+
+    /// A piece of a value arrived. Returns whether it was asked for.
+    ///
+    /// # Errors
+    /// In words why it is not the value that the entry names.
+    pub(crate) fn add_piece(
+        &mut self,
+        digest: Digest,
+        offset: u64,
+        bytes: &[u8],
+    ) -> Result<bool, &'static str> {
+        let Some(coming) = &mut self.coming else { return Ok(false) };
+        if coming.digest != digest || coming.bytes.len() as u64 != offset {
+            return Ok(false);
+        }
+        if bytes.is_empty() && coming.len > 0 || coming.bytes.len() + bytes.len() > coming.len {
+            return Err("a piece of a value has the wrong length");
+        }
+        coming.bytes.extend_from_slice(bytes);
+        if coming.bytes.len() == coming.len {
+            let Coming { digest, bytes, .. } = self.coming.take().expect("looked at above");
+            if value_digest(&bytes) != digest {
+                return Err("a value does not have the digest that the entry names");
+            }
+            self.values.push((digest, bytes));
+        }
+        Ok(true)
+    }
+}

@@ -1,0 +1,196 @@
+//! What a node is told at its start.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use tradewind_ledger::{Digest, Genesis, SealLimits};
+
+use crate::error::ConfigError;
+use crate::ids::{Incarnation, NodeId};
+
+/// A node of the site.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NodeInfo {
+    /// Its name in the topology.
+    pub name: String,
+    /// Its Ed25519 public key.
+    pub public_key: [u8; 32],
+}
+
+/// A shard of the site: a ledger, and the nodes that replicate it.
+#[derive(Clone, Debug)]
+pub struct ShardConfig {
+    /// The first entry of the ledger; it names the ledger and its members. Byte-identical at all
+    /// nodes.
+    pub genesis: Genesis,
+    /// The members, in the order of their ranks and of `genesis.members`. The first one (rank 0)
+    /// sends the ordered control marks. Strictly ascending.
+    pub members: Vec<NodeId>,
+}
+
+/// Sizes, periods and bounds. [`Limits::default`] suits a node on a real machine.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Bytes of the ring of each (node, shard); a multiple of 64.
+    pub ring_bytes: usize,
+    /// Most bytes of one message in a ring, its header not counted; at most a quarter of the ring.
+    pub message_bytes: usize,
+    /// Own messages of a shard that may be sent and not delivered: beyond it submissions wait and make
+    /// the next message larger.
+    pub outstanding_messages: usize,
+    /// Most bytes of one submission's command.
+    pub command_bytes: usize,
+    /// Bytes of commands a shard may hold that are not yet delivered; beyond it submissions are refused.
+    pub pending_bytes: usize,
+    /// Submissions a shard may hold that are not yet delivered; beyond it submissions are refused.
+    pub pending_submissions: usize,
+    /// When segments are sealed. Bytes and entries count at delivery, on every replica alike; the times
+    /// are watched by rank 0, which then sends an ordered seal request.
+    pub seal: SealLimits,
+    /// Least time between two checkpoint marks of a shard, µs.
+    pub mark_interval_us: u64,
+    /// Period of the heartbeat counter, µs.
+    pub heartbeat_us: u64,
+    /// A peer whose heartbeat did not move for so long is disconnected and counts as missing, µs.
+    pub silence_us: u64,
+    /// A sender whose stamp is ahead of the own wall clock by more than this is counted, µs.
+    pub clock_skew_us: u64,
+    /// Bytes delivered and not yet on the own disk; beyond it this node takes no more messages out of
+    /// its peers' rings, which in the end makes the senders wait.
+    pub backlog_bytes: usize,
+    /// Bytes of one chunk of entries or of a detached value while catching up.
+    pub chunk_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            ring_bytes: 4 << 20,
+            message_bytes: 256 << 10,
+            outstanding_messages: 3,
+            command_bytes: tradewind_store::MAX_COMMAND,
+            pending_bytes: 256 << 20,
+            pending_submissions: 65_536,
+            seal: SealLimits::default(),
+            mark_interval_us: 20_000,
+            heartbeat_us: 100_000,
+            silence_us: 3_000_000,
+            clock_skew_us: 500_000,
+            backlog_bytes: 128 << 20,
+            chunk_bytes: 512 << 10,
+        }
+    }
+}
+
+impl Limits {
+    fn check(&self) -> Result<(), ConfigError> {
+        let fault = |name, found: usize, allowed| {
+            Err(ConfigError::Limit { name, found: found as u64, allowed })
+        };
+        if self.ring_bytes < 1024 || !self.ring_bytes.is_multiple_of(64) {
+            return fault("ring_bytes", self.ring_bytes, "multiples of 64 from 1024");
+        }
+        if self.message_bytes < 64 || self.message_bytes > self.ring_bytes / 4 {
+            return fault("message_bytes", self.message_bytes, "64 to a quarter of ring_bytes");
+        }
+        if self.outstanding_messages == 0 {
+            return fault("outstanding_messages", 0, "1 or more");
+        }
+        if self.command_bytes > u32::MAX as usize {
+            return fault("command_bytes", self.command_bytes, "less than 4 GiB");
+        }
+        if self.chunk_bytes == 0 {
+            return fault("chunk_bytes", 0, "1 or more");
+        }
+        Ok(())
+    }
+}
+
+/// Everything that a node knows before it speaks to anybody.
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    /// This node.
+    pub own: NodeId,
+    /// All nodes of the site; `NodeId(i)` is the i-th.
+    pub nodes: Vec<NodeInfo>,
+    /// All shards of the site, also those that this node has no part in (their place in the rows is the
+    /// same everywhere).
+    pub shards: Vec<ShardConfig>,
+    /// This start of the process.
+    pub incarnation: Incarnation,
+    /// Digest of everything in the topology that the nodes of a site must agree on, and of `limits` that
+    /// shape the rows; peers with another one are refused.
+    pub topology_digest: Digest,
+    /// Sizes, periods and bounds.
+    pub limits: Limits,
+    /// A bug to plant, so that tests can show that the checkers find it.
+    #[cfg(feature = "mutations")]
+    pub mutation: Option<Mutation>,
+}
+
+impl NodeConfig {
+    /// Finds what no node may start with.
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+        let (own, nodes) = (self.own, self.nodes.len());
+        if own.index() >= nodes {
+            return Err(ConfigError::UnknownSelf { own, nodes });
+        }
+        self.shards.iter().try_for_each(|shard| self.check_shard(shard))?;
+        self.limits.check()
+    }
+
+    fn check_shard(&self, shard: &ShardConfig) -> Result<(), ConfigError> {
+        let ledger = || shard.genesis.ledger.clone();
+        let fault = |problem| ConfigError::Members { ledger: ledger(), problem };
+        if shard.members.is_empty() || !shard.members.is_sorted_by(|a, b| a < b) {
+            return Err(fault("there must be one at least, in strictly ascending order"));
+        }
+        if shard.members.len() != shard.genesis.members.len() {
+            return Err(fault("the genesis names another number of them"));
+        }
+        for (node, member) in shard.members.iter().zip(&shard.genesis.members) {
+            let Some(info) = self.nodes.get(node.index()) else {
+                return Err(fault("one is not a node of the site"));
+            };
+            if info.name != member.name || info.public_key != member.public_key {
+                return Err(fault("the genesis names others, or other keys"));
+            }
+        }
+        Ok(())
+    }
+    /// Whether a bug is planted; never outside the simulator.
+    #[cfg(feature = "mutations")]
+    pub(crate) fn planted(&self, mutation: Mutation) -> bool {
+        self.mutation == Some(mutation)
+    }
+
+    /// Without the feature there is no bug to plant.
+    #[cfg(not(feature = "mutations"))]
+    #[expect(clippy::unused_self, reason = "the same signature with and without the feature")]
+    pub(crate) fn planted(&self, _: Mutation) -> bool {
+        false
+    }
+}
+
+/// Bugs that the simulator plants, to show that its checkers find them; only with the feature `mutations`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Mutation {
+    /// Messages count as stable as soon as this node has them.
+    OwnRowStability,
+    /// Answers at level disk do not wait for any disk.
+    AnswerBeforeSync,
+    /// The own disk alone commits.
+    OwnDiskCommits,
+    /// An undecided round of a sender that is behind is taken for a null.
+    NullsEarly,
+    /// Rounds that others wait for are never given up.
+    NullsForgotten,
+    /// Each replica seals by its own clock.
+    SealByLocalClock,
+    /// A repeated request is executed again.
+    RetryExecutedAgain,
+    /// Marks are signed before they are durable anywhere.
+    SignBeforeSync,
+    /// Submissions that a stopped view did not deliver are forgotten.
+    PendingForgotten,
+}

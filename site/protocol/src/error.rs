@@ -1,0 +1,221 @@
+//! Everything that can be refused or go wrong, with what was found and what is allowed.
+
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use tradewind_ledger::{Digest, LedgerId, Lineage, Version};
+
+use crate::ids::{NodeId, ShardIndex};
+
+/// A configuration or recovered state that no node may start with.
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The own id is not in the list of nodes.
+    #[error("{own} is not one of the site's {nodes} nodes")]
+    UnknownSelf {
+        /// The own id.
+        own: NodeId,
+        /// Number of nodes.
+        nodes: usize,
+    },
+    /// Members must be strictly ascending ids of the site's nodes and be those that the genesis names.
+    #[error("members of {ledger}: {problem}")]
+    Members {
+        /// The ledger.
+        ledger: LedgerId,
+        /// What is wrong.
+        problem: &'static str,
+    },
+    /// A limit is out of its range.
+    #[error("limit {name} is {found}; allowed: {allowed}")]
+    Limit {
+        /// Its name.
+        name: &'static str,
+        /// Its value.
+        found: u64,
+        /// Its range in words.
+        allowed: &'static str,
+    },
+    /// The genesis of a shard can not be encoded.
+    #[error("genesis of {ledger}: {problem}")]
+    Genesis {
+        /// The ledger.
+        ledger: LedgerId,
+        /// What the encoder said.
+        problem: String,
+    },
+    /// The ledger on disk began with another genesis.
+    #[error(
+        "{ledger} on disk is of lineage {found}, the topology's genesis gives {expected}: this is the data of another deployment, or its members' keys changed"
+    )]
+    Lineage {
+        /// The ledger.
+        ledger: LedgerId,
+        /// On disk.
+        found: Lineage,
+        /// By the topology.
+        expected: Lineage,
+    },
+    /// `recovered` must hold one item for each shard that the own node is a member of, in their order.
+    #[error("{found} recovered shards were given, the node is a member of {expected}")]
+    Recovered {
+        /// Given.
+        found: usize,
+        /// Member of.
+        expected: usize,
+    },
+}
+
+/// A submission that was not accepted: definitely not executed, it may be tried again anywhere.
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
+#[non_exhaustive]
+pub enum Refused {
+    /// The group is not complete.
+    #[error("unavailable: waiting for {}", Names(waiting_for))]
+    Unavailable {
+        /// Whom the group waits for; empty while all are connected and agree on a view.
+        waiting_for: Vec<String>,
+    },
+    /// No such shard.
+    #[error("{0} does not exist")]
+    UnknownShard(ShardIndex),
+    /// The own node does not replicate the shard.
+    #[error("this node is no member of {ledger}; its members are {}", Names(members))]
+    NotMember {
+        /// The ledger.
+        ledger: LedgerId,
+        /// Who is.
+        members: Vec<String>,
+    },
+    /// The command is too long.
+    #[error("the command has {len} bytes; at most {allowed} are allowed")]
+    TooLarge {
+        /// Its length.
+        len: usize,
+        /// The bound.
+        allowed: usize,
+    },
+    /// Too much is waiting; try again after some answers came.
+    #[error("{submissions} submissions of {bytes} bytes are waiting; no more are taken for now")]
+    Busy {
+        /// Submissions waiting.
+        submissions: usize,
+        /// Their bytes.
+        bytes: usize,
+    },
+    /// The node failed and waits for its end.
+    #[error("the node failed: {0}")]
+    Failed(Box<Fatal>),
+}
+
+/// A peer that does what no correct peer does, or is silent. Its connection is broken.
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
+#[non_exhaustive]
+pub enum PeerFault {
+    /// Its heartbeat does not move.
+    #[error("no heartbeat for {0} us")]
+    Silent(u64),
+    /// Its ring or counters make no sense.
+    #[error("row of {shard}: {problem}")]
+    Row {
+        /// The shard.
+        shard: ShardIndex,
+        /// What is wrong.
+        problem: &'static str,
+    },
+    /// A control message that can not be decoded or does not fit.
+    #[error("control message: {0}")]
+    Message(&'static str),
+}
+
+/// Why a peer's or the own part in a view is refused; sent to the peer, shown in status.
+#[derive(Clone, PartialEq, Eq, Debug, Error, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// The topologies differ.
+    #[error(
+        "topology digest {theirs} differs from {ours}: give all nodes of the site the same topology file"
+    )]
+    Topology {
+        /// Of the node that refuses.
+        ours: Digest,
+        /// Of the node that is refused.
+        theirs: Digest,
+    },
+    /// A ledger of another lineage.
+    #[error("{ledger} is of lineage {theirs}, here it is {ours}: data of another deployment")]
+    Lineage {
+        /// The ledger.
+        ledger: LedgerId,
+        /// Of the node that refuses.
+        ours: Lineage,
+        /// Of the node that is refused.
+        theirs: Lineage,
+    },
+    /// The ledgers of two nodes differ.
+    #[error("{0}")]
+    Divergence(Box<Divergence>),
+}
+
+/// Two replicas hold different histories. Never resolved by guessing.
+#[derive(Clone, PartialEq, Eq, Debug, Error, Serialize, Deserialize)]
+#[error(
+    "{ledger} diverged at size {size}: root {root} at {name}, root {other_root} at {other_name}; find the node that lost or changed data with `audit verify`, and restore it from a peer"
+)]
+pub struct Divergence {
+    /// The ledger.
+    pub ledger: LedgerId,
+    /// The size that was compared.
+    pub size: Version,
+    /// One node.
+    pub name: String,
+    /// Its root.
+    pub root: Digest,
+    /// The other node.
+    pub other_name: String,
+    /// Its root.
+    pub other_root: Digest,
+}
+
+/// The node can not go on.
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
+#[non_exhaustive]
+pub enum Fatal {
+    /// Replicas differ.
+    #[error("{0}")]
+    Divergence(Box<Divergence>),
+    /// A peer's entries do not continue the own ledger.
+    #[error("entries from {peer} do not continue {ledger} at {at}: {problem}")]
+    CatchUp {
+        /// The peer.
+        peer: String,
+        /// The ledger.
+        ledger: LedgerId,
+        /// Where.
+        at: Version,
+        /// What the check said.
+        problem: String,
+    },
+}
+
+/// Shows a list of names.
+struct Names<'a>(&'a [String]);
+
+impl core::fmt::Display for Names<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        if self.0.is_empty() {
+            return f.write_str("agreement on the next view");
+        }
+        for (i, name) in self.0.iter().enumerate() {
+            if i > 0 {
+                f.write_str(", ")?;
+            }
+            f.write_str(name)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,172 @@
+//! The replicated machine of one shard: ordered commands in, entries out.
+//!
+//! Everything here is a function of the delivered messages: the same at every replica, byte for byte. In
+//! particular segments are cut here, by what was delivered, never by a clock (docs/protocol.md, section 4).
+
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+
+use tradewind_ledger::{
+    Body, Digest, Entry, Hlc, Member, Replay, RequestId, SealLimits, Version, ViewId, ViewRecord,
+};
+use tradewind_store::{Command, Context, Refusal, Reply, Store};
+
+use crate::batch::{EntryBatch, Values};
+
+/// A size at which all replicas sign.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Mark {
+    pub(crate) size: Version,
+    pub(crate) root: Digest,
+}
+
+/// The ledger's running state and what came of the last deliveries.
+#[derive(Debug)]
+pub(crate) struct Machine {
+    replay: Replay,
+    limits: SealLimits,
+    /// Entries made and not yet handed to the log, from `first` on.
+    first: Version,
+    entries: EntryBatch,
+    values: Values,
+    marks: VecDeque<Mark>,
+    scratch: Vec<u8>,
+    /// Planted bug: the clock to seal by.
+    pub(crate) local_clock: Option<Hlc>,
+}
+
+impl Machine {
+    pub(crate) fn new(replay: Replay, limits: SealLimits) -> Self {
+        let first = replay.size();
+        let (entries, values) = (EntryBatch::default(), Vec::new());
+        let (marks, scratch, local_clock) = (VecDeque::new(), Vec::new(), None);
+        Self { replay, limits, first, entries, values, marks, scratch, local_clock }
+    }
+
+    pub(crate) fn replay(&self) -> &Replay {
+        &self.replay
+    }
+
+    /// Entries so far: the delivered size.
+    pub(crate) fn size(&self) -> Version {
+        self.replay.size()
+    }
+
+    /// Executes a command; `stamp` is the time of the message that brought it.
+    pub(crate) fn execute(
+        &mut self,
+        store: &mut Store,
+        stamp: Hlc,
+        request: RequestId,
+        command: &[u8],
+    ) -> Reply {
+        let command = match Command::decode(command) {
+            Ok(command) => command,
+            Err(error) => return Reply::Refused(Refusal::Command(error)),
+        };
+        let hlc = stamp.after(self.replay.last_hlc());
+        let context = Context { version: self.size(), hlc, view: self.replay.view(), request };
+        let outcome = store.execute(context, command);
+        if let Some(entry) = &outcome.entry {
+            self.record(entry);
+            self.values.extend(outcome.detached);
+            if self.seal_due() {
+                self.seal(store, stamp);
+            }
+        }
+        outcome.reply
+    }
+
+    /// Begins the ledger: its first entry.
+    pub(crate) fn begin(&mut self, store: &mut Store, genesis: &Entry) {
+        self.apply(store, genesis);
+    }
+
+    /// Begins a view: its VIEW entry, and a mark, so that a group that comes back soon signs.
+    pub(crate) fn begin_view(
+        &mut self,
+        store: &mut Store,
+        view: ViewId,
+        members: Vec<Member>,
+        stamp: Hlc,
+    ) {
+        self.marks.clear();
+        let hlc = stamp.after(self.replay.last_hlc());
+        self.apply(store, &Entry { hlc, view, body: Body::View(ViewRecord { view, members }) });
+        self.mark();
+    }
+
+    /// An ordered request to seal: `always`, or only if the open segment has entries.
+    pub(crate) fn seal_on_request(&mut self, store: &mut Store, stamp: Hlc, always: bool) {
+        if always || !self.replay.segment().is_empty() {
+            self.seal(store, stamp);
+        }
+    }
+
+    /// The size so far is to be signed.
+    pub(crate) fn mark(&mut self) {
+        let mark = Mark { size: self.size(), root: self.replay.root() };
+        if self.marks.back() != Some(&mark) {
+            self.marks.push_back(mark);
+        }
+    }
+
+    /// Marks made since the last call.
+    pub(crate) fn take_marks(&mut self) -> impl Iterator<Item = Mark> + '_ {
+        self.marks.drain(..)
+    }
+
+    /// Entries and values for the log since the last call.
+    pub(crate) fn take_entries(&mut self) -> Option<(Version, EntryBatch, Values)> {
+        if self.entries.is_empty() {
+            return None;
+        }
+        let first = core::mem::replace(&mut self.first, self.replay.size());
+        Some((first, core::mem::take(&mut self.entries), core::mem::take(&mut self.values)))
+    }
+
+    /// Takes up an entry that another replica made, while catching up.
+    ///
+    /// # Errors
+    /// In words why it does not continue the ledger; the machine must not be used any more.
+    pub(crate) fn follow(
+        &mut self,
+        store: &mut Store,
+        bytes: &[u8],
+        values: &mut Values,
+    ) -> Result<(), alloc::string::String> {
+        let text = |error: &dyn core::fmt::Display| alloc::format!("{error}");
+        let version = self.size();
+        let entry = self.replay.push(bytes).map_err(|error| text(&error))?;
+        store.apply(version, &entry).map_err(|error| text(&error))?;
+        self.entries.push(bytes);
+        self.values.append(values);
+        Ok(())
+    }
+
+    fn seal_due(&self) -> bool {
+        // By the time in the ledger itself, which is agreed.
+        let now = self.local_clock.unwrap_or(self.replay.last_hlc());
+        let segment = self.replay.segment();
+        !segment.is_empty() && segment.due(&self.limits, now)
+    }
+
+    fn seal(&mut self, store: &mut Store, stamp: Hlc) {
+        let hlc = stamp.after(self.replay.last_hlc());
+        let entry = self.replay.segment().make_seal(hlc, self.replay.view());
+        self.apply(store, &entry);
+        self.mark();
+    }
+
+    fn apply(&mut self, store: &mut Store, entry: &Entry) {
+        store.apply(self.size(), entry).expect("control entries fit any state");
+        self.record(entry);
+    }
+
+    fn record(&mut self, entry: &Entry) {
+        self.scratch.clear();
+        entry.encode(&mut self.scratch).expect("the store makes entries that can be encoded");
+        self.replay.observe(&self.scratch, entry).expect("entries made here continue the ledger");
+        self.entries.push(&self.scratch);
+    }
+}

@@ -1,0 +1,451 @@
+//! [`NodeCore`]: the whole of a node's part in the core group. Inputs and outputs are here, the agreement on
+//! views is in `formation`, each shard's work in `shard`.
+
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use alloc::string::String;
+use alloc::vec;
+use alloc::vec::Vec;
+
+use tradewind_ledger::{Body, Digest, Entry, Hlc, Lineage, Policy, Replay, Version, ViewId};
+
+use crate::access::StoreAccess;
+use crate::action::{Action, ReadFor, Submission};
+use crate::batch::EntryBatch;
+use crate::config::NodeConfig;
+use crate::error::{ConfigError, Fatal, PeerFault, Refusal, Refused};
+use crate::formation::Forming;
+use crate::ids::{Instant, NodeId, Now, ShardIndex};
+use crate::layout::{Layout, SIGNATURE};
+use crate::memory::Memory;
+use crate::shard::{Outputs, Replica, Turn};
+use crate::status::{PeerStatus, ShardStatus, State, Status};
+use crate::wire::{Control, Stand};
+
+/// A shard as the shell recovered it from disk; `replay` and `store` both hold all entries of the ledger, none
+/// for an empty one.
+#[derive(Debug)]
+pub struct RecoveredShard<S> {
+    /// All entries, all on disk.
+    pub replay: Replay,
+    /// The state after them.
+    pub store: S,
+}
+
+/// What is known of another node (the own place in the list is not used).
+#[derive(Debug)]
+pub(crate) struct Peer {
+    pub(crate) connected: bool,
+    /// The newest stand it told of.
+    pub(crate) stand: Option<Stand>,
+    pub(crate) refusal: Option<Refusal>,
+    /// Heartbeat as last seen, and when it moved.
+    heartbeat: u64,
+    moved_at: Instant,
+}
+
+/// Where a node is in the life of views.
+///
+/// ```text
+///              all accepted                      peer lost, or one tells that it stopped
+///   Forming ------------------> Active    Active ----------------------------------------> Forming
+///   Forming, Active --- replicas differ, or a ledger cannot be continued ---> Failed
+/// ```
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one of it at a node, moved once a view")]
+pub(crate) enum Phase {
+    /// No view runs: gathering, comparing, catching up.
+    Forming(Forming),
+    /// The view runs.
+    Active,
+    /// The end.
+    Failed(Fatal),
+}
+
+/// A node's part in the core group, as a pure state machine.
+///
+/// The shell calls `handle_*` for what happens and drains [`NodeCore::poll_action`] after each call (in any case
+/// before the next [`NodeCore::handle_rows`]). Once a turn, after all other inputs, it calls
+/// [`NodeCore::handle_rows`], which does all the work on the fabric's memory, then flushes the fabric and parks no
+/// longer than [`NodeCore::poll_timeout`]. Submissions are only queued by [`NodeCore::handle_submit`]; the next
+/// turn sends them.
+#[derive(Debug)]
+pub struct NodeCore<S> {
+    pub(crate) config: NodeConfig,
+    pub(crate) layout: Layout,
+    /// By shard; `None` where the own node is no member.
+    pub(crate) replicas: Vec<Option<Replica<S>>>,
+    pub(crate) lineages: Vec<Lineage>,
+    pub(crate) peers: Vec<Peer>,
+    pub(crate) phase: Phase,
+    /// Last view installed, and last one accepted.
+    pub(crate) view: ViewId,
+    pub(crate) accepted: ViewId,
+    pub(crate) attempt: u64,
+    /// Whether the fabric's rows are those of `view`.
+    pub(crate) rows: bool,
+    /// Messages to the own node.
+    pub(crate) inbox: VecDeque<Control>,
+    pub(crate) out: Outputs,
+    clock_ahead: Vec<u64>,
+    beat: u64,
+    beat_at: Instant,
+    turned_at: Instant,
+}
+
+impl<S: StoreAccess> NodeCore<S> {
+    /// Makes a node that knows nobody yet. `recovered` holds one item for each shard that the own node is a member
+    /// of, in the order of the shards. Empty ledgers get their genesis entry (an `Append` action).
+    ///
+    /// # Errors
+    /// [`ConfigError`]: nothing may be started with this.
+    pub fn new(
+        config: NodeConfig,
+        recovered: Vec<RecoveredShard<S>>,
+        now: Now,
+    ) -> Result<Self, ConfigError> {
+        config.check()?;
+        let members = config.shards.iter().map(|shard| &shard.members[..]);
+        let layout = Layout::new(members, config.limits.ring_bytes);
+        let expected = config.shards.iter().filter(|s| s.members.contains(&config.own)).count();
+        if recovered.len() != expected {
+            return Err(ConfigError::Recovered { found: recovered.len(), expected });
+        }
+        let (mut recovered, mut out) = (recovered.into_iter(), Outputs::default());
+        let (mut replicas, mut lineages) = (Vec::new(), Vec::new());
+        let mut view = ViewId(0);
+        for (index, shard) in config.shards.iter().enumerate() {
+            let (genesis, lineage) = encode_genesis(shard)?;
+            lineages.push(lineage);
+            let Some(RecoveredShard { replay, store }) =
+                shard.members.contains(&config.own).then(|| recovered.next()).flatten()
+            else {
+                replicas.push(None);
+                continue;
+            };
+            if let Some(found) = replay.lineage().filter(|found| *found != lineage) {
+                let ledger = shard.genesis.ledger.clone();
+                return Err(ConfigError::Lineage { ledger, found, expected: lineage });
+            }
+            view = view.max(replay.view());
+            let shard_index = ShardIndex(index as u16);
+            let policy =
+                Policy::of_genesis(&shard.genesis).map_err(|error| genesis_error(shard, &error))?;
+            let is_empty = replay.size() == Version::ZERO;
+            let columns = *layout.shard(shard_index);
+            let mut replica = Replica::new(&config, shard_index, columns, policy, replay, store);
+            if is_empty {
+                replica.begin(&genesis, &mut out);
+            }
+            replicas.push(Some(replica));
+        }
+        let peer = || Peer {
+            connected: false,
+            stand: None,
+            refusal: None,
+            heartbeat: 0,
+            moved_at: now.instant,
+        };
+        Ok(Self {
+            peers: config.nodes.iter().map(|_| peer()).collect(),
+            clock_ahead: vec![0; config.nodes.len()],
+            phase: Phase::Forming(Forming::new(now.instant, config.nodes.len())),
+            layout,
+            replicas,
+            lineages,
+            view,
+            accepted: view,
+            attempt: 1,
+            rows: false,
+            inbox: VecDeque::new(),
+            out,
+            beat: 0,
+            beat_at: now.instant,
+            turned_at: now.instant,
+            config,
+        })
+    }
+
+    /// A client's command for a shard.
+    ///
+    /// # Errors
+    /// [`Refused`]: it was not and will not be executed; there is no answer.
+    pub fn handle_submit(
+        &mut self,
+        shard: ShardIndex,
+        submission: Submission,
+    ) -> Result<(), Refused> {
+        let Some(replica) = self.replicas.get_mut(shard.index()) else {
+            return Err(Refused::UnknownShard(shard));
+        };
+        let Some(replica) = replica else {
+            let config = &self.config.shards[shard.index()];
+            let ledger = config.genesis.ledger.clone();
+            return Err(Refused::NotMember { ledger, members: self.names(&config.members) });
+        };
+        match &self.phase {
+            Phase::Active => replica.outbox().accept(submission, &self.config.limits),
+            Phase::Failed(fatal) => Err(Refused::Failed(Box::new(fatal.clone()))),
+            Phase::Forming(_) => {
+                Err(Refused::Unavailable { waiting_for: self.names(&self.missing()) })
+            }
+        }
+    }
+
+    /// The link to a peer is up.
+    pub fn handle_connected(&mut self, now: Now, peer: NodeId) {
+        if !self.is_peer(peer) {
+            return;
+        }
+        if self.peers[peer.index()].connected {
+            // A new link in place of one whose loss was not told.
+            self.peer_lost(now, peer);
+        }
+        self.peers[peer.index()].connected = true;
+        self.tell_all();
+        self.drain_inbox(now);
+    }
+
+    /// The link to a peer is gone.
+    pub fn handle_lost(&mut self, now: Now, peer: NodeId) {
+        if self.is_peer(peer) && self.peers[peer.index()].connected {
+            self.peer_lost(now, peer);
+            self.drain_inbox(now);
+        }
+    }
+
+    /// A message of the control lane.
+    pub fn handle_message(&mut self, now: Now, from: NodeId, message: &[u8]) {
+        if !self.is_peer(from) || !self.peers[from.index()].connected {
+            self.out.counters.stale_messages += 1;
+            return;
+        }
+        match Control::decode(message) {
+            Ok(message) => self.handle_control(now, from, message),
+            Err(problem) => self.peer_faulty(now, from, PeerFault::Message(problem)),
+        }
+        self.drain_inbox(now);
+    }
+
+    /// One turn on the rows: takes what has landed, delivers, sends, publishes. `memory` is touched only while rows
+    /// are prepared for the view that runs or has just stopped.
+    pub fn handle_rows<M: Memory>(&mut self, now: Now, memory: &mut M) {
+        if self.rows && !matches!(self.phase, Phase::Failed(_)) {
+            let active = matches!(self.phase, Phase::Active);
+            let mut fault = None;
+            let Self { replicas, config, out, clock_ahead, .. } = self;
+            let mut turn = Turn { now, memory, config, out, clock_ahead };
+            for replica in replicas.iter_mut().flatten() {
+                if active {
+                    fault = fault.or(replica.turn(&mut turn).err());
+                } else {
+                    replica.turn_stopped(&mut turn);
+                }
+            }
+            if let Some((peer, fault)) = fault {
+                self.peer_faulty(now, peer, fault);
+            } else if active {
+                self.heartbeats(now, memory);
+            }
+        }
+        self.turned_at = now.instant;
+        self.flush_answers();
+        self.drain_inbox(now);
+    }
+
+    /// The log synced: entries below `size` of the shard are on disk.
+    ///
+    /// # Panics
+    /// If the log claims more than it was given.
+    pub fn handle_durable(&mut self, now: Now, shard: ShardIndex, size: Version) {
+        self.replica(shard).set_durable(size);
+        self.continue_forming(now);
+        self.drain_inbox(now);
+    }
+
+    /// The own signature over the checkpoint of the `Sign` action.
+    pub fn handle_signature(
+        &mut self,
+        shard: ShardIndex,
+        size: Version,
+        signature: [u8; SIGNATURE],
+    ) {
+        self.replica(shard).marks().add_own(size, signature);
+    }
+
+    /// Entries read for a peer, from `first`, and the root over all before.
+    pub fn handle_log_read(
+        &mut self,
+        reader: ReadFor,
+        first: Version,
+        root_before: Digest,
+        entries: EntryBatch,
+    ) {
+        let ReadFor { peer, view, shard } = reader;
+        self.send(peer, Control::Entries { view, shard, first, root_before, entries });
+    }
+
+    /// A piece of a detached value read for a peer.
+    pub fn handle_value_read(
+        &mut self,
+        reader: ReadFor,
+        digest: Digest,
+        offset: u64,
+        bytes: Vec<u8>,
+    ) {
+        let ReadFor { peer, view, shard } = reader;
+        self.send(peer, Control::ValuePart { view, shard, digest, offset, bytes });
+    }
+
+    /// The next thing to do.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.out.actions.pop_front()
+    }
+
+    /// When [`NodeCore::handle_rows`] must be called even if nothing happens; `None`: not at all.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        if !matches!(self.phase, Phase::Active) {
+            return None;
+        }
+        let limits = &self.config.limits;
+        let timers = self.replicas.iter().flatten().filter_map(|r| r.next_timer(limits));
+        timers.chain(self.has_peers().then_some(self.beat_at)).min()
+    }
+
+    /// The store of a shard, for reads between turns; `None` if the own node is no member.
+    pub fn shard_store(&mut self, shard: ShardIndex) -> Option<&mut S> {
+        self.replicas.get_mut(shard.index())?.as_mut().map(Replica::store)
+    }
+
+    /// What the node is doing.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let peer = |(index, info): (usize, &crate::NodeInfo)| PeerStatus {
+            node: NodeId(index as u16),
+            name: info.name.clone(),
+            connected: self.peers[index].connected,
+            refusal: self.peers[index].refusal.clone(),
+            clock_ahead_us: self.clock_ahead[index],
+        };
+        let others = self.config.nodes.iter().enumerate();
+        let shards = self.config.shards.iter().zip(&self.replicas);
+        Status {
+            state: self.state(),
+            view: self.view,
+            peers: others.filter(|(i, _)| *i != self.config.own.index()).map(peer).collect(),
+            shards: shards
+                .map(|(shard, replica)| ShardStatus {
+                    ledger: shard.genesis.ledger.clone(),
+                    members: shard.members.clone(),
+                    replica: replica.as_ref().map(Replica::status),
+                })
+                .collect(),
+            counters: self.out.counters,
+        }
+    }
+
+    /// What the node is doing, without the rest of [`NodeCore::status`].
+    #[must_use]
+    pub fn state(&self) -> State {
+        match &self.phase {
+            Phase::Active => State::Active,
+            Phase::Failed(fatal) => State::Failed(fatal.clone()),
+            Phase::Forming(forming) => {
+                let (missing, since) = (self.missing(), forming.since);
+                if missing.is_empty() {
+                    State::Forming { since }
+                } else {
+                    State::Stalled { missing, since }
+                }
+            }
+        }
+    }
+
+    fn heartbeats<M: Memory>(&mut self, now: Now, memory: &mut M) {
+        if !self.has_peers() {
+            return;
+        }
+        let limits = &self.config.limits;
+        if now.instant >= self.beat_at {
+            self.beat += 1;
+            self.beat_at = now.instant.plus(limits.heartbeat_us);
+            memory.store(Layout::HEARTBEAT.start, &self.beat.to_le_bytes());
+            memory.publish(Layout::HEARTBEAT, &self.other_nodes());
+        }
+        // Who was itself asleep can not tell how long others were silent.
+        let slept = now.instant.since(self.turned_at) > limits.silence_us / 2;
+        let mut silent = None;
+        for node in self.other_nodes() {
+            let peer = &mut self.peers[node.index()];
+            let heartbeat = memory.load(node, Layout::HEARTBEAT.start);
+            if heartbeat != peer.heartbeat || slept {
+                (peer.heartbeat, peer.moved_at) = (heartbeat, now.instant);
+            }
+            let silence = now.instant.since(peer.moved_at);
+            if silence > limits.silence_us {
+                silent = Some((node, PeerFault::Silent(silence)));
+            }
+        }
+        if let Some((node, fault)) = silent {
+            self.peer_faulty(now, node, fault);
+        }
+    }
+
+    /// Rows of a new view: heartbeats begin again.
+    pub(crate) fn reset_heartbeats(&mut self, now: Now) {
+        (self.beat, self.beat_at) = (0, now.instant);
+        for peer in &mut self.peers {
+            (peer.heartbeat, peer.moved_at) = (0, now.instant);
+        }
+    }
+
+    fn flush_answers(&mut self) {
+        if !self.out.answers.is_empty() {
+            let answers = core::mem::take(&mut self.out.answers);
+            self.out.actions.push_back(Action::Answers(answers));
+        }
+    }
+
+    fn replica(&mut self, shard: ShardIndex) -> &mut Replica<S> {
+        self.replicas[shard.index()].as_mut().expect("the shell works for own shards only")
+    }
+
+    fn is_peer(&self, node: NodeId) -> bool {
+        node != self.config.own && node.index() < self.config.nodes.len()
+    }
+
+    fn has_peers(&self) -> bool {
+        self.config.nodes.len() > 1
+    }
+
+    pub(crate) fn other_nodes(&self) -> Vec<NodeId> {
+        let all = (0..self.config.nodes.len()).map(|index| NodeId(index as u16));
+        all.filter(|node| *node != self.config.own).collect()
+    }
+
+    pub(crate) fn name(&self, node: NodeId) -> String {
+        self.config.nodes[node.index()].name.clone()
+    }
+
+    fn names(&self, nodes: &[NodeId]) -> Vec<String> {
+        nodes.iter().map(|node| self.name(*node)).collect()
+    }
+}
+
+fn genesis_error(shard: &crate::ShardConfig, error: &dyn core::fmt::Display) -> ConfigError {
+    ConfigError::Genesis {
+        ledger: shard.genesis.ledger.clone(),
+        problem: alloc::format!("{error}"),
+    }
+}
+
+/// The first entry of a ledger, and the ledger's identity.
+fn encode_genesis(shard: &crate::ShardConfig) -> Result<(Entry, Lineage), ConfigError> {
+    let body = Body::Genesis(shard.genesis.clone());
+    let entry = Entry { hlc: Hlc(0), view: ViewId(0), body };
+    let mut bytes = Vec::new();
+    entry.encode(&mut bytes).map_err(|error| genesis_error(shard, &error))?;
+    let lineage = Lineage(tradewind_ledger::tree::leaf_hash(&bytes));
+    Ok((entry, lineage))
+}

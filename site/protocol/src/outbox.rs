@@ -1,0 +1,161 @@
+//! The own submissions of a shard on their way: waiting, sent, delivered, answered.
+
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+
+use tradewind_ledger::Version;
+
+use crate::action::{Answer, Submission};
+use crate::config::Limits;
+use crate::error::Refused;
+use crate::payload::{HEAD, head};
+use crate::ring::Flags;
+
+/// What is counted for a submission beyond its command.
+const OVERHEAD: usize = 64;
+
+/// A message to send.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    /// How many of the waiting submissions it completes.
+    pub(crate) completes: usize,
+    /// The piece of the front submission's command that it carries, if it carries no batch.
+    piece: Option<core::ops::Range<usize>>,
+    pub(crate) flags: Flags,
+    /// Bytes of the payload.
+    pub(crate) len: usize,
+}
+
+/// The own submissions of a shard.
+#[derive(Default, Debug)]
+pub(crate) struct Outbox {
+    /// Accepted, and not completely sent.
+    waiting: VecDeque<Submission>,
+    /// Bytes of the front one that were sent as pieces.
+    cut: usize,
+    /// Completely sent, and not delivered.
+    sent: VecDeque<Submission>,
+    /// Bytes of both.
+    bytes: usize,
+    /// Delivered, and waiting for the disk: answer when so much is committed.
+    unanswered: VecDeque<(Version, Answer)>,
+}
+
+impl Outbox {
+    /// Takes a submission.
+    pub(crate) fn accept(
+        &mut self,
+        submission: Submission,
+        limits: &Limits,
+    ) -> Result<(), Refused> {
+        let (len, allowed) = (submission.command.len(), limits.command_bytes);
+        if len > allowed {
+            return Err(Refused::TooLarge { len, allowed });
+        }
+        let (submissions, bytes) = (self.len(), self.bytes);
+        if submissions >= limits.pending_submissions || bytes + len > limits.pending_bytes {
+            return Err(Refused::Busy { submissions, bytes });
+        }
+        self.bytes += len + OVERHEAD;
+        self.waiting.push_back(submission);
+        Ok(())
+    }
+
+    /// Submissions that are not delivered.
+    pub(crate) fn len(&self) -> usize {
+        self.waiting.len() + self.sent.len()
+    }
+
+    /// What the next message should carry: all that waits and fits, or a piece of what fits no message.
+    pub(crate) fn plan(&self, message_bytes: usize) -> Option<Plan> {
+        let front = self.waiting.front()?;
+        if self.cut > 0 || HEAD + front.command.len() > message_bytes {
+            let first = self.cut == 0;
+            let room = message_bytes - if first { HEAD } else { 0 };
+            let end = front.command.len().min(self.cut + room);
+            let last = end == front.command.len();
+            let mut flags = Flags::FRAGMENT;
+            if first {
+                flags = flags.with(Flags::FIRST);
+            }
+            if last {
+                flags = flags.with(Flags::LAST);
+            }
+            let len = end - self.cut + if first { HEAD } else { 0 };
+            let piece = Some(self.cut..end);
+            return Some(Plan { completes: usize::from(last), piece, flags, len });
+        }
+        let (mut completes, mut len) = (0, 0);
+        for submission in &self.waiting {
+            let with = len + HEAD + submission.command.len();
+            if with > message_bytes {
+                break;
+            }
+            (completes, len) = (completes + 1, with);
+        }
+        Some(Plan { completes, piece: None, flags: Flags::default(), len })
+    }
+
+    /// Gives the payload of the planned message to `write`, in parts.
+    pub(crate) fn send(
+        &mut self,
+        plan: &Plan,
+        scratch: &mut Vec<u8>,
+        write: impl FnOnce(&[&[u8]]),
+    ) {
+        scratch.clear();
+        match &plan.piece {
+            Some(piece) => {
+                let front = &self.waiting[0];
+                if piece.start == 0 {
+                    scratch.extend_from_slice(&head(front.request, front.command.len()));
+                }
+                write(&[scratch, &front.command[piece.clone()]]);
+                self.cut = if plan.completes == 1 { 0 } else { piece.end };
+            }
+            None => {
+                for submission in self.waiting.iter().take(plan.completes) {
+                    scratch.extend_from_slice(&head(submission.request, submission.command.len()));
+                    scratch.extend_from_slice(&submission.command);
+                }
+                write(&[scratch]);
+            }
+        }
+        self.sent.extend(self.waiting.drain(..plan.completes));
+    }
+
+    /// The oldest sent submission: its message is being delivered.
+    pub(crate) fn take_delivered(&mut self) -> Submission {
+        let submission = self.sent.pop_front().expect("an own message completes what was sent");
+        self.bytes -= submission.command.len() + OVERHEAD;
+        submission
+    }
+
+    /// Keeps an answer until `version` is committed.
+    pub(crate) fn answer_at(&mut self, version: Version, answer: Answer) {
+        self.unanswered.push_back((version, answer));
+    }
+
+    /// The answers that may be given now.
+    pub(crate) fn take_answers(&mut self, committed: Version, answers: &mut Vec<Answer>) {
+        while self.unanswered.front().is_some_and(|(version, _)| *version <= committed) {
+            answers.extend(self.unanswered.pop_front().map(|(_, answer)| answer));
+        }
+    }
+
+    /// The view stopped: what it did not deliver goes to the next one, in the same order. Returns how many.
+    pub(crate) fn requeue(&mut self) -> usize {
+        let again = self.sent.len();
+        while let Some(submission) = self.sent.pop_back() {
+            self.waiting.push_front(submission);
+        }
+        self.cut = 0;
+        again
+    }
+
+    /// Planted bug: forgets what is not delivered.
+    pub(crate) fn forget(&mut self) {
+        self.waiting.clear();
+        self.bytes = 0;
+    }
+}

@@ -1,0 +1,658 @@
+//! A shard as one of its members runs it: rings and counters of the view, the replicated machine, and what
+//! waits for the disk. One [`Replica::turn`] takes what has landed, delivers, sends, and publishes once.
+
+use alloc::collections::VecDeque;
+use alloc::vec;
+use alloc::vec::Vec;
+
+use tradewind_ledger::{Entry, Hlc, Member, Policy, Replay, Version, ViewId};
+use tradewind_store::Durability;
+
+use crate::access::StoreAccess;
+use crate::action::{Action, Answer};
+use crate::batch::Values;
+use crate::checkpoint::Marks;
+use crate::config::{Limits, Mutation, NodeConfig};
+use crate::error::PeerFault;
+use crate::ids::{Instant, NodeId, Now, ShardIndex};
+use crate::layout::ShardLayout;
+use crate::machine::Machine;
+use crate::memory::Memory;
+use crate::order::{Next, Order};
+use crate::outbox::Outbox;
+use crate::payload::{Assembly, Checker, next_item};
+use crate::ring::{Flags, Header, Reader, Words, Writer};
+use crate::status::{Counters, ReplicaStatus};
+
+/// What a turn gives to the outside.
+#[derive(Default, Debug)]
+pub(crate) struct Outputs {
+    pub(crate) actions: VecDeque<Action>,
+    pub(crate) answers: Vec<Answer>,
+    pub(crate) counters: Counters,
+}
+
+/// What a turn works with.
+pub(crate) struct Turn<'a, M> {
+    pub(crate) now: Now,
+    pub(crate) memory: &'a mut M,
+    pub(crate) config: &'a NodeConfig,
+    pub(crate) out: &'a mut Outputs,
+    /// By node: how far its last stamp was ahead of the own clock.
+    pub(crate) clock_ahead: &'a mut [u64],
+}
+
+/// A message that waits for its place in the order.
+#[derive(Debug)]
+struct Item {
+    flags: Flags,
+    stamp: Hlc,
+    content: Content,
+}
+
+#[derive(Debug)]
+enum Content {
+    /// An own message: it completes so many of the own submissions.
+    Own(usize),
+    /// A peer's payload.
+    Peer(Vec<u8>),
+}
+
+/// What belongs to one view and is forgotten with it.
+#[derive(Debug)]
+struct Flow {
+    order: Order<Item>,
+    writer: Writer,
+    /// By rank; the own one is not used.
+    readers: Vec<Reader>,
+    checkers: Vec<Checker>,
+    assemblies: Vec<Assembly>,
+    /// The counters as last published.
+    published: Vec<u64>,
+    /// Seal requests and marks that are sent and not delivered.
+    seals_sent: usize,
+    marks_sent: usize,
+}
+
+/// Deadlines of rank 0, who asks for seals and marks.
+#[derive(Debug)]
+struct Timers {
+    /// Since when the open segment has entries.
+    content_since: Option<Instant>,
+    /// When the last segment was sealed.
+    sealed_at: Instant,
+    segment: u64,
+    /// Since when there are entries behind the last mark.
+    unmarked_since: Option<Instant>,
+    marked: Version,
+    marked_at: Instant,
+}
+
+/// A member's part of one shard.
+#[derive(Debug)]
+pub(crate) struct Replica<S> {
+    shard: ShardIndex,
+    own: usize,
+    members: Vec<NodeId>,
+    peers: Vec<NodeId>,
+    layout: ShardLayout,
+    machine: Machine,
+    store: S,
+    outbox: Outbox,
+    marks: Marks,
+    flow: Option<Flow>,
+    timers: Timers,
+    /// On the own disk.
+    durable: Version,
+    /// By rank: on the disk of each member, as last heard.
+    durable_at: Vec<Version>,
+    committed: Version,
+    /// What is handed to the log and not on disk: up to which version, how many bytes.
+    backlog: VecDeque<(Version, usize)>,
+    backlog_bytes: usize,
+    scratch: Vec<u8>,
+}
+
+impl<S: StoreAccess> Replica<S> {
+    /// Takes up a recovered shard; everything in `replay` is on disk.
+    pub(crate) fn new(
+        config: &NodeConfig,
+        shard: ShardIndex,
+        layout: ShardLayout,
+        policy: Policy,
+        replay: Replay,
+        store: S,
+    ) -> Self {
+        let members = config.shards[shard.index()].members.clone();
+        let own = members.iter().position(|node| *node == config.own).expect("a member");
+        let peers = members.iter().copied().filter(|node| *node != config.own).collect();
+        let durable = replay.size();
+        let timers = Timers {
+            content_since: None,
+            sealed_at: Instant(0),
+            segment: 0,
+            unmarked_since: None,
+            marked: Version::ZERO,
+            marked_at: Instant(0),
+        };
+        Self {
+            shard,
+            own,
+            peers,
+            layout,
+            machine: Machine::new(replay, config.limits.seal),
+            store,
+            outbox: Outbox::default(),
+            marks: Marks::new(policy, own),
+            flow: None,
+            timers,
+            durable,
+            durable_at: vec![Version::ZERO; members.len()],
+            members,
+            committed: Version::ZERO,
+            backlog: VecDeque::new(),
+            backlog_bytes: 0,
+            scratch: Vec::new(),
+        }
+    }
+
+    pub(crate) fn replay(&self) -> &Replay {
+        self.machine.replay()
+    }
+
+    pub(crate) fn members(&self) -> &[NodeId] {
+        &self.members
+    }
+
+    pub(crate) fn outbox(&mut self) -> &mut Outbox {
+        &mut self.outbox
+    }
+
+    pub(crate) fn marks(&mut self) -> &mut Marks {
+        &mut self.marks
+    }
+
+    pub(crate) fn store(&mut self) -> &mut S {
+        &mut self.store
+    }
+
+    /// Whether all that was delivered is on the own disk.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.durable == self.machine.size()
+    }
+
+    /// Bytes handed to the log that are not on disk.
+    pub(crate) fn backlog_bytes(&self) -> usize {
+        self.backlog_bytes
+    }
+
+    /// The log says how much is on disk.
+    pub(crate) fn set_durable(&mut self, size: Version) {
+        assert!(size <= self.machine.size(), "the log has more than it was given");
+        self.durable = self.durable.max(size);
+        while self.backlog.front().is_some_and(|(end, _)| *end <= size) {
+            self.backlog_bytes -= self.backlog.pop_front().map_or(0, |(_, bytes)| bytes);
+        }
+    }
+
+    /// Begins an empty ledger.
+    pub(crate) fn begin(&mut self, genesis: &Entry, out: &mut Outputs) {
+        let Self { machine, store, .. } = self;
+        store.with_mut(|store| machine.begin(store, genesis));
+        self.hand_to_log(out);
+    }
+
+    /// Takes up entries from a peer while no view runs.
+    pub(crate) fn follow(
+        &mut self,
+        entry: &[u8],
+        values: &mut Values,
+    ) -> Result<(), alloc::string::String> {
+        let Self { machine, store, .. } = self;
+        store.with_mut(|store| machine.follow(store, entry, values))
+    }
+
+    /// A view is installed.
+    pub(crate) fn begin_view(
+        &mut self,
+        (view, records, stamp): (ViewId, Vec<Member>, Hlc),
+        limits: &Limits,
+        now: Now,
+        out: &mut Outputs,
+    ) {
+        let words = |node: &NodeId| Words::new(view, *node);
+        let senders = self.members.len();
+        self.flow = Some(Flow {
+            order: Order::new(senders, self.own),
+            writer: Writer::new(words(&self.members[self.own]), limits.ring_bytes),
+            readers: self
+                .members
+                .iter()
+                .map(|m| Reader::new(words(m), limits.ring_bytes))
+                .collect(),
+            checkers: (0..senders).map(|_| Checker::default()).collect(),
+            assemblies: (0..senders).map(|_| Assembly::default()).collect(),
+            published: vec![0; 4 + senders],
+            seals_sent: 0,
+            marks_sent: 0,
+        });
+        self.marks.begin_view();
+        self.durable_at.fill(Version::ZERO);
+        let Self { machine, store, .. } = self;
+        store.with_mut(|store| machine.begin_view(store, view, records, stamp));
+        self.timers.sealed_at = now.instant;
+        self.timers.marked_at = now.instant;
+        self.timers.marked = Version::ZERO;
+        self.note_progress(now);
+        self.take_marks(out);
+        self.hand_to_log(out);
+    }
+
+    /// The view stopped: nothing more is sent or delivered in it.
+    pub(crate) fn stop(&mut self, config: &NodeConfig, out: &mut Outputs) {
+        out.counters.resent += self.outbox.requeue() as u64;
+        if config.planted(Mutation::PendingForgotten) {
+            self.outbox.forget();
+        }
+    }
+
+    /// One turn of a running view.
+    ///
+    /// # Errors
+    /// The peer whose row makes no sense.
+    pub(crate) fn turn<M: Memory>(
+        &mut self,
+        turn: &mut Turn<'_, M>,
+    ) -> Result<(), (NodeId, PeerFault)> {
+        self.receive(turn)?;
+        self.deliver(turn);
+        self.send(turn);
+        if !turn.config.planted(Mutation::NullsForgotten) {
+            self.flow().order.decide_nulls();
+        }
+        // What was decided just now may be all that was missing.
+        self.deliver(turn);
+        self.note_progress(turn.now);
+        self.hand_to_log(turn.out);
+        self.settle(turn);
+        self.sign_and_collect(turn);
+        self.publish(turn);
+        Ok(())
+    }
+
+    /// One turn after the view stopped: answers still become due as disks finish.
+    pub(crate) fn turn_stopped<M: Memory>(&mut self, turn: &mut Turn<'_, M>) {
+        if self.flow.is_some() {
+            self.settle(turn);
+            self.publish(turn);
+        }
+    }
+
+    fn flow(&mut self) -> &mut Flow {
+        self.flow.as_mut().expect("a view runs")
+    }
+
+    /// Takes messages out of the peers' rings and reads their counters.
+    fn receive<M: Memory>(&mut self, turn: &mut Turn<'_, M>) -> Result<(), (NodeId, PeerFault)> {
+        let (limits, shard) = (&turn.config.limits, self.shard);
+        // A disk that does not keep up makes the senders wait for credits.
+        let take = self.backlog_bytes <= limits.backlog_bytes;
+        let (own, layout) = (self.own, self.layout);
+        let Self { members, flow, .. } = self;
+        let flow = flow.as_mut().expect("a view runs");
+        for (rank, peer) in members.iter().copied().enumerate().filter(|(rank, _)| *rank != own) {
+            let fault = |problem| (peer, PeerFault::Row { shard, problem });
+            let sent = turn.memory.load(peer, layout.sent());
+            let rounds = turn.memory.load(peer, layout.rounds());
+            while take && flow.order.received(rank) < sent {
+                let reader = &mut flow.readers[rank];
+                let read = reader.read(turn.memory, peer, layout.ring(), limits.message_bytes);
+                let Some((header, payload)) = read.map_err(fault)? else { break };
+                let checker = &mut flow.checkers[rank];
+                checker.check(header.flags, &payload, limits.command_bytes).map_err(fault)?;
+                note_clock(turn, peer, header.stamp);
+                let content = Content::Peer(payload);
+                let item = Item { flags: header.flags, stamp: header.stamp, content };
+                flow.order.push(rank, header.round, item).map_err(fault)?;
+            }
+            // Rounds are of the same publish as `sent`: nulls are known only when its messages are.
+            if flow.order.received(rank) >= sent {
+                flow.order.decide(rank, rounds);
+            }
+        }
+        self.note_stable(turn);
+        Ok(())
+    }
+
+    /// Every member's `received` counters say what is stable, and what room the own ring has.
+    fn note_stable<M: Memory>(&mut self, turn: &Turn<'_, M>) {
+        let own_row_only = turn.config.planted(Mutation::OwnRowStability);
+        let (own, layout) = (self.own, self.layout);
+        let Self { members, flow, .. } = self;
+        let flow = flow.as_mut().expect("a view runs");
+        for sender in 0..members.len() {
+            let mut everywhere = flow.order.received(sender);
+            let mut stable = everywhere;
+            for (rank, peer) in members.iter().enumerate().filter(|(rank, _)| *rank != own) {
+                let received = match rank == sender {
+                    // A sender has what it sent.
+                    true => turn.memory.load(*peer, layout.sent()),
+                    false => turn.memory.load(*peer, layout.received(sender)),
+                };
+                everywhere = everywhere.min(received);
+            }
+            if !own_row_only {
+                stable = everywhere;
+            }
+            flow.order.set_stable(sender, stable);
+            if sender == own {
+                flow.writer.release(everywhere);
+            }
+        }
+    }
+
+    fn deliver<M: Memory>(&mut self, turn: &mut Turn<'_, M>) {
+        if self.members.len() == 1 {
+            let flow = self.flow();
+            let sent = flow.order.received(0);
+            flow.order.set_stable(0, sent);
+            flow.writer.release(sent);
+        }
+        let nulls_early = turn.config.planted(Mutation::NullsEarly);
+        if turn.config.planted(Mutation::SealByLocalClock) {
+            self.machine.local_clock = Some(Hlc::from_micros(turn.now.wall_us));
+        }
+        while let Some(next) = self.flow().order.next(nulls_early) {
+            match next {
+                Next::Null => turn.out.counters.nulls += 1,
+                Next::Message(rank, item) => self.deliver_message(rank, item, turn),
+            }
+        }
+    }
+
+    fn deliver_message<M: Memory>(&mut self, rank: usize, item: Item, turn: &mut Turn<'_, M>) {
+        let Item { flags, stamp, content } = item;
+        let again = turn.config.planted(Mutation::RetryExecutedAgain);
+        let own = self.own;
+        let Self { machine, store, outbox, flow, .. } = self;
+        let flow = flow.as_mut().expect("a view runs");
+        let out = &mut *turn.out;
+        store.with_mut(|store| {
+            match &content {
+                Content::Own(completes) => {
+                    for _ in 0..*completes {
+                        let submission = outbox.take_delivered();
+                        let request = salted(submission.request, rank, again);
+                        let reply = machine.execute(store, stamp, request, &submission.command);
+                        out.counters.commands += 1;
+                        let answer = Answer { ticket: submission.ticket, reply };
+                        match submission.durability {
+                            Durability::Memory => out.answers.push(answer),
+                            Durability::Disk => outbox.answer_at(machine.size(), answer),
+                        }
+                    }
+                }
+                Content::Peer(payload) if flags.has(Flags::FRAGMENT) => {
+                    if let Some((request, command)) = flow.assemblies[rank].push(flags, payload) {
+                        let request = salted(request, rank, again);
+                        machine.execute(store, stamp, request, &command);
+                        out.counters.commands += 1;
+                    }
+                }
+                Content::Peer(payload) => {
+                    let mut batch = &payload[..];
+                    while let Some((request, command)) = next_item(&mut batch) {
+                        machine.execute(store, stamp, salted(request, rank, again), command);
+                        out.counters.commands += 1;
+                    }
+                }
+            }
+            // Only rank 0 asks for these; whoever sent them, all replicas read the same.
+            if flags.has(Flags::SEAL) || flags.has(Flags::BEAT) {
+                machine.seal_on_request(store, stamp, flags.has(Flags::BEAT));
+            }
+            if flags.has(Flags::MARK) {
+                machine.mark();
+            }
+        });
+        if rank == own {
+            flow.seals_sent -= usize::from(flags.has(Flags::SEAL) || flags.has(Flags::BEAT));
+            flow.marks_sent -= usize::from(flags.has(Flags::MARK));
+        }
+        self.take_marks(turn.out);
+    }
+
+    fn take_marks(&mut self, out: &mut Outputs) {
+        for mark in self.machine.take_marks() {
+            self.marks.push(mark);
+            self.timers.marked = mark.size;
+            out.counters.marks += 1;
+        }
+    }
+
+    /// Sends what waits, a few messages at most, so that batches grow under load.
+    fn send<M: Memory>(&mut self, turn: &mut Turn<'_, M>) {
+        let limits = &turn.config.limits;
+        while self.flow().order.outstanding() < limits.outstanding_messages {
+            let plan = self.outbox.plan(limits.message_bytes);
+            let control = self.control_flags(turn.now.instant, limits, plan.is_some());
+            let (completes, flags, len) = match &plan {
+                Some(plan) => (plan.completes, plan.flags.with(control), plan.len),
+                None if control == Flags::default() => break,
+                None => (0, control, 0),
+            };
+            let Self { flow, outbox, layout, peers, scratch, own, .. } = self;
+            let flow = flow.as_mut().expect("a view runs");
+            let Some(place) = flow.writer.place(len) else {
+                turn.out.counters.no_credit += 1;
+                break;
+            };
+            let stamp = Hlc::from_micros(turn.now.wall_us);
+            let round = flow.order.own_rounds();
+            let header = Header { flags, round, stamp };
+            let memory = &mut *turn.memory;
+            let at = (layout.ring(), &peers[..]);
+            let writer = &mut flow.writer;
+            match &plan {
+                Some(plan) => outbox.send(plan, scratch, |parts| {
+                    writer.write(memory, at, &place, header, parts);
+                }),
+                None => writer.write(memory, at, &place, header, &[]),
+            }
+            let item = Item { flags, stamp, content: Content::Own(completes) };
+            flow.order.push(*own, round, item).expect("own rounds grow");
+            flow.seals_sent += usize::from(flags.has(Flags::SEAL) || flags.has(Flags::BEAT));
+            flow.marks_sent += usize::from(flags.has(Flags::MARK));
+            if flags.has(Flags::MARK) {
+                self.timers.marked_at = turn.now.instant;
+            }
+            let counters = &mut turn.out.counters;
+            counters.messages += 1;
+            counters.wraps += u64::from(place.wraps());
+            counters.fragments += u64::from(flags.has(Flags::FRAGMENT));
+        }
+    }
+
+    /// What rank 0 has to ask for with its next message; `rides` if one is sent anyway.
+    fn control_flags(&self, now: Instant, limits: &Limits, rides: bool) -> Flags {
+        let mut flags = Flags::default();
+        let Some(flow) = self.flow.as_ref().filter(|_| self.own == 0) else { return flags };
+        let timers = &self.timers;
+        if flow.seals_sent == 0 {
+            if self.seal_due_at(limits).is_some_and(|due| due <= now) {
+                flags = flags.with(Flags::SEAL);
+            } else if self.beat_due_at(limits).is_some_and(|due| due <= now) {
+                flags = flags.with(Flags::BEAT);
+            }
+        }
+        let interval = limits.mark_interval_us;
+        // One mark at a time, unless its signatures do not come.
+        let patience = if self.marks.is_outstanding() { 50 * interval } else { interval };
+        if flow.marks_sent == 0 && now >= timers.marked_at.plus(patience) {
+            let waited = timers.unmarked_since.is_some_and(|since| now >= since.plus(interval));
+            if waited || rides && timers.unmarked_since.is_some() {
+                flags = flags.with(Flags::MARK);
+            }
+        }
+        flags
+    }
+
+    fn seal_due_at(&self, limits: &Limits) -> Option<Instant> {
+        self.timers.content_since.map(|since| since.plus(limits.seal.age.as_micros() as u64))
+    }
+
+    fn beat_due_at(&self, limits: &Limits) -> Option<Instant> {
+        let beat = limits.seal.heartbeat.as_micros() as u64;
+        self.replay().segment().is_empty().then(|| self.timers.sealed_at.plus(beat))
+    }
+
+    /// When rank 0 has something to ask for if nothing happens until then.
+    pub(crate) fn next_timer(&self, limits: &Limits) -> Option<Instant> {
+        let flow = self.flow.as_ref().filter(|_| self.own == 0)?;
+        let seal = match flow.seals_sent {
+            0 => self.seal_due_at(limits).or_else(|| self.beat_due_at(limits)),
+            _ => None,
+        };
+        let interval = limits.mark_interval_us;
+        let mark = self.timers.unmarked_since.filter(|_| flow.marks_sent == 0).map(|since| {
+            let patience = if self.marks.is_outstanding() { 50 * interval } else { interval };
+            since.plus(interval).max(self.timers.marked_at.plus(patience))
+        });
+        seal.into_iter().chain(mark).min()
+    }
+
+    /// Starts and stops the timers by what was delivered.
+    fn note_progress(&mut self, now: Now) {
+        let Self { machine, timers, .. } = self;
+        let segment = machine.replay().segment();
+        if timers.segment != segment.segment() {
+            timers.segment = segment.segment();
+            timers.sealed_at = now.instant;
+            timers.content_since = None;
+        }
+        if segment.is_empty() {
+            timers.content_since = None;
+        } else {
+            timers.content_since.get_or_insert(now.instant);
+        }
+        if machine.size() > timers.marked {
+            timers.unmarked_since.get_or_insert(now.instant);
+        } else {
+            timers.unmarked_since = None;
+        }
+    }
+
+    pub(crate) fn hand_to_log(&mut self, out: &mut Outputs) {
+        let Some((first, entries, values)) = self.machine.take_entries() else { return };
+        let bytes = entries.bytes() + values.iter().map(|(_, value)| value.len()).sum::<usize>();
+        self.backlog.push_back((self.machine.size(), bytes));
+        self.backlog_bytes += bytes;
+        out.actions.push_back(Action::Append { shard: self.shard, first, entries, values });
+    }
+
+    /// Finds what is on disk at a majority, and answers what waited for it.
+    fn settle<M: Memory>(&mut self, turn: &mut Turn<'_, M>) {
+        for (rank, node) in self.members.iter().enumerate() {
+            let heard = match rank == self.own {
+                true => self.durable,
+                false => Version(turn.memory.load(*node, self.layout.durable())),
+            };
+            self.durable_at[rank] = self.durable_at[rank].max(heard);
+        }
+        let mut sizes = self.durable_at.clone();
+        sizes.sort_unstable();
+        // The majority-th largest: (n / 2 + 1) members have at least this.
+        let mut majority = sizes[(sizes.len() - 1) / 2];
+        if turn.config.planted(Mutation::OwnDiskCommits) {
+            majority = self.durable;
+        }
+        let committed = majority.min(self.machine.size());
+        if committed > self.committed {
+            self.committed = committed;
+            turn.out.actions.push_back(Action::Committed { shard: self.shard, version: committed });
+        }
+        let answered = match turn.config.planted(Mutation::AnswerBeforeSync) {
+            true => self.machine.size(),
+            false => self.committed,
+        };
+        self.outbox.take_answers(answered, &mut turn.out.answers);
+    }
+
+    fn sign_and_collect<M: Memory>(&mut self, turn: &mut Turn<'_, M>) {
+        let delivered = self.machine.size();
+        let mut signable = self.committed.min(self.durable);
+        if turn.config.planted(Mutation::SignBeforeSync) {
+            signable = delivered;
+        }
+        if let Some(checkpoint) = self.marks.next_to_sign(signable) {
+            turn.out.actions.push_back(Action::Sign { shard: self.shard, checkpoint });
+        }
+        for (rank, node) in self.members.iter().copied().enumerate() {
+            if rank != self.own
+                && self.marks.collect(turn.memory, &self.layout, (rank, node), delivered)
+            {
+                turn.out.counters.bad_signatures += 1;
+            }
+        }
+        if let Some((size, note)) = self.marks.next_checkpoint(signable) {
+            turn.out.counters.checkpoints += 1;
+            turn.out.actions.push_back(Action::Checkpoint { shard: self.shard, size, note });
+        }
+    }
+
+    /// Publishes the counters, if any changed: once a turn, as one range.
+    fn publish<M: Memory>(&mut self, turn: &mut Turn<'_, M>) {
+        let delivered = self.machine.size();
+        let Self { flow, layout, peers, durable, members, own, .. } = self;
+        let flow = flow.as_mut().expect("a view was installed");
+        let sent = flow.order.received(*own);
+        let counters = [sent, flow.order.own_rounds(), delivered.0, durable.0];
+        let received = (0..members.len()).map(|rank| flow.order.received(rank));
+        let mut changed = false;
+        for (index, value) in counters.into_iter().chain(received).enumerate() {
+            if flow.published[index] != value {
+                changed = true;
+                flow.published[index] = value;
+                turn.memory.store(layout.counters().start + index * 8, &value.to_le_bytes());
+            }
+        }
+        if changed {
+            turn.memory.publish(layout.counters(), peers);
+        }
+        self.marks.publish(turn.memory, &self.layout, &self.peers);
+    }
+
+    pub(crate) fn status(&self) -> ReplicaStatus {
+        let received =
+            |flow: &Flow| (0..self.members.len()).map(|rank| flow.order.received(rank)).collect();
+        ReplicaStatus {
+            delivered: self.machine.size(),
+            durable: self.durable,
+            committed: self.committed,
+            signed: self.marks.signed_size(),
+            checkpoint: self.marks.checkpoint_size(),
+            hlc: self.replay().last_hlc(),
+            received: self.flow.as_ref().map(received).unwrap_or_default(),
+            durable_at: self.durable_at.clone(),
+            pending: self.outbox.len(),
+        }
+    }
+}
+
+fn note_clock<M>(turn: &mut Turn<'_, M>, peer: NodeId, stamp: Hlc) {
+    let ahead = stamp.micros().saturating_sub(turn.now.wall_us);
+    turn.clock_ahead[peer.index()] = ahead;
+    turn.out.counters.clock_ahead += u64::from(ahead > turn.config.limits.clock_skew_us);
+}
+
+/// Planted bug: the same request through another node looks like another one.
+fn salted(
+    mut request: tradewind_ledger::RequestId,
+    rank: usize,
+    planted: bool,
+) -> tradewind_ledger::RequestId {
+    if planted {
+        request.session.0 ^= 1 << (rank + 1);
+    }
+    request
+}

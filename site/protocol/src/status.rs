@@ -1,0 +1,133 @@
+//! What a node says about itself.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use tradewind_ledger::{Hlc, LedgerId, Version, ViewId};
+
+use crate::error::{Fatal, Refusal};
+use crate::ids::{Instant, NodeId};
+
+/// What a node is doing.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum State {
+    /// Nodes are missing: nothing is accepted or delivered until they are back.
+    Stalled {
+        /// Who is not connected to this node, or to another one that says so.
+        missing: Vec<NodeId>,
+        /// Since when.
+        since: Instant,
+    },
+    /// All are connected; logs are being compared and completed.
+    Forming {
+        /// Since when.
+        since: Instant,
+    },
+    /// The view runs.
+    Active,
+    /// The node can not go on.
+    Failed(Fatal),
+}
+
+/// One shard of the site, as this node sees it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ShardStatus {
+    /// Its ledger.
+    pub ledger: LedgerId,
+    /// Its members.
+    pub members: Vec<NodeId>,
+    /// What this node has of it; absent when it is no member.
+    pub replica: Option<ReplicaStatus>,
+}
+
+/// The replica of a shard at this node.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct ReplicaStatus {
+    /// Entries executed.
+    pub delivered: Version,
+    /// Entries on the own disk.
+    pub durable: Version,
+    /// Entries on disk at a majority: what reads may show.
+    pub committed: Version,
+    /// Largest size that this node signed.
+    pub signed: Version,
+    /// Largest size that a majority signed.
+    pub checkpoint: Version,
+    /// Time of the last entry.
+    pub hlc: Hlc,
+    /// Messages received in this view from each member, by rank.
+    pub received: Vec<u64>,
+    /// Durable size of each member as last heard in this view, by rank.
+    pub durable_at: Vec<Version>,
+    /// Submissions not yet delivered.
+    pub pending: usize,
+}
+
+/// One other node of the site.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PeerStatus {
+    /// Which.
+    pub node: NodeId,
+    /// Its name.
+    pub name: String,
+    /// Whether the link to it is up.
+    pub connected: bool,
+    /// Why its part in a view, or ours, is refused.
+    pub refusal: Option<Refusal>,
+    /// By how much the last stamp of it was ahead of the own clock, microseconds.
+    pub clock_ahead_us: u64,
+}
+
+/// A node's view of the whole.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Status {
+    /// What it is doing.
+    pub state: State,
+    /// The last installed view; zero before the first.
+    pub view: ViewId,
+    /// The other nodes.
+    pub peers: Vec<PeerStatus>,
+    /// All shards of the site.
+    pub shards: Vec<ShardStatus>,
+    /// Counters since the start.
+    pub counters: Counters,
+}
+
+/// What happened since the start of the process.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Counters {
+    /// Views installed.
+    pub views: u64,
+    /// Times a running view stopped because a node was lost.
+    pub stalls: u64,
+    /// Messages sent.
+    pub messages: u64,
+    /// Commands delivered.
+    pub commands: u64,
+    /// Commands sent again in a later view.
+    pub resent: u64,
+    /// Null rounds delivered.
+    pub nulls: u64,
+    /// Times a ring wrapped.
+    pub wraps: u64,
+    /// Messages sent that hold a fragment of a command.
+    pub fragments: u64,
+    /// Times a message had to wait for room in the own ring.
+    pub no_credit: u64,
+    /// Entries received from a peer while catching up.
+    pub caught_up: u64,
+    /// Detached values received while catching up.
+    pub values_caught_up: u64,
+    /// Segments sealed.
+    pub seals: u64,
+    /// Checkpoint marks delivered.
+    pub marks: u64,
+    /// Checkpoints with a majority of signatures.
+    pub checkpoints: u64,
+    /// Messages whose stamp was too far ahead of the own clock.
+    pub clock_ahead: u64,
+    /// Signatures of peers that did not verify for the size they were published with.
+    pub bad_signatures: u64,
+    /// Control messages of an old view or incarnation, ignored.
+    pub stale_messages: u64,
+}

@@ -1,0 +1,200 @@
+//! Messages of the control lane: rare, reliable, in order while a link lasts.
+//!
+//! One byte of format version, then postcard. Decoding is strict: the whole message, nothing behind it.
+
+use alloc::vec::Vec;
+
+use serde::{Deserialize, Serialize};
+use tradewind_ledger::{Digest, Hlc, Lineage, Version, ViewId};
+
+use crate::batch::EntryBatch;
+use crate::error::Refusal;
+use crate::ids::{Incarnation, NodeId, ShardIndex};
+
+/// First byte of every message.
+const FORMAT: u8 = 1;
+
+/// A message. Variants are only ever appended.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) enum Control {
+    /// What the sender has; it stands still until a view is installed.
+    Hello(Hello),
+    /// The receiver's part is refused.
+    Refuse(Refusal),
+    /// The leader proposes a view.
+    Propose(Proposal),
+    /// The sender has every ledger as proposed, and rows for the view.
+    Accept { view: ViewId },
+    /// All have accepted: install the view.
+    Commit { view: ViewId },
+    /// Asks the source of a shard for entries.
+    Fetch { view: ViewId, shard: ShardIndex, first: Version, end: Version },
+    /// Entries from `first`, and the root over all before.
+    Entries {
+        view: ViewId,
+        shard: ShardIndex,
+        first: Version,
+        root_before: Digest,
+        entries: EntryBatch,
+    },
+    /// Asks the source of a shard for a piece of a detached value.
+    FetchValue { view: ViewId, shard: ShardIndex, digest: Digest, offset: u64 },
+    /// A piece of a detached value.
+    ValuePart {
+        view: ViewId,
+        shard: ShardIndex,
+        digest: Digest,
+        offset: u64,
+        #[serde(with = "octets")]
+        bytes: Vec<u8>,
+    },
+}
+
+/// One stand of a node: a number that grows each time the node stops a view or loses a peer.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub(crate) struct Stand {
+    pub(crate) incarnation: Incarnation,
+    pub(crate) attempt: u64,
+}
+
+/// What a node tells when it is in no running view.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct Hello {
+    pub(crate) stand: Stand,
+    pub(crate) topology: Digest,
+    /// The highest view installed or accepted.
+    pub(crate) last_view: ViewId,
+    /// Peers that the sender has no link to.
+    pub(crate) waiting_for: Vec<NodeId>,
+    /// Whether all that the sender has is on its disk.
+    pub(crate) settled: bool,
+    pub(crate) ledgers: Vec<LedgerState>,
+}
+
+/// A ledger as a node has it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct LedgerState {
+    pub(crate) shard: ShardIndex,
+    pub(crate) lineage: Lineage,
+    pub(crate) size: Version,
+    pub(crate) root: Digest,
+}
+
+/// The next view.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct Proposal {
+    pub(crate) view: ViewId,
+    /// The leader's clock: the time of the VIEW entries, unless their ledgers are ahead of it.
+    pub(crate) stamp: Hlc,
+    /// By node: the stands that it is made of. Who has another one by now ignores it.
+    pub(crate) stands: Vec<Stand>,
+    /// By shard.
+    pub(crate) targets: Vec<Target>,
+}
+
+/// How long a ledger is before the view begins: the longest log, and who has it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct Target {
+    pub(crate) size: Version,
+    pub(crate) root: Digest,
+    pub(crate) source: NodeId,
+}
+
+impl Control {
+    /// The bytes that travel.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        postcard::to_extend(self, alloc::vec![FORMAT])
+            .expect("a message has nothing postcard cannot write")
+    }
+
+    /// Reads exactly one message.
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, &'static str> {
+        match bytes.split_first() {
+            Some((&FORMAT, rest)) => match postcard::take_from_bytes(rest) {
+                Ok((message, [])) => Ok(message),
+                Ok(_) => Err("bytes behind the message"),
+                Err(_) => Err("not a message"),
+            },
+            Some(_) => Err("another format version; run the same release on all nodes of a site"),
+            None => Err("empty"),
+        }
+    }
+}
+
+/// Serde of byte strings as one piece instead of byte by byte.
+pub(crate) mod octets {
+    use alloc::vec::Vec;
+    use core::fmt;
+
+    use serde::{Deserializer, Serializer, de};
+
+    pub(crate) fn serialize<S: Serializer>(bytes: &[u8], to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_bytes(bytes)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
+        struct Bytes;
+        impl de::Visitor<'_> for Bytes {
+            type Value = Vec<u8>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("bytes")
+            }
+            fn visit_bytes<E: de::Error>(self, bytes: &[u8]) -> Result<Vec<u8>, E> {
+                Ok(bytes.to_vec())
+            }
+            fn visit_byte_buf<E: de::Error>(self, bytes: Vec<u8>) -> Result<Vec<u8>, E> {
+                Ok(bytes)
+            }
+        }
+        from.deserialize_byte_buf(Bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn decoding_is_strict() {
+        let message = Control::Entries {
+            view: ViewId(3),
+            shard: ShardIndex(1),
+            first: Version(7),
+            root_before: Digest([5; 32]),
+            entries: [&b"one"[..], b"", b"three"].into_iter().collect(),
+        };
+        let mut bytes = message.encode();
+        assert_eq!(Control::decode(&bytes), Ok(message));
+        bytes.push(0);
+        assert!(Control::decode(&bytes).is_err());
+        assert!(Control::decode(&bytes[..bytes.len() - 2]).is_err());
+        bytes[0] = 9;
+        assert!(Control::decode(&bytes).is_err());
+        assert!(Control::decode(&[]).is_err());
+    }
+
+    /// Golden bytes: a change here is a change of the protocol.
+    #[test]
+    fn the_encoding_does_not_drift() {
+        let accept = Control::Accept { view: ViewId(300) };
+        assert_eq!(accept.encode(), [FORMAT, 3, 0xAC, 2]);
+        let part = Control::ValuePart {
+            view: ViewId(1),
+            shard: ShardIndex(2),
+            digest: Digest([0xAB; 32]),
+            offset: 3,
+            bytes: b"xy".to_vec(),
+        };
+        let golden = [&[FORMAT, 8, 1, 2][..], &[0xAB; 32], &[3, 2, b'x', b'y']].concat();
+        assert_eq!(part.encode(), golden);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_a_message_or_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = Control::decode(&bytes);
+        }
+    }
+}
