@@ -17,6 +17,14 @@
 //! 5. **One thread.** All calls but [`Wake::wake`] come from the group thread; copies change inside
 //!    [`Fabric::poll`] only, so whatever runs between two polls sees memory that stands still.
 //!
+//! | module | what it holds |
+//! |---|---|
+//! | [`tcp`] | the fabric over TCP, with TLS unless the topology says otherwise |
+//! | `ranges` | which bytes of a row a peer has still to be shown |
+
+pub mod tcp;
+
+mod ranges;
 
 use std::{fmt, ops::Range, sync::Arc, time::Duration};
 
@@ -96,9 +104,10 @@ pub trait Fabric: Send {
 
     /// Queues a message of the control lane: reliable and in order while the link lasts, lost with it.
     ///
-    /// It arrives after all that was published to that peer before it is visible there, unless the
-    /// peer is not in the same view; later publishes may be visible when it arrives. `false` if it
-    /// was not taken: no link, longer than [`MESSAGE_BYTES_MAX`], or the lane's queue is full.
+    /// It arrives after all that was published to that peer before it is visible there, except for
+    /// publishes that still wait for the peer to prepare their view; later publishes may be visible
+    /// when it arrives. `false` if it was not taken: no link, longer than [`MESSAGE_BYTES_MAX`], or
+    /// the lane's queue is full.
     #[must_use]
     fn send(&mut self, peer: NodeId, message: &[u8]) -> bool;
 

@@ -1,6 +1,6 @@
 //! The verifiers of both sides: the key of a certificate, and whether it may speak here.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, PeerMisbehaved,
@@ -78,7 +78,7 @@ impl Verifier {
 
     fn verify_certificate(&self, certificate: &CertificateDer<'_>) -> Result<(), Error> {
         self.check(certificate)
-            .map_err(|error| CertificateError::Other(OtherError(Arc::new(error))).into())
+            .map_err(|error| CertificateError::Other(OtherError(Arc::new(InWords(error)))).into())
     }
 
     /// The proof that the peer holds the key: without it a certificate is a copy of public bytes.
@@ -92,6 +92,17 @@ impl Verifier {
             return Err(PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme.into());
         }
         verify_tls13_signature(message, certificate, signature, &self.algorithms)
+    }
+}
+
+/// rustls and quinn report the verifier's error by its `Debug` form; this makes that readable.
+#[derive(thiserror::Error)]
+#[error("{0}")]
+struct InWords(PeerError);
+
+impl fmt::Debug for InWords {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

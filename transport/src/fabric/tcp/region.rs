@@ -1,0 +1,43 @@
+//! The regions of one view: the own row, and the copies of the other members' rows.
+
+use crate::fabric::NodeId;
+
+/// Rows of one view. Dropped as a whole when the next view is prepared.
+pub(super) struct Region {
+    pub(super) view: u64,
+    pub(super) row_len: usize,
+    rows: Vec<Option<Box<[u8]>>>,
+}
+
+impl Region {
+    /// Zeroed rows for `members` out of `nodes` nodes.
+    pub(super) fn new(view: u64, members: &[NodeId], row_len: usize, nodes: usize) -> Self {
+        let mut rows: Vec<Option<Box<[u8]>>> = (0..nodes).map(|_| None).collect();
+        for member in members {
+            rows[member.index()] = Some(vec![0; row_len].into_boxed_slice());
+        }
+        Self { view, row_len, rows }
+    }
+
+    pub(super) fn is_member(&self, node: NodeId) -> bool {
+        self.rows.get(node.index()).is_some_and(Option::is_some)
+    }
+
+    /// # Panics
+    /// If `node` is no member of the view.
+    pub(super) fn row(&self, node: NodeId) -> &[u8] {
+        match self.rows.get(node.index()) {
+            Some(Some(row)) => row,
+            _ => panic!("{node} is no member of view {}", self.view),
+        }
+    }
+
+    /// # Panics
+    /// If `node` is no member of the view.
+    pub(super) fn row_mut(&mut self, node: NodeId) -> &mut [u8] {
+        match self.rows.get_mut(node.index()) {
+            Some(Some(row)) => row,
+            _ => panic!("{node} is no member of view {}", self.view),
+        }
+    }
+}
