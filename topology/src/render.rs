@@ -1,4 +1,4 @@
-//! Pictures of a topology: pure functions from [`Topology`](crate::Topology) to text, DOT and SVG.
+//! Pictures of a topology: pure functions from [`Topology`] to text, DOT and SVG.
 //!
 //! All of them show the same forest: a site at each root, each mirror under the first of its
 //! parents, the other parents as fallbacks.
