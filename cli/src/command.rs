@@ -1,0 +1,67 @@
+//! The command line as a whole.
+
+use clap::{Parser, Subcommand};
+
+use crate::{
+    completion::CompletionArgs,
+    exit::Exit,
+    keys::KeysCommand,
+    output::{Format, Output},
+    topology::TopologyCommand,
+};
+
+/// A multi-site object store: consistent inside each site, mirrored everywhere, provable to anybody
+#[derive(Parser, Debug)]
+#[command(
+    name = "tradewind",
+    version,
+    propagate_version = true,
+    after_help = "\
+Exit codes:
+  0  done, or it holds
+  1  answered, and the answer is no: condition not met, no such key, file with faults, ledger that does not verify
+  2  not done: bad arguments, servers unreachable or refusing, files unreadable
+  3  audit: two signed histories of one ledger; the evidence is written down
+  4  audit: valid as far as it goes, but too few signatures, or too old
+  5  whether a write was executed is not known: read the key to find out
+
+Environment:
+  TRADEWIND_TOPOLOGY, TRADEWIND_AS, TRADEWIND_ENDPOINTS, TRADEWIND_CONTEXT   defaults of the flags of their names
+  NO_COLOR   no colours
+
+Begin with `tradewind demo`, or with `tradewind topology init`."
+)]
+pub(crate) struct Cli {
+    /// How to print results
+    #[arg(short, long, global = true, value_enum, default_value_t = Format::Text, value_name = "FORMAT")]
+    output: Format,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    #[command(subcommand)]
+    Topology(TopologyCommand),
+    #[command(subcommand)]
+    Keys(KeysCommand),
+    Completion(CompletionArgs),
+}
+
+impl Cli {
+    pub(crate) fn output(&self) -> Output {
+        Output::new(self.output)
+    }
+
+    /// Runs the subcommand.
+    ///
+    /// # Errors
+    /// What kept it from being done, with advice.
+    pub(crate) fn run(self, output: &Output) -> anyhow::Result<Exit> {
+        match self.command {
+            Command::Topology(command) => command.run(output),
+            Command::Keys(command) => command.run(output),
+            Command::Completion(args) => args.run(output),
+        }
+    }
+}
