@@ -1,1 +1,49 @@
 //! A ledger in files: append, group commit, recovery, tiles.
+//!
+//! [`open`] locks a ledger's directory, recovers it, replays every entry through
+//! [`Replay`](tradewind_ledger::replay::Replay) and shows each to the caller, so that a store is
+//! rebuilt in the same pass. It gives out three owners:
+//!
+//! | type | thread | what it does |
+//! |---|---|---|
+//! | [`LedgerWriter`] | log thread | buffers entries, makes them durable together, rolls files at SEALs |
+//! | [`LedgerReader`] | any | entries, values and tree hashes of what is durable |
+//! | [`Publisher`] | off the hot path | `checkpoint` and its tiles, the ledger's public face |
+//!
+//! | module | what lives there |
+//! |---|---|
+//! | `layout`, `ops` | paths and the lock; each kind of change to the file system, for crash tests |
+//! | `segment`, `writer` | the growing file; group commit |
+//! | `scan`, `recover`, `tail`, `open` | reading files; telling torn tails from damage; repair |
+//! | `shared`, `reader` | what is durable and where it lies |
+//! | `tree`, `tiles`, `publisher` | hashes, tile files, publication |
+//! | `values` | detached values |
+//!
+//! The files' formats are in `docs/formats/segment-file.md` and `docs/formats/data-directory.md`.
+//!
+//! Invariants: an entry is durable only after every entry before it and the detached values it refers to;
+//! `checkpoint` never covers an entry that is not durable; a sealed file has the same bytes at every
+//! replica; nothing below a recorded sync is ever cut off; after a failed sync nothing is written any more.
+
+mod error;
+mod layout;
+mod open;
+mod ops;
+mod publisher;
+mod reader;
+mod recover;
+mod scan;
+mod segment;
+mod shared;
+mod tail;
+mod tiles;
+mod tree;
+mod values;
+mod writer;
+
+pub use error::{Damage, FileError, Found, OpenError, PublishError, ReadError, WriteError};
+pub use open::{Opened, Options, Recovery, VisitError, open};
+pub use publisher::Publisher;
+pub use reader::LedgerReader;
+pub use shared::SealedSegment;
+pub use writer::LedgerWriter;

@@ -1,0 +1,175 @@
+//! Publishing checkpoints with their tiles, as `docs/formats/data-directory.md` has it ("Public face").
+
+use std::fs::File;
+use std::sync::Arc;
+
+use tradewind_ledger::ids::Version;
+use tradewind_ledger::note::{Checkpoint, SignedNote};
+use tradewind_ledger::tile::{TILE_WIDTH, TileId, TileKind};
+use tradewind_ledger::tree::root_at;
+
+use crate::error::{Context, FileError, OpenError, PublishError, ReadError};
+use crate::layout::{Lock, TEMPORARY};
+use crate::ops::Ops;
+use crate::shared::Shared;
+use crate::tiles;
+
+/// Keeps a ledger's public face: `checkpoint` and `tile/`. One owner, off the hot path: a publication
+/// costs work for each new entry and two syncs of the file system.
+pub struct Publisher {
+    shared: Arc<Shared>,
+    ops: Ops,
+    /// Size of the checkpoint in place, and of the one that it replaced.
+    published: Version,
+    before: Version,
+    _lock: Arc<Lock>,
+}
+
+impl Publisher {
+    pub(crate) fn new(shared: Arc<Shared>, ops: Ops, published: Version, lock: Arc<Lock>) -> Self {
+        Self { shared, ops, published, before: published, _lock: lock }
+    }
+
+    /// Writes what is lost of the tiles below the published checkpoint, and removes what is none of
+    /// them. How many were written.
+    pub(crate) fn repair(
+        &mut self,
+        (tiles, bundles): (Vec<(TileId, Vec<u8>)>, Vec<TileId>),
+    ) -> Result<u64, OpenError> {
+        let layout = &self.shared.layout;
+        tiles::clean(&self.ops, layout, self.published)?;
+        let mut written = (tiles.len() + bundles.len()) as u64;
+        for (tile, bytes) in &tiles {
+            tiles::write(&self.ops, layout, tile, bytes)?;
+        }
+        for tile in &bundles {
+            tiles::write(&self.ops, layout, tile, &self.bundle(tile)?)?;
+        }
+        for tile in tiles::partials(self.published) {
+            let bytes = self.bytes(&tile)?;
+            if !tiles::is_written(layout, &tile, &bytes)? {
+                tiles::write(&self.ops, layout, &tile, &bytes)?;
+                written += 1;
+            }
+        }
+        if written > 0 {
+            self.sync_all()?;
+        }
+        Ok(written)
+    }
+
+    /// Size of the published checkpoint; 0 if there is none.
+    #[must_use]
+    pub fn published(&self) -> Version {
+        self.published
+    }
+
+    /// Puts a checkpoint in place of the one published before, after all tiles that it needs. The
+    /// caller has verified its signatures; that it speaks of this ledger's entries is verified here.
+    /// One of the published size replaces it (it may have more signatures).
+    ///
+    /// # Errors
+    /// The published checkpoint stands then, and so do its tiles.
+    pub fn publish(&mut self, note: &SignedNote) -> Result<(), PublishError> {
+        let checkpoint = note.checkpoint()?;
+        self.check(&checkpoint)?;
+        let size = checkpoint.size;
+        let full = self.shared.tree()?.unwritten(size);
+        for tile in full.into_iter().chain(self.new_bundles(size)).chain(tiles::partials(size)) {
+            tiles::write(&self.ops, &self.shared.layout, &tile, &self.bytes(&tile)?)?;
+        }
+
+        let layout = &self.shared.layout;
+        let mut temporary = layout.checkpoint.clone().into_os_string();
+        temporary.push(TEMPORARY);
+        let temporary = std::path::Path::new(&temporary);
+        let file = self.ops.create(temporary).context("create", temporary)?;
+        let text = note.to_string();
+        self.ops.write_at(&file, temporary, text.as_bytes(), 0).context("write", temporary)?;
+        self.sync_all()?;
+        self.ops.rename(temporary, &layout.checkpoint).context("rename", &layout.checkpoint)?;
+        self.ops.sync_dir(&layout.dir).context("sync the directory", &layout.dir)?;
+        self.settle(size)?;
+        Ok(())
+    }
+
+    fn check(&self, checkpoint: &Checkpoint) -> Result<(), PublishError> {
+        let (size, published) = (checkpoint.size, self.published);
+        let durable = self.shared.durable();
+        if size < published {
+            return Err(PublishError::Older { size, published });
+        }
+        if size > durable {
+            return Err(PublishError::NotDurable { size, durable });
+        }
+        let tree = self.shared.tree()?;
+        let computed = root_at(&*tree, size).map_err(|error| missing(&self.shared, &error))?;
+        if computed != checkpoint.root {
+            let signed = checkpoint.root;
+            return Err(PublishError::RootMismatch { size, signed, computed });
+        }
+        Ok(())
+    }
+
+    /// The full bundles at `size` that were not full at the published size.
+    fn new_bundles(&self, size: Version) -> impl Iterator<Item = TileId> + use<> {
+        let width = u64::from(TILE_WIDTH);
+        let full = self.published.0 / width..size.0 / width;
+        full.map(|index| TileId { kind: TileKind::Entries, index, width: TILE_WIDTH })
+    }
+
+    /// What the tile's file holds.
+    fn bytes(&self, tile: &TileId) -> Result<Vec<u8>, ReadError> {
+        match tile.kind {
+            TileKind::Entries => self.bundle(tile),
+            TileKind::Hashes { .. } => {
+                let bytes = self.shared.tree()?.tile(tile);
+                Ok(bytes.ok_or_else(|| missing(&self.shared, tile))?)
+            }
+        }
+    }
+
+    fn bundle(&self, tile: &TileId) -> Result<Vec<u8>, ReadError> {
+        let mut bundle = Vec::new();
+        let mut buffer = Vec::new();
+        let mut next = Version(tile.first());
+        let end = next.plus(tile.width.into());
+        while next < end {
+            next = self.shared.read(next, end, usize::MAX, &mut buffer, |entry| {
+                let len = u16::try_from(entry.len()).expect("no entry is longer");
+                bundle.extend_from_slice(&len.to_be_bytes());
+                bundle.extend_from_slice(entry);
+            })?;
+        }
+        Ok(bundle)
+    }
+
+    fn sync_all(&self) -> Result<(), FileError> {
+        let dir = &self.shared.layout.dir;
+        let handle = File::open(dir).context("open", dir)?;
+        self.ops.sync_all(&handle).context("sync the file system of", dir)
+    }
+
+    /// The checkpoint is in place: tiles on disk need not be kept in memory, nor old partial ones on
+    /// disk. Those of the checkpoint before stay, for a reader who is still at it.
+    fn settle(&mut self, size: Version) -> Result<(), ReadError> {
+        let mut tree = self.shared.tree()?;
+        tree.unwritten(size).iter().for_each(|tile| tree.written(tile));
+        drop(tree);
+        let (old, before) = (self.before, self.published);
+        self.published = size;
+        if size > before {
+            self.before = before;
+            let needed: Vec<_> = tiles::partials(size).chain(tiles::partials(before)).collect();
+            let keep = |tile: &TileId| needed.contains(tile);
+            tiles::remove_partials(&self.ops, &self.shared.layout, old, keep)?;
+        }
+        Ok(())
+    }
+}
+
+/// A node of the tree could not be had: its tile's file is gone or damaged, as was logged.
+fn missing(shared: &Shared, what: &dyn std::fmt::Display) -> FileError {
+    let source = std::io::Error::other(format!("{what} is not there; reopening makes it again"));
+    FileError { action: "read the tiles", path: shared.layout.tiles.clone(), source }
+}

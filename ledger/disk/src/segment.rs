@@ -1,0 +1,122 @@
+//! The file of the segment that grows: created, appended to, and sealed in steps, each of which leaves
+//! something that recovery understands (`docs/formats/segment-file.md`, "Writing").
+
+use std::fs::File;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tradewind_ledger::ids::Version;
+use tradewind_ledger::segment_file::{Header, SegmentName, Watermark};
+
+use crate::error::{Context, FileError, WriteError};
+use crate::layout::{Layout, TEMPORARY};
+use crate::ops::Ops;
+
+/// An open segment's file.
+pub(crate) struct OpenSegment {
+    pub(crate) file: Arc<File>,
+    pub(crate) path: PathBuf,
+    pub(crate) header: Header,
+    /// The mark that describes all that is durable in the file.
+    pub(crate) mark: Watermark,
+}
+
+impl OpenSegment {
+    /// Makes the file with its header and space reserved, durably.
+    pub(crate) fn create(
+        ops: &Ops,
+        layout: &Layout,
+        header: Header,
+        preallocate: u64,
+    ) -> Result<Self, WriteError> {
+        let path = layout.segment(SegmentName { first: header.first, last: None });
+        let mut temporary = path.clone().into_os_string();
+        temporary.push(TEMPORARY);
+        let temporary = Path::new(&temporary);
+        let mark = Watermark::initial(header.first);
+        let (offset, slot) = mark.slot(&header);
+        let mut page = header.page();
+        page[offset..offset + slot.len()].copy_from_slice(&slot);
+
+        let file = retryable(ops.create(temporary), "create", temporary)?;
+        retryable(ops.write_at(&file, temporary, &page, 0), "write", temporary)?;
+        retryable(ops.allocate(&file, temporary, preallocate), "reserve space", temporary)?;
+        terminal(ops.sync_file(&file, temporary), "sync", temporary)?;
+        retryable(ops.rename(temporary, &path), "rename", temporary)?;
+        terminal(ops.sync_dir(&layout.segments), "sync the directory", &layout.segments)?;
+        Ok(Self { file: Arc::new(file), path, header, mark })
+    }
+
+    /// Appends records up to the version `next` and makes them durable.
+    pub(crate) fn append(
+        &mut self,
+        ops: &Ops,
+        records: &[u8],
+        next: Version,
+    ) -> Result<(), WriteError> {
+        let Self { file, path, mark, .. } = self;
+        retryable(ops.write_at(file, path, records, mark.bytes), "write", path)?;
+        terminal(ops.sync_data(file, path), "sync", path)?;
+        let bytes = mark.bytes + records.len() as u64;
+        self.mark = Watermark { sequence: mark.sequence + 1, bytes, next };
+        self.write_mark(ops)
+    }
+
+    /// Writes the mark of what is durable; it becomes durable itself with the next sync.
+    pub(crate) fn write_mark(&self, ops: &Ops) -> Result<(), WriteError> {
+        let (offset, slot) = self.mark.slot(&self.header);
+        match ops.write_at(&self.file, &self.path, &slot, offset as u64) {
+            Err(error) if is_no_space(&error) => {
+                // The mark before stands, so a torn tail is told from damage less sharply. No more.
+                tracing::warn!(%error, path = %self.path.display(), "a watermark was not written");
+                Ok(())
+            }
+            result => terminal(result, "write", &self.path),
+        }
+    }
+
+    /// Ends the file after its last record, gives it the bytes that every replica's has, and its
+    /// final name. All records must be durable. May be repeated after an error.
+    pub(crate) fn seal(&self, ops: &Ops, layout: &Layout) -> Result<PathBuf, WriteError> {
+        let Self { file, path, header, mark } = self;
+        let last = Version(mark.next.0 - 1);
+        let sealed = layout.segment(SegmentName { first: header.first, last: Some(last) });
+        retryable(ops.write_at(file, path, &header.page(), 0), "write", path)?;
+        retryable(ops.set_len(file, path, mark.bytes), "shorten", path)?;
+        terminal(ops.sync_file(file, path), "sync", path)?;
+        retryable(ops.rename(path, &sealed), "rename", path)?;
+        Ok(sealed)
+    }
+}
+
+fn is_no_space(error: &io::Error) -> bool {
+    use ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded | ReadOnlyFilesystem)
+}
+
+/// The result of a change that can be made again when there was no space.
+pub(crate) fn retryable<T>(
+    result: io::Result<T>,
+    action: &'static str,
+    path: &Path,
+) -> Result<T, WriteError> {
+    let full = matches!(&result, Err(error) if is_no_space(error));
+    result.context(action, path).map_err(|error| match full {
+        true => WriteError::NoSpace(error),
+        false => failed(error),
+    })
+}
+
+/// The result of a sync, or of another step after which the file's state is unknown if it fails.
+pub(crate) fn terminal(
+    result: io::Result<()>,
+    action: &'static str,
+    path: &Path,
+) -> Result<(), WriteError> {
+    result.context(action, path).map_err(failed)
+}
+
+fn failed(error: FileError) -> WriteError {
+    WriteError::Failed(Arc::new(error))
+}

@@ -1,0 +1,70 @@
+//! Detached values: files named by their SHA-256.
+
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read};
+use std::path::PathBuf;
+
+use tradewind_ledger::entry::MAX_VALUE;
+use tradewind_ledger::ids::Digest;
+use tradewind_ledger::tree::value_digest;
+
+use crate::error::{Context, Damage, FileError, Found, ReadError, WriteError};
+use crate::layout::{Layout, TEMPORARY};
+use crate::ops::Ops;
+use crate::segment::{retryable, terminal};
+use crate::tiles::has_length;
+
+/// Writes a value, its bytes durably, its name not yet: the directories returned have to be synced.
+pub(crate) fn store(
+    ops: &Ops,
+    layout: &Layout,
+    digest: &Digest,
+    value: &[u8],
+) -> Result<Vec<PathBuf>, WriteError> {
+    if value.len() as u64 > MAX_VALUE {
+        return Err(WriteError::ValueTooLong(value.len() as u64));
+    }
+    debug_assert_eq!(value_digest(value), *digest, "the caller gives a value's own digest");
+    let path = layout.value(digest);
+    let dir = path.parent().expect("in the values' directory").to_owned();
+    let made = retryable(ops.make_dir(&dir), "make the directory", &dir)?;
+    if !retryable(has_length(&path, value.len() as u64), "read the length", &path)? {
+        let temporary = layout.values.join(format!("{digest}{TEMPORARY}"));
+        let file = retryable(ops.create(&temporary), "create", &temporary)?;
+        retryable(ops.write_at(&file, &temporary, value, 0), "write", &temporary)?;
+        terminal(ops.sync_file(&file, &temporary), "sync", &temporary)?;
+        retryable(ops.rename(&temporary, &path), "rename", &path)?;
+    }
+    Ok(if made { vec![layout.values.clone(), dir] } else { vec![dir] })
+}
+
+/// Reads a value and checks it against its digest; `None` if it is not there.
+pub(crate) fn load(layout: &Layout, digest: &Digest) -> Result<Option<Vec<u8>>, ReadError> {
+    let path = layout.value(digest);
+    let file = match File::open(&path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        result => result.context("open", &path)?,
+    };
+    let len = file.metadata().context("read the length", &path)?.len();
+    if len > MAX_VALUE {
+        let found = Found::Length { len, max: MAX_VALUE };
+        return Err(Damage { file: path, offset: MAX_VALUE, found }.into());
+    }
+    let mut value = Vec::with_capacity(len as usize);
+    file.take(MAX_VALUE).read_to_end(&mut value).context("read", &path)?;
+    match value_digest(&value) {
+        found if found == *digest => Ok(Some(value)),
+        found => Err(Damage { file: path, offset: 0, found: Found::Value(found) }.into()),
+    }
+}
+
+/// Removes what interrupted writes left.
+pub(crate) fn clean(ops: &Ops, layout: &Layout) -> Result<(), FileError> {
+    for entry in fs::read_dir(&layout.values).context("list", &layout.values)? {
+        let path = entry.context("list", &layout.values)?.path();
+        if path.to_string_lossy().ends_with(TEMPORARY) {
+            ops.remove(&path).context("remove", &path)?;
+        }
+    }
+    Ok(())
+}
