@@ -6,8 +6,8 @@ use quinn::{Connection, RecvStream, SendStream};
 use tokio::{sync::mpsc, task::JoinSet};
 use tradewind_ledger::ids::{Digest, LedgerId, Version};
 use tradewind_ledger::tree::{consistency_proof, root_at};
-use tradewind_wan_protocol::wire::{BulkHeader, ChildMessage, ParentMessage, ValueHeader};
 use tradewind_wan_protocol::wire::{BATCH_ENTRIES_MAX, BatchHeader};
+use tradewind_wan_protocol::wire::{BulkHeader, ChildMessage, ParentMessage, ValueHeader};
 use tradewind_wan_protocol::{FeedAction, Feeder, FeederConfig, Head, Located, ReadDone};
 
 use crate::{
@@ -52,13 +52,12 @@ pub(crate) async fn run(
     config: &ServeConfig,
     via: u64,
 ) -> String {
-    let (send, receive) = match tokio::time::timeout(config.timing.connect, connection.accept_bi())
-        .await
-    {
-        Ok(Ok(streams)) => streams,
-        Ok(Err(error)) => return error.to_string(),
-        Err(_) => return "it opened no control stream".to_owned(),
-    };
+    let (send, receive) =
+        match tokio::time::timeout(config.timing.connect, connection.accept_bi()).await {
+            Ok(Ok(streams)) => streams,
+            Ok(Err(error)) => return error.to_string(),
+            Err(_) => return "it opened no control stream".to_owned(),
+        };
     let clock = Clock::start();
     let (outbox, outgoing) = mpsc::channel(OUTBOX);
     let (events, mut incoming) = mpsc::channel(64);
@@ -230,7 +229,8 @@ async fn batch(
         Ok(Ok(batch)) => batch,
         error => {
             tracing::error!(%ledger, %first, ?error, "a batch cannot be read");
-            return _ = events.send(Event::Read(ledger, first, None)).await;
+            _ = events.send(Event::Read(ledger, first, None)).await;
+            return;
         }
     };
     let end = header.first.plus(header.count.into());
@@ -288,7 +288,8 @@ async fn value(
         Ok(Ok(Some(body))) => body,
         error => {
             tracing::error!(%ledger, %digest, ?error, "a child wants a value that is not here");
-            return _ = events.send(Event::ValueSent(ledger, digest, false)).await;
+            _ = events.send(Event::ValueSent(ledger, digest, false)).await;
+            return;
         }
     };
     let header = ValueHeader { ledger: ledger.clone(), digest, bytes: body.len() as u64 };
@@ -339,8 +340,8 @@ async fn write_control(
     _ = stream.set_priority(stream::PRIORITY_CONTROL);
     while let Some(message) = outgoing.recv().await {
         if let Err(error) = stream.write_all(&message).await {
-            return _ = events.send(Event::End(error.to_string())).await;
+            _ = events.send(Event::End(error.to_string())).await;
+            return;
         }
     }
 }
-

@@ -6,11 +6,7 @@
 //! hold no more than the window of bytes that the parent was granted.
 
 use std::{
-    collections::HashMap,
-    fmt,
-    sync::Arc,
-    thread::JoinHandle,
-    time::Instant as SystemInstant,
+    collections::HashMap, fmt, sync::Arc, thread::JoinHandle, time::Instant as SystemInstant,
 };
 
 use quinn::Endpoint;
@@ -222,7 +218,11 @@ enum Wake {
 }
 
 impl Shell {
-    fn run(mut self, mut inputs: mpsc::Receiver<Input>, mut orders: mpsc::UnboundedReceiver<Order>) {
+    fn run(
+        mut self,
+        mut inputs: mpsc::Receiver<Input>,
+        mut orders: mpsc::UnboundedReceiver<Order>,
+    ) {
         let mut changes = self.mirrors.changes();
         changes.mark_changed();
         let runtime = self.runtime.clone();

@@ -119,15 +119,10 @@ impl Mirrors {
     }
 
     /// What changed after change number `after`, for those ledgers that `wants` wants.
-    pub(crate) fn since(
-        &self,
-        after: u64,
-        wants: impl Fn(&LedgerId) -> bool,
-    ) -> Vec<MirrorReport> {
+    pub(crate) fn since(&self, after: u64, wants: impl Fn(&LedgerId) -> bool) -> Vec<MirrorReport> {
         let table = self.table();
-        let is_news = |mirror: &str, row: &Row| {
-            row.change > after && row.is_connected && !mirror.is_empty()
-        };
+        let is_news =
+            |mirror: &str, row: &Row| row.change > after && row.is_connected && !mirror.is_empty();
         let mut reports: Vec<MirrorReport> = Vec::new();
         for ((mirror, ledger), row) in table.iter().filter(|((_, ledger), _)| wants(ledger)) {
             if reports.last().is_none_or(|last| last.mirror != *mirror) {

@@ -43,9 +43,8 @@ pub enum RouteError {
 /// # Errors
 /// If the topology has no such mirror.
 pub fn routes(topology: &Topology, mirror: &str) -> Result<Vec<Route>, RouteError> {
-    let own = topology
-        .mirror(mirror)
-        .ok_or_else(|| RouteError::Mirror { name: mirror.to_owned() })?;
+    let own =
+        topology.mirror(mirror).ok_or_else(|| RouteError::Mirror { name: mirror.to_owned() })?;
     let mut routes: BTreeMap<Vec<Candidate>, Vec<Genesis>> = BTreeMap::new();
     let pools = own.pools.iter().filter_map(|pool| topology.pool(pool.as_str()));
     for pool in pools {
@@ -60,16 +59,15 @@ pub fn routes(topology: &Topology, mirror: &str) -> Result<Vec<Route>, RouteErro
 
 fn candidates(topology: &Topology, own: &Mirror, pool: &Pool, shard: u32) -> Vec<Candidate> {
     let mut candidates = Vec::new();
-    let offering =
-        own.parents.iter().filter(|parent| topology.offers(parent, pool.name.as_str()));
+    let offering = own.parents.iter().filter(|parent| topology.offers(parent, pool.name.as_str()));
     for parent in offering {
         match parent {
-            Parent::Mirror(name) => candidates.extend(topology.mirror(name.as_str()).map(
-                |mirror| Candidate {
+            Parent::Mirror(name) => {
+                candidates.extend(topology.mirror(name.as_str()).map(|mirror| Candidate {
                     name: mirror.name.to_string(),
                     address: mirror.ports.wan(),
-                },
-            )),
+                }));
+            }
             Parent::Site(name) => {
                 let site = topology.site(name.as_str()).expect("parents of a topology exist");
                 let mut members = topology.shard_members(pool, shard);
