@@ -39,6 +39,8 @@ pub struct SitePlan {
     pub region: String,
     /// How many nodes it has.
     pub nodes: usize,
+    /// Whether its nodes speak TLS with each other.
+    pub fabric_tls: bool,
 }
 
 /// A mirror.
@@ -124,7 +126,12 @@ impl Plan {
     pub fn one_site(nodes: usize, shards: u32) -> Self {
         Self {
             name: "local".into(),
-            sites: vec![SitePlan { name: "ams".into(), region: "eu".into(), nodes }],
+            sites: vec![SitePlan {
+                name: "ams".into(),
+                region: "eu".into(),
+                nodes,
+                fabric_tls: true,
+            }],
             mirrors: Vec::new(),
             pools: vec![PoolPlan {
                 name: "bench".into(),
@@ -171,6 +178,17 @@ impl Plan {
         nodes.chain(self.mirrors.iter().map(|mirror| mirror.name.clone())).collect()
     }
 
+    /// The names of the nodes that may hold a pool: those of its home site.
+    ///
+    /// # Panics
+    /// If the plan has no such pool, or the pool's home is no site of it.
+    #[must_use]
+    pub fn nodes_of_pool(&self, pool: &str) -> Vec<String> {
+        let pool = self.pools.iter().find(|own| own.name == pool).expect("a pool of the plan");
+        let home = self.sites.iter().find(|site| site.name == pool.home);
+        home.expect("a site of the plan").node_names()
+    }
+
     fn topology_text(&self, dir: &Path) -> Result<String, PlanError> {
         let mut text = format!(
             "[deployment]\nname = \"{}\"\nkeys = \"keys\"\ndata = \"data\"\n\n{}\n",
@@ -181,7 +199,11 @@ impl Plan {
             Ok(format!("address = \"127.0.0.1\"\nport = {}\nkey = \"{key}\"\n", free_ports()?))
         };
         for site in &self.sites {
-            put(&mut text, format_args!("[sites.{}]\nregion = \"{}\"\n", site.name, site.region));
+            let SitePlan { name, region, fabric_tls, .. } = site;
+            put(
+                &mut text,
+                format_args!("[sites.{name}]\nregion = \"{region}\"\nfabric_tls = {fabric_tls}\n"),
+            );
             for name in site.node_names() {
                 let lines = process(&name)?;
                 put(

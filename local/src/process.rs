@@ -217,32 +217,14 @@ impl Deployment {
         Ok(())
     }
 
-    /// Waits until one process says it is ready: `GET /readyz` answers 200.
+    /// Waits until one process is [`ready`](Self::ready).
     ///
     /// # Errors
     /// When it ends, or is not ready within `limit`.
     pub fn wait_ready_one(&mut self, name: &str, limit: Duration) -> Result<(), ProcessError> {
         let deadline = Instant::now() + limit;
-        let url = format!("{}/readyz", self.http(name));
-        let agent = agent();
         loop {
-            let last = match agent.get(&url).call() {
-                Ok(answer) if answer.status().is_success() => return Ok(()),
-                Ok(mut answer) => {
-                    let text = answer.body_mut().read_to_string().unwrap_or_default();
-                    format!("/readyz says {}: {}", answer.status(), text.trim())
-                }
-                Err(error) => error.to_string(),
-            };
-            if let Some(status) = self.exited(name)? {
-                let tail = tail(&self.log(name));
-                return Err(ProcessError::Ended {
-                    name: name.into(),
-                    status,
-                    log: self.log(name),
-                    tail,
-                });
-            }
+            let Err(last) = self.ready(name)? else { return Ok(()) };
             if Instant::now() > deadline {
                 return Err(ProcessError::NotReady {
                     name: name.into(),
@@ -253,6 +235,27 @@ impl Deployment {
             }
             std::thread::sleep(POLL);
         }
+    }
+
+    /// Whether a process says it is ready: `GET /readyz` answers 200. If not, what it says instead.
+    ///
+    /// # Errors
+    /// When it does not run, or has ended.
+    pub fn ready(&mut self, name: &str) -> Result<Result<(), String>, ProcessError> {
+        if let Some(status) = self.exited(name)? {
+            let tail = tail(&self.log(name));
+            return Err(ProcessError::Ended {
+                name: name.into(),
+                status,
+                log: self.log(name),
+                tail,
+            });
+        }
+        Ok(match self.fetch(name, "/readyz") {
+            Ok((200, _)) => Ok(()),
+            Ok((status, text)) => Err(format!("/readyz says {status}: {}", text.trim())),
+            Err(error) => Err(error.to_string()),
+        })
     }
 
     /// How a process ended, if it did; it then no longer counts as running.

@@ -1,2 +1,286 @@
+//! `tradewind bench`: how fast, with what CPU time, next to what the machine itself can do.
+//!
+//! - [`load`]: keeps operations in flight and measures them
+//! - [`limits`]: the machine's limits
+//! - [`report`]: what is told
+
 mod limits;
 mod load;
+mod report;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail, ensure};
+use clap::ValueEnum;
+use tokio::task::{JoinSet, block_in_place};
+use tradewind_client::wire::Read;
+use tradewind_client::{Client, Command, Condition, Durability, Reply};
+use tradewind_local::{Deployment, Plan, cpu_time};
+
+use limits::Limits;
+use load::{Cpu, Row, Shape};
+use report::{Report, Setting};
+
+/// The pool of [`Plan::one_site`].
+const POOL: &str = "bench";
+/// All nodes must be ready after this time.
+const READY_LIMIT: Duration = Duration::from_secs(30);
+/// How long one limit of the machine is measured.
+const LIMIT_TIME: Duration = Duration::from_millis(500);
+
+/// Measures operations on nodes that it starts itself, or the machine.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum What {
+    /// Puts: from the call until the acknowledgement
+    Put(Load),
+    /// Gets of keys that were put before
+    Get(Load),
+    /// Append and fdatasync, loopback TCP round trip, memory copy: what the machine itself can do
+    Limits {
+        /// Where files are written
+        #[arg(long, value_name = "DIR", default_value = ".")]
+        dir: PathBuf,
+        /// How long each limit is measured
+        #[arg(long, default_value_t = 1.0)]
+        seconds: f64,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct Load {
+    /// Bytes of a value
+    #[arg(long, default_value_t = 256)]
+    size: usize,
+    /// Operations in flight; several numbers give one line each
+    #[arg(long, value_delimiter = ',', default_value = "1,16,256")]
+    inflight: Vec<usize>,
+    /// Nodes to start
+    #[arg(long, default_value_t = 3)]
+    nodes: usize,
+    /// Shards of the pool
+    #[arg(long, default_value_t = 1)]
+    shards: u32,
+    /// Clients (connections), each at another node first; at most as many as there are operations in flight
+    #[arg(long, default_value_t = 3)]
+    clients: usize,
+    /// Different keys
+    #[arg(long, default_value_t = 100_000)]
+    keys: u64,
+    /// How long each line is measured
+    #[arg(long, default_value_t = 5.0)]
+    seconds: f64,
+    /// How long it runs before it is measured
+    #[arg(long, default_value_t = 1.0)]
+    warm_up: f64,
+    /// When a put is acknowledged
+    #[arg(long, value_enum, default_value_t = Level::Disk)]
+    durability: Level,
+    /// Let the nodes speak with each other without TLS
+    #[arg(long)]
+    no_fabric_tls: bool,
+    /// Where the nodes' data lie during the run, and the machine's disk is measured
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Level {
+    /// In the memory of all members
+    Memory,
+    /// On disk at a majority of the members
+    Disk,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Operation {
+    Put,
+    Get,
+}
+
+/// Runs the benchmark; the report goes to stdout.
+///
+/// # Errors
+/// When nodes cannot be started, or no operation succeeds.
+pub(crate) async fn run(args: Args, json: bool) -> anyhow::Result<()> {
+    let report = match args.what {
+        What::Limits { dir, seconds } => {
+            let each = duration(seconds)?;
+            let limits = block_in_place(|| limits::measure(&dir, each))?;
+            Report { setting: None, rows: Vec::new(), limits }
+        }
+        What::Put(load) => measure(Operation::Put, load).await?,
+        What::Get(load) => measure(Operation::Get, load).await?,
+    };
+    if json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        print!("{report}");
+    }
+    Ok(())
+}
+
+async fn measure(operation: Operation, load: Load) -> anyhow::Result<Report> {
+    ensure!(!load.inflight.contains(&0), "--inflight: found 0, allowed is 1 or more");
+    ensure!(load.clients > 0 && load.keys > 0, "--clients and --keys: allowed is 1 or more");
+    let home = crate::scratch::Scratch::new("bench", load.dir.as_deref())?;
+    let limits = block_in_place(|| limits::measure(home.path(), LIMIT_TIME))?;
+    let mut deployment = start(&load, home.path())?;
+    let clients = connect(&load, &deployment).await?;
+    if operation == Operation::Get {
+        fill(&load, &clients).await?;
+    }
+    let mut rows = Vec::new();
+    for &inflight in &load.inflight {
+        let row = measure_one(operation, &load, inflight, &deployment, &clients).await;
+        rows.push(row.with_context(|| format!("with {inflight} in flight"))?);
+    }
+    deployment.stop_all()?;
+    let setting = Setting {
+        operation: format!("{operation:?}").to_lowercase(),
+        cores: std::thread::available_parallelism().map_or(0, usize::from),
+        build: if cfg!(debug_assertions) { "debug" } else { "release" },
+        nodes: load.nodes,
+        shards: load.shards,
+        replicas: load.nodes,
+        fabric: "tcp over loopback",
+        fabric_tls: !load.no_fabric_tls,
+        client_tls: true,
+        durability: format!("{:?}", load.durability).to_lowercase(),
+        value_bytes: load.size,
+        keys: load.keys,
+        clients: load.clients,
+        seconds: load.seconds,
+    };
+    Ok(Report { setting: Some(setting), rows, limits })
+}
+
+fn start(load: &Load, dir: &Path) -> anyhow::Result<Deployment> {
+    let binary = std::env::current_exe().context("finding the own executable")?;
+    let mut plan = Plan::one_site(load.nodes, load.shards);
+    for site in &mut plan.sites {
+        site.fabric_tls = !load.no_fabric_tls;
+    }
+    let mut deployment = Deployment::create(dir, &binary, plan)?;
+    deployment.start_all()?;
+    block_in_place(|| deployment.wait_ready(READY_LIMIT))?;
+    Ok(deployment)
+}
+
+/// One connection a client, each to another node first.
+async fn connect(load: &Load, deployment: &Deployment) -> anyhow::Result<Arc<[Client]>> {
+    let nodes = deployment.plan().process_names();
+    let mut clients = Vec::new();
+    for index in 0..load.clients {
+        clients.push(deployment.client(&[&nodes[index % nodes.len()]]).await?);
+    }
+    Ok(clients.into())
+}
+
+async fn measure_one(
+    operation: Operation,
+    load: &Load,
+    inflight: usize,
+    deployment: &Deployment,
+    clients: &Arc<[Client]>,
+) -> anyhow::Result<Row> {
+    let shape =
+        Shape { inflight, warm_up: duration(load.warm_up)?, measured: duration(load.seconds)? };
+    let cpu = || -> anyhow::Result<Cpu> {
+        let servers = deployment.running().into_iter().map(|name| deployment.cpu_time(&name));
+        let servers = servers.sum::<Result<Duration, _>>()?;
+        Ok(Cpu { client: cpu_time(std::process::id())?, servers: Some(servers) })
+    };
+    let clients = Arc::clone(clients);
+    let (size, keys, durability) = (load.size, load.keys, load.durability);
+    load::drive(shape, cpu, move |number| {
+        // Neighbouring numbers go to different clients, so that all of them are busy with few operations in flight.
+        let client = clients[number as usize % clients.len().min(inflight)].clone();
+        async move {
+            match operation {
+                Operation::Put => put(&client, number % keys, size, durability).await,
+                Operation::Get => get(&client, scatter(number, keys)).await,
+            }
+        }
+    })
+    .await
+}
+
+/// Puts every key once, with many in flight.
+async fn fill(load: &Load, clients: &Arc<[Client]>) -> anyhow::Result<()> {
+    const WORKERS: u64 = 256;
+    let mut workers = JoinSet::new();
+    for worker in 0..WORKERS {
+        let client = clients[worker as usize % clients.len()].clone();
+        let (size, keys, durability) = (load.size, load.keys, load.durability);
+        workers.spawn(async move {
+            for number in (worker..keys).step_by(WORKERS as usize) {
+                put(&client, number, size, durability).await?;
+            }
+            anyhow::Ok(())
+        });
+    }
+    while let Some(worker) = workers.join_next().await {
+        worker??;
+    }
+    Ok(())
+}
+
+async fn put(client: &Client, number: u64, size: usize, durability: Level) -> anyhow::Result<()> {
+    let durability = match durability {
+        Level::Memory => Durability::Memory,
+        Level::Disk => Durability::Disk,
+    };
+    // The number in front makes the values differ; the rest need not be random, nothing compresses it.
+    let mut value = vec![0x5a; size];
+    let stamp = number.to_le_bytes();
+    let length = stamp.len().min(size);
+    value[..length].copy_from_slice(&stamp[..length]);
+    let command = Command::Put { key: key(number), value, condition: Condition::Always };
+    match client.execute(POOL, &command, Some(durability)).await? {
+        Reply::Written { .. } => Ok(()),
+        other => bail!("put: {other:?}"),
+    }
+}
+
+async fn get(client: &Client, number: u64) -> anyhow::Result<()> {
+    let (item, _) = client.get(POOL, &key(number), Read::default()).await?;
+    item.with_context(|| format!("key {number} is not there")).map(drop)
+}
+
+fn key(number: u64) -> Vec<u8> {
+    format!("key-{number:012}").into_bytes()
+}
+
+/// Visits all keys in an order that no cache line likes.
+fn scatter(number: u64, keys: u64) -> u64 {
+    number.wrapping_mul(0x9e37_79b9_7f4a_7c15) % keys
+}
+
+fn duration(seconds: f64) -> anyhow::Result<Duration> {
+    Duration::try_from_secs_f64(seconds)
+        .with_context(|| format!("found {seconds} seconds, allowed is 0 and more"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_of_one_length_and_scattered_numbers_are_keys() {
+        assert_eq!(key(0).len(), key(99_999).len());
+        assert!((0..1_000).all(|number| scatter(number, 7) < 7));
+    }
+
+    #[test]
+    fn negative_times_are_refused() {
+        assert!(duration(-1.0).is_err() && duration(f64::NAN).is_err());
+    }
+}

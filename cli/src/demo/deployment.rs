@@ -13,8 +13,12 @@ pub(crate) const VICTIM: &str = CHAIN[1];
 
 /// Three nodes a site, six processes; three mirrors.
 pub(crate) fn plan() -> Plan {
-    let site =
-        |name: &str, region: &str| SitePlan { name: name.into(), region: region.into(), nodes: 3 };
+    let site = |name: &str, region: &str| SitePlan {
+        name: name.into(),
+        region: region.into(),
+        nodes: 3,
+        fabric_tls: true,
+    };
     let pool = |name: &str, home: &str, shards| PoolPlan {
         name: name.into(),
         home: home.into(),

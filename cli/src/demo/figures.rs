@@ -28,7 +28,8 @@ pub(crate) struct Figures {
 pub(crate) struct Site {
     pub(crate) name: String,
     pub(crate) region: String,
-    pub(crate) view: u64,
+    /// Of its group, if the first node told.
+    pub(crate) view: Option<u64>,
     pub(crate) nodes: Vec<String>,
     pub(crate) pools: Vec<String>,
 }

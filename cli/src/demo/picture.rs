@@ -46,7 +46,8 @@ fn tree(figures: &Figures, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     for Site { name, region, view, nodes, pools } in &figures.sites {
         writeln!(
             f,
-            "{name} ({region})  site, view {view}, {}; home of {}",
+            "{name} ({region})  site, view {}, {}; home of {}",
+            view.map_or_else(|| "unknown".into(), |view| view.to_string()),
             nodes.join(" "),
             pools.join(" ")
         )?;
@@ -136,7 +137,7 @@ mod tests {
             sites: vec![Site {
                 name: "ams".into(),
                 region: "eu".into(),
-                view: 1,
+                view: Some(1),
                 nodes: vec!["ams-1".into(), "ams-2".into()],
                 pools: vec!["airports".into()],
             }],

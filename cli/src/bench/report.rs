@@ -1,0 +1,119 @@
+//! What a benchmark tells: the setting, a line for each number in flight, the machine's limits.
+
+use std::fmt;
+
+use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
+use comfy_table::{CellAlignment, Table};
+use serde::Serialize;
+
+use super::limits::Limits;
+use super::load::Row;
+
+/// Everything about one run.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Report {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) setting: Option<Setting>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) rows: Vec<Row>,
+    pub(crate) limits: Limits,
+}
+
+/// Without this a figure says nothing.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Setting {
+    pub(crate) operation: String,
+    /// Shared by all nodes and the client.
+    pub(crate) cores: usize,
+    pub(crate) build: &'static str,
+    pub(crate) nodes: usize,
+    pub(crate) shards: u32,
+    pub(crate) replicas: usize,
+    pub(crate) fabric: &'static str,
+    pub(crate) fabric_tls: bool,
+    pub(crate) client_tls: bool,
+    pub(crate) durability: String,
+    pub(crate) value_bytes: usize,
+    pub(crate) keys: u64,
+    pub(crate) clients: usize,
+    pub(crate) seconds: f64,
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(setting) = &self.setting {
+            writeln!(f, "{setting}\n\n{}", table(&self.rows))?;
+            for row in &self.rows {
+                if let Some(error) = &row.first_error {
+                    writeln!(
+                        f,
+                        "{} in flight: {} errors, the first: {error}",
+                        row.inflight, row.errors
+                    )?;
+                }
+            }
+        }
+        let Limits {
+            fdatasync_per_second,
+            fdatasync_p50_us,
+            tcp_round_trip_p50_us,
+            memory_copy_bytes_per_second,
+        } = &self.limits;
+        writeln!(
+            f,
+            "the machine: 4 KiB append + fdatasync {fdatasync_per_second:.0}/s (p50 {fdatasync_p50_us:.0} us), loopback \
+             TCP round trip p50 {tcp_round_trip_p50_us:.0} us, memory copy {:.1} GB/s",
+            memory_copy_bytes_per_second / 1e9
+        )
+    }
+}
+
+impl fmt::Display for Setting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let with = |tls: bool| if tls { "TLS" } else { "no TLS" };
+        write!(
+            f,
+            "{} of {} B, {} keys, durability {}: {} nodes, {} shards, {} replicas, {} ({}), {} clients ({}), \
+             {} cores for all of it, {} build, {} s a line",
+            self.operation,
+            self.value_bytes,
+            self.keys,
+            self.durability,
+            self.nodes,
+            self.shards,
+            self.replicas,
+            self.fabric,
+            with(self.fabric_tls),
+            self.clients,
+            with(self.client_tls),
+            self.cores,
+            self.build,
+            self.seconds
+        )
+    }
+}
+
+fn table(rows: &[Row]) -> Table {
+    let mut table = Table::new();
+    table.load_style(UTF8_HORIZONTAL_ONLY);
+    let columns = ["p50 us", "p99 us", "max us", "CPU us/op: client", "servers", "all"];
+    table.set_header(["in flight", "ops/s"].into_iter().chain(columns));
+    for row in rows {
+        let cpu = row.cpu_us_per_operation;
+        let some = |us: Option<f64>| us.map_or_else(|| "-".into(), |us| format!("{us:.1}"));
+        table.add_row([
+            row.inflight.to_string(),
+            format!("{:.0}", row.per_second),
+            row.latency_us.p50.to_string(),
+            row.latency_us.p99.to_string(),
+            row.latency_us.max.to_string(),
+            format!("{:.1}", cpu.client),
+            some(cpu.servers),
+            some(cpu.total),
+        ]);
+    }
+    for column in table.column_iter_mut() {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
+}
