@@ -3,7 +3,9 @@
 use clap::{Parser, Subcommand};
 
 use crate::{
+    bench::BenchArgs,
     completion::CompletionArgs,
+    demo::DemoArgs,
     exit::Exit,
     keys::KeysCommand,
     output::{Format, Output},
@@ -41,6 +43,8 @@ pub(crate) struct Cli {
 
 #[derive(Subcommand, Debug)]
 enum Command {
+    Demo(DemoArgs),
+    Bench(BenchArgs),
     #[command(subcommand)]
     Topology(TopologyCommand),
     #[command(subcommand)]
@@ -59,6 +63,8 @@ impl Cli {
     /// What kept it from being done, with advice.
     pub(crate) fn run(self, output: &Output) -> anyhow::Result<Exit> {
         match self.command {
+            Command::Demo(args) => args.run(output),
+            Command::Bench(args) => args.run(output),
             Command::Topology(command) => command.run(output),
             Command::Keys(command) => command.run(output),
             Command::Completion(args) => args.run(output),

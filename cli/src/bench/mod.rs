@@ -14,12 +14,15 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use clap::ValueEnum;
+use tokio::runtime::Runtime;
 use tokio::task::{JoinSet, block_in_place};
 use tradewind_client::wire::Read;
 use tradewind_client::{Client, Command, Condition, Durability, Reply};
 use tradewind_local::{Deployment, Plan, cpu_time};
 
-use limits::Limits;
+use crate::exit::Exit;
+use crate::output::Output;
+use crate::scratch::Scratch;
 use load::{Cpu, Row, Shape};
 use report::{Report, Setting};
 
@@ -30,9 +33,14 @@ const READY_LIMIT: Duration = Duration::from_secs(30);
 /// How long one limit of the machine is measured.
 const LIMIT_TIME: Duration = Duration::from_millis(500);
 
-/// Measures operations on nodes that it starts itself, or the machine.
+/// Measure operations on nodes that it starts itself, or the machine
 #[derive(Debug, clap::Args)]
-pub(crate) struct Args {
+#[command(after_help = "\
+Examples:
+  tradewind bench put --size 256 --inflight 1,16,256 -o json
+  tradewind bench get --inflight 256 --keys 1000000
+  tradewind bench limits")]
+pub(crate) struct BenchArgs {
     #[command(subcommand)]
     what: What,
 }
@@ -105,32 +113,29 @@ enum Operation {
     Get,
 }
 
-/// Runs the benchmark; the report goes to stdout.
-///
-/// # Errors
-/// When nodes cannot be started, or no operation succeeds.
-pub(crate) async fn run(args: Args, json: bool) -> anyhow::Result<()> {
-    let report = match args.what {
-        What::Limits { dir, seconds } => {
-            let each = duration(seconds)?;
-            let limits = block_in_place(|| limits::measure(&dir, each))?;
-            Report { setting: None, rows: Vec::new(), limits }
-        }
-        What::Put(load) => measure(Operation::Put, load).await?,
-        What::Get(load) => measure(Operation::Get, load).await?,
-    };
-    if json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
-    } else {
-        print!("{report}");
+impl BenchArgs {
+    /// Runs the benchmark; the report goes to stdout.
+    ///
+    /// # Errors
+    /// When nodes cannot be started, or no operation succeeds.
+    pub(crate) fn run(self, output: &Output) -> anyhow::Result<Exit> {
+        let report = match self.what {
+            What::Limits { dir, seconds } => {
+                let limits = limits::measure(&dir, duration(seconds)?)?;
+                Report { setting: None, rows: Vec::new(), limits }
+            }
+            What::Put(load) => Runtime::new()?.block_on(measure(Operation::Put, load))?,
+            What::Get(load) => Runtime::new()?.block_on(measure(Operation::Get, load))?,
+        };
+        output.print(&report, ToString::to_string)?;
+        Ok(Exit::Done)
     }
-    Ok(())
 }
 
 async fn measure(operation: Operation, load: Load) -> anyhow::Result<Report> {
     ensure!(!load.inflight.contains(&0), "--inflight: found 0, allowed is 1 or more");
     ensure!(load.clients > 0 && load.keys > 0, "--clients and --keys: allowed is 1 or more");
-    let home = crate::scratch::Scratch::new("bench", load.dir.as_deref())?;
+    let home = Scratch::new("bench", load.dir.as_deref())?;
     let limits = block_in_place(|| limits::measure(home.path(), LIMIT_TIME))?;
     let mut deployment = start(&load, home.path())?;
     let clients = connect(&load, &deployment).await?;

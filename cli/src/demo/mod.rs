@@ -16,17 +16,22 @@ mod traffic;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tradewind_local::Deployment;
 
+use crate::exit::Exit;
+use crate::output::Output;
 use crate::scratch::Scratch;
 use figures::Figures;
 use steps::Steps;
 
-/// Two sites with three nodes each, a relay and two leaf mirrors in a chain, as real processes on this machine:
-/// imports 28,298 airports, writes from several clients, kills a mirror and brings it back, and audits everything.
+/// Show a whole deployment at work on this machine, end to end
+///
+/// Two sites with three nodes each, a relay and two leaf mirrors in a chain, all real processes: imports 28,298
+/// airports, writes from several clients, kills a mirror and brings it back, and audits every ledger at every place.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Args {
+pub(crate) struct DemoArgs {
     /// Where to put topology, keys, data and logs, and keep them; otherwise a temporary directory, removed at the end
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
@@ -35,40 +40,43 @@ pub(crate) struct Args {
     exit: bool,
 }
 
-/// Runs the demo; the figures go to stdout, as a picture or as JSON, what is going on to stderr.
-///
-/// # Errors
-/// The first thing that does not hold, or that the demo was interrupted.
-pub(crate) async fn run(args: Args, json: bool) -> anyhow::Result<()> {
-    let binary = std::env::current_exe().context("finding the own executable")?;
-    let home = Scratch::new("demo", args.dir.as_deref())?;
-    let steps = Steps::new();
-    let mut deployment = Deployment::create(home.path(), &binary, deployment::plan())?;
-    let mut interrupts = Interrupts::new()?;
+impl DemoArgs {
+    /// Runs the demo; the figures go to stdout, as a picture or as JSON, what is going on to stderr.
+    ///
+    /// # Errors
+    /// The first thing that does not hold, or that the demo was interrupted.
+    pub(crate) fn run(self, output: &Output) -> anyhow::Result<Exit> {
+        Runtime::new()?.block_on(self.play(output))
+    }
 
-    let told = tokio::select! {
-        told = story::run(&mut deployment, &steps) => told,
-        name = interrupts.next() => bail!("interrupted by {name}"),
-    };
-    let figures = match told {
-        Ok(figures) => figures,
-        Err(error) => {
-            drop(deployment);
-            let dir = home.keep();
-            return Err(error.context(format!("data and logs are kept in {}", dir.display())));
+    async fn play(self, output: &Output) -> anyhow::Result<Exit> {
+        let binary = std::env::current_exe().context("finding the own executable")?;
+        let home = Scratch::new("demo", self.dir.as_deref())?;
+        let steps = Steps::new();
+        let mut deployment = Deployment::create(home.path(), &binary, deployment::plan())?;
+        let mut interrupts = Interrupts::new()?;
+
+        let told = tokio::select! {
+            told = story::run(&mut deployment, &steps) => told,
+            name = interrupts.next() => bail!("interrupted by {name}"),
+        };
+        let figures = match told {
+            Ok(figures) => figures,
+            Err(error) => {
+                drop(deployment);
+                let dir = home.keep();
+                let kept = format!("data and logs are kept in {}", dir.display());
+                return Err(error.context(kept));
+            }
+        };
+        output.print(&figures, ToString::to_string)?;
+        if !self.exit {
+            invite(&deployment, &figures);
+            interrupts.next().await;
         }
-    };
-    if json {
-        println!("{}", serde_json::to_string_pretty(&figures)?);
-    } else {
-        println!("\n{figures}");
+        deployment.stop_all()?;
+        Ok(Exit::Done)
     }
-    if !args.exit {
-        invite(&deployment, &figures);
-        interrupts.next().await;
-    }
-    deployment.stop_all()?;
-    Ok(())
 }
 
 /// What to try while everything is up.

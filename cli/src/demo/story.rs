@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use tokio::task::block_in_place;
 use tradewind_client::wire::Read;
 use tradewind_client::{Client, Range};
@@ -14,7 +14,7 @@ use tradewind_local::{Deployment, PoolPlan};
 
 use super::check;
 use super::deployment::{AIRPORTS, CHAIN, VICTIM};
-use super::figures::{Crash, Figures, Lag, Ledger, Mirror, Rate, Site};
+use super::figures::{Crash, Figures, Lag, Mirror, Rate, Site};
 use super::records::{self, Record};
 use super::steps::Steps;
 use super::traffic::{self, Traffic};
@@ -51,6 +51,11 @@ pub(crate) async fn run(deployment: &mut Deployment, steps: &Steps) -> anyhow::R
 
     let (audit, ledgers) = check::audit(deployment, &sizes, steps).await?;
     let equal = check::compare(deployment, &sizes, steps).await?;
+    for name in deployment.plan().process_names() {
+        if let Some(status) = deployment.exited(&name)? {
+            bail!("{name} ended with {status}; its log is {}", deployment.log(&name).display());
+        }
+    }
     let mirrors = mirrors(deployment, lags, equal);
     Ok(Figures {
         seconds: steps.elapsed().as_secs_f64(),
