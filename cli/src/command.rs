@@ -7,9 +7,13 @@ use crate::{
     completion::CompletionArgs,
     demo::DemoArgs,
     exit::Exit,
+    get::GetArgs,
     keys::KeysCommand,
+    list::{HistoryArgs, ListArgs},
     output::{Format, Output},
     topology::TopologyCommand,
+    txn::TxnArgs,
+    write::{CasArgs, DeleteArgs, PutArgs},
 };
 
 /// A multi-site object store: consistent inside each site, mirrored everywhere, provable to anybody
@@ -34,7 +38,7 @@ Environment:
 Begin with `tradewind demo`, or with `tradewind topology init`."
 )]
 pub(crate) struct Cli {
-    /// How to print results
+    /// Tables and sentences, or one JSON document
     #[arg(short, long, global = true, value_enum, default_value_t = Format::Text, value_name = "FORMAT")]
     output: Format,
     #[command(subcommand)]
@@ -45,6 +49,13 @@ pub(crate) struct Cli {
 enum Command {
     Demo(DemoArgs),
     Bench(BenchArgs),
+    Put(PutArgs),
+    Get(GetArgs),
+    Delete(DeleteArgs),
+    Cas(CasArgs),
+    Txn(TxnArgs),
+    List(ListArgs),
+    History(HistoryArgs),
     #[command(subcommand)]
     Topology(TopologyCommand),
     #[command(subcommand)]
@@ -65,6 +76,13 @@ impl Cli {
         match self.command {
             Command::Demo(args) => args.run(output),
             Command::Bench(args) => args.run(output),
+            Command::Put(args) => args.run(output),
+            Command::Get(args) => args.run(output),
+            Command::Delete(args) => args.run(output),
+            Command::Cas(args) => args.run(output),
+            Command::Txn(args) => args.run(output),
+            Command::List(args) => args.run(output),
+            Command::History(args) => args.run(output),
             Command::Topology(command) => command.run(output),
             Command::Keys(command) => command.run(output),
             Command::Completion(args) => args.run(output),

@@ -6,20 +6,31 @@
 //! | `exit` | exit codes, and how an error becomes one |
 //! | `output` | tables for people, JSON for programs |
 //! | `scratch` | a directory that lives as long as the command |
+//! | `connect` | from flags, environment and contexts to a connected client |
+//! | `read` | which state a read wants |
 //! | `time` | moments on the command line and in tables |
+//! | `data` | keys and values as text: plain if they are UTF-8, base64 if not |
 //!
-//! Every other module is the subcommand of its name.
+//! Every other module is the subcommand of its name; `write` is `put`, `delete` and `cas`, `list` is
+//! `history` too.
 
 mod bench;
 mod command;
 mod completion;
+mod connect;
+mod data;
 mod demo;
 mod exit;
+mod get;
 mod keys;
+mod list;
 mod output;
+mod read;
 mod scratch;
 mod time;
 mod topology;
+mod txn;
+mod write;
 
 use std::process::ExitCode;
 

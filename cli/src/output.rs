@@ -6,13 +6,12 @@ use clap::ValueEnum;
 use comfy_table::{Table, presets};
 use serde::Serialize;
 
-/// `-o`.
+/// `-o`: tables and sentences, or one JSON document.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
-    /// Tables and sentences.
+    // No doc comments here: they would make every --help ten lines longer.
     #[default]
     Text,
-    /// One JSON document (`list`, `history` and `export` too).
     Json,
 }
 
@@ -95,4 +94,9 @@ pub(crate) fn table(head: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(head.iter().map(|name| name.to_uppercase()));
     table
+}
+
+/// "1 node", "3 nodes".
+pub(crate) fn count(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }

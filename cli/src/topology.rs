@@ -5,10 +5,13 @@ use std::{fs, path::PathBuf};
 use anyhow::Context as _;
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
-use tradewind_topology::{Diagnostics, InitOptions, Loaded, Topology, init, render};
+use tradewind_topology::{Diagnostics, InitOptions, Loaded, PoolName, Topology, init, render};
 use tradewind_transport::Identity;
 
-use crate::{exit::Exit, output::Output};
+use crate::{
+    exit::Exit,
+    output::{Output, count},
+};
 
 /// Check, show, draw and start topology files
 #[derive(Subcommand, Debug)]
@@ -95,8 +98,8 @@ pub(crate) struct InitArgs {
     /// Mirrors, in a chain behind the sites
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=64))]
     mirrors: u8,
-    /// A pool; may be given several times. They have their homes at the sites in turn
-    #[arg(long = "pool", value_name = "POOL", default_value = "default")]
+    /// A pool; may be given several times. They have their homes at the sites in turn [default: one a site]
+    #[arg(long = "pool", value_name = "POOL")]
     pools: Vec<String>,
     /// Shards of each pool
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
@@ -132,9 +135,12 @@ impl CheckArgs {
         let (diagnostics, summary) = match Topology::load(&self.file) {
             Ok(loaded) => {
                 let Topology { name, sites, mirrors, pools, .. } = &loaded.topology;
-                let (sites, mirrors, pools) = (sites.len(), mirrors.len(), pools.len());
-                let summary =
-                    format!("{name}: {sites} sites, {mirrors} mirrors, {pools} pools: ok");
+                let summary = format!(
+                    "{name}: {}, {}, {}: ok",
+                    count(sites.len(), "site"),
+                    count(mirrors.len(), "mirror"),
+                    count(pools.len(), "pool")
+                );
                 (loaded.warnings, Some(summary))
             }
             Err(diagnostics) => (diagnostics, None),
@@ -194,11 +200,7 @@ impl InitArgs {
             sites: self.sites.into(),
             nodes: self.nodes.into(),
             mirrors: self.mirrors.into(),
-            pools: self
-                .pools
-                .iter()
-                .map(|pool| pool.parse().context("a pool's name"))
-                .collect::<anyhow::Result<_>>()?,
+            pools: self.pools()?,
             shards: self.shards,
             port: self.port,
         };
@@ -231,6 +233,15 @@ impl InitArgs {
             )
         })?;
         Ok(Exit::Done)
+    }
+
+    fn pools(&self) -> anyhow::Result<Vec<PoolName>> {
+        let names = match (self.pools.as_slice(), self.sites) {
+            ([], 1) => vec!["default".to_owned()],
+            ([], sites) => (1..=sites).map(|site| format!("pool-{site}")).collect(),
+            (given, _) => given.to_vec(),
+        };
+        names.iter().map(|pool| pool.parse().context("a pool's name")).collect()
     }
 
     fn deployment_name(&self) -> String {
