@@ -2,7 +2,7 @@
 //!
 //! One thread owns the core, because admitting a batch is work for a processor, not for a task:
 //! every entry is decoded and hashed. Connections are tasks; they hand over by a bounded queue. What
-//! is to be made durable goes to a [`Sink`], which answers through [`Following::durable`]; both ways
+//! is to be made durable goes to a [`Sink`], which answers through a [`DurableNotice`]; both ways
 //! hold no more than the window of bytes that the parent was granted.
 
 use std::{
@@ -39,9 +39,11 @@ const WINDOW_BYTES_MAX: u64 = 64 << 20;
 
 /// Where verified entries go. Calls come from the follower's thread, in order; they may wait.
 pub trait Sink: Local + Send + Sync + 'static {
+    /// Called once before all others: through `notice` the sink answers what it is told to commit.
+    fn attach(&self, notice: DurableNotice);
     /// Stores a detached value; it must be there before what is committed after it is durable.
     fn store_value(&self, ledger: &LedgerId, digest: Digest, bytes: Vec<u8>);
-    /// Makes entries durable, then applies and shows them; [`Following::durable`] tells when.
+    /// Makes entries durable, then applies and shows them; [`DurableNotice::durable`] tells when.
     fn commit(&self, admitted: Box<Admitted>);
     /// All of the ledger that was found on disk at the start is signed for: it may be shown.
     fn confirm(&self, ledger: &LedgerId, head: Head);
@@ -112,12 +114,6 @@ impl fmt::Debug for Following {
 }
 
 impl Following {
-    /// For whoever makes entries durable.
-    #[must_use]
-    pub fn notice(&self) -> DurableNotice {
-        DurableNotice(self.orders.clone())
-    }
-
     /// How it stands; renewed at every event.
     #[must_use]
     pub fn status(&self) -> watch::Receiver<FollowStatus> {
@@ -151,6 +147,7 @@ impl Drop for Following {
 pub fn follow(config: FollowConfig, sink: Arc<dyn Sink>) -> Following {
     let (orders, incoming_orders) = mpsc::unbounded_channel();
     let (inputs, incoming) = mpsc::channel(INPUTS);
+    sink.attach(DurableNotice(orders.clone()));
     let clock = Clock::start();
     let core = FollowerConfig {
         deployment: config.deployment,

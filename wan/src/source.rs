@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use tokio::sync::watch;
-use tradewind_ledger::{ids::LedgerId, ids::Lineage};
+use tradewind_ledger::{Entry, LedgerId, Lineage, SignedNote, Version};
 use tradewind_ledger_disk::LedgerReader;
 use tradewind_wan_protocol::Head;
 
@@ -23,11 +23,48 @@ pub struct Source {
 }
 
 impl Source {
+    /// A ledger of a node: every signed checkpoint in `notes`, of which all entries are durable, is a
+    /// head. Runs within the current tokio runtime as long as `notes` has a sender.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    #[must_use]
+    pub fn of_notes(
+        ledger: LedgerId,
+        lineage: Lineage,
+        reader: LedgerReader,
+        mut notes: watch::Receiver<Option<Arc<SignedNote>>>,
+        age: Arc<dyn Fn() -> Duration + Send + Sync>,
+    ) -> Self {
+        let (sender, heads) = watch::channel(None);
+        let (id, entries) = (ledger.clone(), reader.clone());
+        notes.mark_changed();
+        tokio::spawn(async move {
+            while notes.changed().await.is_ok() {
+                let Some(note) = notes.borrow_and_update().clone() else { continue };
+                match head(&entries, &note) {
+                    Ok(head) => _ = sender.send_replace(Some(Arc::new(head))),
+                    Err(error) => tracing::error!(ledger = %id, error, "no head for children"),
+                }
+            }
+        });
+        Self { ledger, lineage, reader, heads, age }
+    }
+
     /// The newest head.
     #[must_use]
     pub fn head(&self) -> Option<Arc<Head>> {
         self.heads.borrow().clone()
     }
+}
+
+/// The head of a signed checkpoint; the time is that of its last entry.
+fn head(entries: &LedgerReader, note: &SignedNote) -> Result<Head, String> {
+    let signed = note.checkpoint().map_err(|error| error.to_string())?;
+    let last = signed.size.0.checked_sub(1).ok_or("it is over an empty ledger")?;
+    let bytes = entries.entry(Version(last)).map_err(|error| error.to_string())?;
+    let entry = Entry::decode(&bytes).map_err(|error| error.to_string())?;
+    Ok(Head::signed(signed.size, signed.root, entry.hlc, &note.to_string()))
 }
 
 impl fmt::Debug for Source {

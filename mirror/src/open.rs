@@ -1,0 +1,141 @@
+//! Opens a replica from disk.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::{Arc, OnceLock, atomic::AtomicBool},
+};
+
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::watch;
+use tradewind_gateway::Horizon;
+use tradewind_ledger::note::VerifierKeyError;
+use tradewind_ledger::{
+    EntryError, Genesis, Hlc, Policy, PolicyError, Replay, SignedNote, Version,
+};
+use tradewind_ledger_disk::{LedgerWriter, OpenError, Options, Publisher, open};
+use tradewind_store::Store;
+use tradewind_wan::protocol::{Head, LedgerConfig};
+
+use crate::{
+    data::{DataError, EvidenceFolder},
+    replica::{Reader, Replica},
+};
+
+/// Why a ledger cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplicaError {
+    /// The topology's names or keys make no genesis.
+    #[error("the topology gives the ledger no beginning: {0}")]
+    Genesis(#[from] EntryError),
+    /// The ledger's directory cannot be used.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The members of the ledger have keys that are none.
+    #[error("{}: the ledger's members have unusable keys: {source}", .directory.display())]
+    Members {
+        /// The ledger's directory.
+        directory: PathBuf,
+        /// Why.
+        source: VerifierKeyError,
+    },
+    /// The published checkpoint is not signed as it must be.
+    #[error(
+        "{}/checkpoint does not hold: {source}; the file was changed: restore it, or remove the \
+         directory to fetch the ledger anew", .directory.display()
+    )]
+    Checkpoint {
+        /// The ledger's directory.
+        directory: PathBuf,
+        /// Why.
+        source: PolicyError,
+    },
+    /// The evidence folder cannot be read.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// The directory cannot be made.
+    #[error("{}: {source}", .path.display())]
+    Io {
+        /// The directory.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// A ledger that was opened: for the threads that own its parts.
+pub(crate) struct OpenReplica {
+    pub(crate) replica: Arc<Replica>,
+    pub(crate) writer: LedgerWriter,
+    pub(crate) publisher: Publisher,
+    pub(crate) config: LedgerConfig,
+}
+
+/// Opens the ledger that begins with `genesis`, or makes an empty one, and rebuilds its store.
+///
+/// What the published checkpoint covers is shown at once; the rest was verified before it was written,
+/// but the proof is not at hand any more: it waits for a parent's.
+pub(crate) fn open_replica(
+    data: &Path,
+    genesis: Genesis,
+    evidence: &EvidenceFolder,
+) -> Result<OpenReplica, ReplicaError> {
+    let lineage = genesis.lineage()?;
+    let directory = data.join("ledgers").join(genesis.ledger.to_string());
+    std::fs::create_dir_all(&directory)
+        .map_err(|source| ReplicaError::Io { path: directory.clone(), source })?;
+    let options = Options { expected_lineage: Some(lineage), ..Options::default() };
+    let mut store = Store::new();
+    let opened = open(&directory, &options, |version, entry| {
+        store.apply(version, &entry).map_err(Into::into)
+    })?;
+    let head = match &opened.checkpoint {
+        None => None,
+        Some(note) => Some(head(&directory, &opened.replay, &genesis, note, &store)?),
+    };
+    let readable = head.as_ref().map_or(Version::ZERO, |head| head.size);
+    let halted = evidence.find(&genesis.ledger)?;
+    if let Some(file) = &halted {
+        let file = file.display();
+        tracing::error!(ledger = %genesis.ledger, %file, "not followed: there is evidence of a fork");
+    }
+    if opened.recovery != tradewind_ledger_disk::Recovery::default() {
+        tracing::info!(ledger = %genesis.ledger, recovery = ?opened.recovery, "repaired at start");
+    }
+    let is_halted = halted.is_some();
+    let config = LedgerConfig { genesis: genesis.clone(), replay: opened.replay, is_halted };
+    let replica = Replica {
+        genesis,
+        lineage,
+        directory,
+        reader: Reader(opened.reader),
+        store: RwLock::new(store),
+        horizon: watch::Sender::new(Horizon { readable, covered: Hlc(0) }),
+        heads: watch::Sender::new(head.map(Arc::new)),
+        fresh: Mutex::new(None),
+        is_halted: AtomicBool::new(is_halted),
+        notice: OnceLock::new(),
+    };
+    let (writer, publisher) = (opened.writer, opened.publisher);
+    Ok(OpenReplica { replica: Arc::new(replica), writer, publisher, config })
+}
+
+/// The head of the published checkpoint, once its signatures are verified; that it speaks of these
+/// entries was verified when the ledger was opened.
+fn head(
+    directory: &Path,
+    replay: &Replay,
+    genesis: &Genesis,
+    note: &SignedNote,
+    store: &Store,
+) -> Result<Head, ReplicaError> {
+    let policy = Policy::majority(&genesis.origin(), replay.members().to_vec())
+        .map_err(|source| ReplicaError::Members { directory: directory.into(), source })?;
+    let verified = policy
+        .verify(note)
+        .map_err(|source| ReplicaError::Checkpoint { directory: directory.into(), source })?;
+    let signed = verified.checkpoint;
+    let last = signed.size.0.checked_sub(1).map(Version);
+    let hlc = last.and_then(|last| store.hlc_of(last)).unwrap_or(Hlc(0));
+    Ok(Head::signed(signed.size, signed.root, hlc, &note.to_string()))
+}

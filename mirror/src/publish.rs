@@ -1,0 +1,84 @@
+//! The publisher thread: brings tiles and `checkpoint` files up to the newest signed checkpoints.
+//!
+//! Off the way of the data, and at its own pace: under load a checkpoint comes every few
+//! milliseconds, while files that third parties read need not be renewed as often.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use tradewind_ledger::{LedgerId, SignedNote};
+use tradewind_ledger_disk::Publisher;
+
+/// Least time between two rounds.
+const PACE: Duration = Duration::from_millis(250);
+
+/// Takes checkpoints for the publisher thread.
+#[derive(Clone, Debug)]
+pub(crate) struct Publications(Sender<(LedgerId, SignedNote)>);
+
+impl Publications {
+    /// All entries of this checkpoint are durable.
+    pub(crate) fn push(&self, ledger: LedgerId, note: SignedNote) {
+        // The thread ends after all senders.
+        _ = self.0.send((ledger, note));
+    }
+}
+
+/// The publisher thread; it ends when all [`Publications`] are gone.
+#[derive(Debug)]
+pub(crate) struct PublisherThread(Option<JoinHandle<()>>);
+
+impl PublisherThread {
+    pub(crate) fn start(
+        publishers: BTreeMap<LedgerId, Publisher>,
+    ) -> io::Result<(Self, Publications)> {
+        let (sender, notes) = channel();
+        let thread = thread::Builder::new()
+            .name("publisher".into())
+            .spawn(move || run(publishers, &notes))?;
+        Ok((Self(Some(thread)), Publications(sender)))
+    }
+
+    /// Waits for the last publication.
+    pub(crate) fn join(&mut self) {
+        if let Some(thread) = self.0.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the publisher thread panicked");
+        }
+    }
+}
+
+fn run(mut publishers: BTreeMap<LedgerId, Publisher>, notes: &Receiver<(LedgerId, SignedNote)>) {
+    let mut newest: BTreeMap<LedgerId, SignedNote> = BTreeMap::new();
+    let mut not_before = Instant::now();
+    loop {
+        let received = if newest.is_empty() {
+            notes.recv().map_err(|_| RecvTimeoutError::Disconnected)
+        } else {
+            notes.recv_timeout(not_before.saturating_duration_since(Instant::now()))
+        };
+        let is_end = match received {
+            Ok((ledger, note)) => {
+                newest.insert(ledger, note);
+                continue;
+            }
+            Err(end) => end == RecvTimeoutError::Disconnected,
+        };
+        for (ledger, note) in std::mem::take(&mut newest) {
+            let publisher = publishers.get_mut(&ledger).expect("only own ledgers are published");
+            if let Err(error) = publisher.publish(&note) {
+                tracing::error!(%ledger, %error, "the checkpoint is not published");
+            }
+        }
+        if is_end {
+            return;
+        }
+        not_before = Instant::now() + PACE;
+    }
+}
