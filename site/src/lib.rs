@@ -1,1 +1,26 @@
-//! A node: the shell around the core group's protocols.
+//! A node of a site: the shell around the core group's protocols.
+//!
+//! The protocols are pure ([`tradewind_site_protocol::NodeCore`]); this crate owns time, files, sockets and threads:
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`node`] | [`Node`]: start, hand out, stop; the threads and what they share |
+//! | `config` | what the core is told, from the topology |
+//! | `data` | the data directory: identity, incarnation, opening the ledgers |
+//! | `group` | the group thread: a reactor that drives the core over the fabric |
+//! | `log` | the log thread: group commit, and reads for peers that are behind |
+//! | `publish` | the publisher thread: tiles and `checkpoint` files, off the critical path |
+//! | `shared` | what the threads and the readers share: watermarks, stores, heads |
+//! | `backend` | [`tradewind_gateway::Backend`]: how clients reach the node |
+
+mod backend;
+mod config;
+mod data;
+mod group;
+mod inbox;
+mod log;
+pub mod node;
+mod publish;
+mod shared;
+
+pub use node::{Node, StartError};
