@@ -1,0 +1,149 @@
+//! The log thread: one write and one `fdatasync` a ledger for all entries that are waiting, and reads of the log
+//! for peers that are behind.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::{self, JoinHandle};
+
+use tradewind_ledger::ids::{Digest, Version};
+use tradewind_ledger_disk::{LedgerReader, LedgerWriter};
+use tradewind_site_protocol::{EntryBatch, ReadFor, ShardIndex};
+
+use crate::inbox::Inbox;
+
+/// Bytes that may wait for the disk before the group thread stops taking in messages: the whole shard then goes at
+/// the pace of this disk.
+pub(crate) const BACKLOG_BYTES_MAX: u64 = 64 << 20;
+
+/// Work for the log thread.
+pub(crate) enum Job {
+    /// Store the values, then append the entries, then sync.
+    Append { shard: ShardIndex, entries: EntryBatch, values: Vec<(Digest, Vec<u8>)> },
+    /// Read entries and the root before them.
+    ReadLog { reader: ReadFor, first: Version, end: Version, max_bytes: usize },
+    /// Read a part of a detached value.
+    ReadValue { reader: ReadFor, digest: Digest, offset: u64, max_bytes: usize },
+}
+
+/// A finished job.
+pub(crate) enum Done {
+    /// Everything below `version` is on disk.
+    Durable { shard: ShardIndex, version: Version },
+    /// Entries, and the root of the tree before them.
+    LogRead { reader: ReadFor, first: Version, root_before: Digest, entries: EntryBatch },
+    /// A part of a value and the value's whole length.
+    ValueRead { reader: ReadFor, digest: Digest, offset: u64, len: u64, bytes: Vec<u8> },
+    /// The disk can no longer be trusted: the process must end.
+    Failed(String),
+}
+
+/// The group thread's end of the log thread.
+pub(crate) struct Log {
+    jobs: Sender<Job>,
+    backlog: Arc<AtomicU64>,
+    thread: JoinHandle<()>,
+}
+
+/// One shard's ledger: its index, writer and reader.
+pub(crate) type Ledger = (ShardIndex, LedgerWriter, LedgerReader);
+
+impl Log {
+    /// Starts the thread over the ledgers of this node's shards.
+    pub(crate) fn start(ledgers: Vec<Ledger>, inbox: Arc<Inbox>) -> std::io::Result<Self> {
+        let (jobs, receiver) = channel();
+        let backlog = Arc::new(AtomicU64::new(0));
+        let worker = Worker { ledgers, inbox, backlog: Arc::clone(&backlog) };
+        let thread = thread::Builder::new().name("log".into()).spawn(move || worker.run(&receiver))?;
+        Ok(Self { jobs, backlog, thread })
+    }
+
+    /// Queues a job. The queue is bounded by whoever watches [`Self::is_full`].
+    pub(crate) fn push(&self, job: Job) {
+        self.backlog.fetch_add(job.bytes(), Ordering::Relaxed);
+        // The thread is gone only after it reported a failure, which ends the process.
+        let _ = self.jobs.send(job);
+    }
+
+    /// Whether so much waits for the disk that nothing more should be taken in.
+    pub(crate) fn is_full(&self) -> bool {
+        self.backlog.load(Ordering::Relaxed) > BACKLOG_BYTES_MAX
+    }
+
+    /// Ends the thread after what is queued.
+    pub(crate) fn stop(self) {
+        drop(self.jobs);
+        if self.thread.join().is_err() {
+            tracing::error!("the log thread panicked");
+        }
+    }
+}
+
+impl Job {
+    fn bytes(&self) -> u64 {
+        match self {
+            Self::Append { entries, values, .. } => {
+                (entries.bytes() + values.iter().map(|(_, value)| value.len()).sum::<usize>()) as u64
+            }
+            Self::ReadLog { .. } | Self::ReadValue { .. } => 0,
+        }
+    }
+}
+
+struct Worker {
+    ledgers: Vec<Ledger>,
+    inbox: Arc<Inbox>,
+    backlog: Arc<AtomicU64>,
+}
+
+impl Worker {
+    fn run(mut self, jobs: &Receiver<Job>) {
+        while let Ok(first) = jobs.recv() {
+            let batch: Vec<Job> = std::iter::once(first).chain(jobs.try_iter()).collect();
+            let bytes = batch.iter().map(Job::bytes).sum();
+            let result = self.commit(batch);
+            self.backlog.fetch_sub(bytes, Ordering::Relaxed);
+            if let Err(reason) = result {
+                // A write or sync that failed is never tried again over the same pages.
+                self.inbox.done(Done::Failed(reason));
+                return;
+            }
+        }
+    }
+
+    fn commit(&mut self, batch: Vec<Job>) -> Result<(), String> {
+        let mut touched = vec![false; self.ledgers.len()];
+        for job in batch {
+            match job {
+                Job::Append { shard, entries, values } => {
+                    let at = self.place(shard);
+                    let writer = &mut self.ledgers[at].1;
+                    for (digest, value) in &values {
+                        writer.store_value(digest, value).map_err(|error| error.to_string())?;
+                    }
+                    writer.append(entries.iter()).map_err(|error| error.to_string())?;
+                    touched[at] = true;
+                }
+                Job::ReadLog { reader, first, end, max_bytes } => {
+                    self.read_log(reader, first, end, max_bytes)?;
+                }
+                Job::ReadValue { reader, digest, offset, max_bytes } => {
+                    self.read_value(reader, digest, offset, max_bytes)?;
+                }
+            }
+        }
+        for (at, _) in touched.iter().enumerate().filter(|(_, touched)| **touched) {
+            let (shard, writer, _) = &mut self.ledgers[at];
+            let version = writer.sync().map_err(|error| error.to_string())?;
+            self.inbox.done(Done::Durable { shard: *shard, version });
+        }
+        Ok(())
+    }
+
+    fn place(&self, shard: ShardIndex) -> usize {
+        self.ledgers
+            .iter()
+            .position(|(index, _, _)| *index == shard)
+            .expect("the core only asks for the shards it replicates")
+    }
+}

@@ -1,0 +1,88 @@
+//! The publisher thread: brings tiles and the `checkpoint` file of each ledger up to its newest signed checkpoint.
+//!
+//! Off the critical path, and at its own pace: under load a checkpoint is signed every few milliseconds, while a file
+//! that third parties read need not be renewed as often.
+
+use std::collections::HashMap;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use tradewind_ledger::note::SignedNote;
+use tradewind_site_protocol::ShardIndex;
+
+/// Least time between two publications.
+const PACE: Duration = Duration::from_millis(500);
+
+/// The other threads' end of the publisher.
+pub(crate) struct Publisher {
+    notes: Sender<(ShardIndex, SignedNote)>,
+    thread: JoinHandle<()>,
+}
+
+impl Publisher {
+    /// Starts the thread over the publishers of this node's ledgers.
+    pub(crate) fn start(
+        ledgers: HashMap<ShardIndex, tradewind_ledger_disk::Publisher>,
+    ) -> std::io::Result<Self> {
+        let (notes, receiver) = channel();
+        let thread =
+            thread::Builder::new().name("publisher".into()).spawn(move || run(ledgers, &receiver))?;
+        Ok(Self { notes, thread })
+    }
+
+    /// A newer signed checkpoint of a ledger. The queue holds at most what is signed within two publications.
+    pub(crate) fn push(&self, shard: ShardIndex, note: SignedNote) {
+        // The thread ends only with the process.
+        let _ = self.notes.send((shard, note));
+    }
+
+    /// Publishes what is queued and ends the thread.
+    pub(crate) fn stop(self) {
+        drop(self.notes);
+        if self.thread.join().is_err() {
+            tracing::error!("the publisher thread panicked");
+        }
+    }
+}
+
+fn run(
+    mut ledgers: HashMap<ShardIndex, tradewind_ledger_disk::Publisher>,
+    notes: &Receiver<(ShardIndex, SignedNote)>,
+) {
+    let mut newest = HashMap::new();
+    let mut not_before = Instant::now();
+    loop {
+        let received = if newest.is_empty() {
+            notes.recv().map_err(|_| RecvTimeoutError::Disconnected)
+        } else {
+            notes.recv_timeout(not_before.saturating_duration_since(Instant::now()))
+        };
+        match received {
+            Ok((shard, note)) => {
+                newest.insert(shard, note);
+            }
+            Err(RecvTimeoutError::Timeout) => {
+                publish(&mut ledgers, newest.drain());
+                not_before = Instant::now() + PACE;
+            }
+            Err(RecvTimeoutError::Disconnected) => {
+                publish(&mut ledgers, newest.drain());
+                return;
+            }
+        }
+    }
+}
+
+fn publish(
+    ledgers: &mut HashMap<ShardIndex, tradewind_ledger_disk::Publisher>,
+    newest: impl Iterator<Item = (ShardIndex, SignedNote)>,
+) {
+    for (shard, note) in newest {
+        let publisher = ledgers.get_mut(&shard).expect("a publisher for each replicated shard");
+        if let Err(error) = publisher.publish(&note) {
+            // The ledger itself is untouched; the next checkpoint tries again.
+            tracing::error!(%shard, %error, "publishing a checkpoint failed");
+        }
+    }
+}
