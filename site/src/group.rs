@@ -133,3 +133,74 @@ impl Group {
         }
     }
 }
+
+impl Group {
+    fn handle_event(&mut self, now: Now, event: FabricEvent) {
+        match event {
+            FabricEvent::Connected { peer, incarnation } => {
+                tracing::info!(%peer, incarnation, "connected");
+                self.core.handle_connected(now, NodeId(peer.0), Incarnation(incarnation));
+            }
+            FabricEvent::Lost { peer, reason } => {
+                tracing::warn!(%peer, %reason, "lost");
+                self.core.handle_lost(now, NodeId(peer.0));
+            }
+            FabricEvent::Unreachable { peer, reason } => tracing::warn!(%peer, %reason, "unreachable"),
+            FabricEvent::Message { peer, bytes } => {
+                self.core.handle_message(now, NodeId(peer.0), &bytes);
+            }
+            FabricEvent::RowChanged { .. } | FabricEvent::Woken => {}
+        }
+    }
+
+    /// One turn: takes in what waits, lets the core work, does what it asks. `false`: stop was asked for.
+    fn turn(&mut self, now: Now) -> Result<bool, String> {
+        let taken = self.inbox.take(!self.log.is_full());
+        for done in taken.done {
+            self.handle_done(now, done)?;
+        }
+        for submitted in taken.submissions {
+            self.submit(now, submitted);
+        }
+        // With a full log nothing is received, so nothing becomes stable anywhere: the shard goes at this disk's pace.
+        if !self.log.is_full() {
+            self.core.handle_rows(now, &mut Rows(&mut *self.fabric));
+        }
+        self.core.handle_tick(now, &mut Rows(&mut *self.fabric));
+        while let Some(action) = self.core.poll_action() {
+            self.act(now, action)?;
+        }
+        for question in taken.questions {
+            // Whoever asked may have gone.
+            let _ = question.send(self.core.status());
+        }
+        Ok(!taken.stop)
+    }
+
+    fn submit(&mut self, now: Now, submitted: Submitted) {
+        let Submitted { shard, mut submission, reply } = submitted;
+        let ticket = Ticket(self.next_ticket);
+        self.next_ticket += 1;
+        submission.ticket = ticket;
+        match self.core.handle_submit(now, shard, submission) {
+            Ok(()) => {
+                self.waiting.insert(ticket, reply);
+            }
+            Err(refused) => reply.finish(Err(refused.into())),
+        }
+    }
+
+    fn handle_done(&mut self, now: Now, done: Done) -> Result<(), String> {
+        match done {
+            Done::Durable { shard, version } => self.core.handle_durable(now, shard, version),
+            Done::LogRead { reader, first, root_before, entries } => {
+                self.core.handle_log_read(now, reader, first, root_before, entries);
+            }
+            Done::ValueRead { reader, digest, offset, len, bytes } => {
+                self.core.handle_value_read(now, reader, digest, offset, len, bytes);
+            }
+            Done::Failed(reason) => return Err(format!("the disk: {reason}")),
+        }
+        Ok(())
+    }
+}
