@@ -1,55 +1,45 @@
 //! The group thread: a reactor that drives the core over the fabric, and parks when there is nothing to do.
 
 use std::collections::HashMap;
+use std::mem::Discriminant;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tradewind_ledger::note::SignedNote;
+use tradewind_client::wire::Fault;
+use tradewind_gateway::{Completions, Horizon, ReplyTo};
+use tradewind_ledger::{Hlc, Signer};
 use tradewind_site_protocol::{
-    Action, Answer, Instant, Memory, NodeCore, NodeId, Now, Refused, Rejected, ShardIndex, Ticket,
+    Action, Instant, Memory, NodeCore, NodeId, Now, ShardIndex, State, Ticket,
 };
-use tradewind_store::Reply;
+use tradewind_transport::Identity;
 use tradewind_transport::fabric::{self, Fabric, FabricEvent};
 
-use crate::backend::Completion;
+use crate::backend::fault_of;
 use crate::inbox::{Inbox, Submitted};
 use crate::log::{Done, Job, Log};
 use crate::publish::Publisher;
 use crate::shared::{Shared, SharedStore};
-use tradewind_transport::Identity;
 
 /// The longest the thread parks without looking at its clock.
 const PARK_MAX: Duration = Duration::from_secs(1);
+/// How often the status is left for those who ask, at most.
+const STATUS_PACE: Duration = Duration::from_millis(100);
 
-/// What became of a submission.
-pub(crate) type Outcome = Result<Reply, Failure>;
-
-/// Why a submission has no reply.
-#[derive(Clone, Debug, thiserror::Error)]
-pub(crate) enum Failure {
-    /// Not accepted: definitely not executed.
-    #[error("{0}")]
-    Refused(#[from] Refused),
-    /// Ordered, and refused alike by every replica.
-    #[error("{0}")]
-    Rejected(#[from] Rejected),
-}
-
-/// Everything the thread owns.
+/// The group thread's state.
 pub(crate) struct Group {
-    core: NodeCore<SharedStore>,
-    fabric: Box<dyn Fabric>,
-    inbox: Arc<Inbox>,
-    log: Log,
-    publisher: Publisher,
-    shared: Arc<Shared>,
-    identity: Arc<Identity>,
-    waiting: HashMap<Ticket, Completion>,
+    parts: Parts,
+    waiting: HashMap<Ticket, ReplyTo>,
     next_ticket: u64,
-    epoch: std::time::Instant,
+    started: std::time::Instant,
+    /// Whether something happened since the status was left, and when and in which state that was.
+    status_stale: bool,
+    status_at: std::time::Instant,
+    status_state: Discriminant<State>,
+    /// Peers in the fabric's own type, to spare an allocation a publish.
+    peers: Vec<fabric::NodeId>,
 }
 
-/// The parts that the thread is made from.
+/// The parts that the thread works with.
 pub(crate) struct Parts {
     pub(crate) core: NodeCore<SharedStore>,
     pub(crate) fabric: Box<dyn Fabric>,
@@ -57,150 +47,266 @@ pub(crate) struct Parts {
     pub(crate) log: Log,
     pub(crate) publisher: Publisher,
     pub(crate) shared: Arc<Shared>,
-    pub(crate) identity: Arc<Identity>,
+    pub(crate) signer: NodeSigner,
+}
+
+/// Signs checkpoints with the node's key.
+pub(crate) struct NodeSigner(pub(crate) Arc<Identity>);
+
+impl Signer for NodeSigner {
+    fn public_key(&self) -> [u8; 32] {
+        *self.0.public_key().as_bytes()
+    }
+
+    fn sign(&self, message: &[u8]) -> [u8; 64] {
+        self.0.sign(message)
+    }
 }
 
 /// The part of the fabric that the core may touch.
-struct Rows<'a>(&'a mut dyn Fabric);
+struct Rows<'a> {
+    fabric: &'a mut dyn Fabric,
+    peers: &'a mut Vec<fabric::NodeId>,
+}
 
 impl Memory for Rows<'_> {
     fn store(&mut self, offset: usize, bytes: &[u8]) {
-        self.0.store(offset, bytes);
+        self.fabric.store(offset, bytes);
     }
 
     fn publish(&mut self, range: std::ops::Range<usize>, peers: &[NodeId]) {
-        self.0.publish(range, peers);
+        self.peers.clear();
+        self.peers.extend(peers.iter().copied().map(on_fabric));
+        self.fabric.publish(range, self.peers);
     }
 
     fn load(&self, peer: NodeId, offset: usize) -> u64 {
-        self.0.load(peer, offset)
+        self.fabric.load(on_fabric(peer), offset)
     }
 
     fn copy(&self, peer: NodeId, offset: usize, out: &mut [u8]) {
-        self.0.copy(peer, offset, out);
+        self.fabric.copy(on_fabric(peer), offset, out);
+    }
+}
+
+fn on_fabric(node: NodeId) -> fabric::NodeId {
+    fabric::NodeId(node.0)
+}
+
+/// The clocks, read once a turn. `started` is where the monotonic one begins.
+pub(crate) fn now(started: std::time::Instant) -> Now {
+    let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+    Now {
+        instant: Instant(micros(started.elapsed())),
+        // A clock before 1970 only makes stamps small; entry times still grow.
+        wall_us: micros(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()),
     }
 }
 
 impl Group {
-    pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { core, fabric, inbox, log, publisher, shared, identity } = parts;
+    pub(crate) fn new(parts: Parts, started: std::time::Instant) -> Self {
+        let status_state = std::mem::discriminant(&parts.core.state());
         Self {
-            core,
-            fabric,
-            inbox,
-            log,
-            publisher,
-            shared,
-            identity,
+            parts,
             waiting: HashMap::new(),
             next_ticket: 0,
-            epoch: std::time::Instant::now(),
+            started,
+            status_stale: true,
+            status_at: started,
+            status_state,
+            peers: Vec::new(),
         }
     }
 
     /// Runs until it is told to stop, or the node cannot go on; gives the reason in the second case.
     pub(crate) fn run(mut self) -> Result<(), String> {
         let mut events = Vec::new();
-        let mut timeout = Some(Duration::ZERO);
+        let mut timeout = Duration::ZERO;
         let outcome = loop {
-            self.fabric.poll(timeout, &mut events);
-            let now = self.now();
+            self.parts.fabric.poll(Some(timeout), &mut events);
+            let now = now(self.started);
             for event in events.drain(..) {
                 self.handle_event(now, event);
             }
             match self.turn(now) {
-                Ok(true) => {}
+                Ok(true) => timeout = self.park(now),
                 Ok(false) => break Ok(()),
                 Err(reason) => break Err(reason),
             }
-            self.fabric.flush();
-            timeout = Some(self.park(now));
         };
-        for completion in self.waiting.into_values() {
-            completion.finish(Err(Failure::Refused(Refused::Unavailable { waiting_for: Vec::new() })));
+        if let Err(reason) = &outcome {
+            tracing::error!(%reason, "the node cannot go on");
         }
-        self.log.stop();
-        self.publisher.stop();
+        // Those who wait learn that the outcome is not known: their `ReplyTo`s are dropped.
+        drop(self.waiting);
+        self.parts.log.stop();
+        self.parts.publisher.stop();
         outcome
     }
 
-    fn now(&self) -> Now {
-        let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-        Now {
-            instant: Instant(micros(self.epoch.elapsed())),
-            // A clock before 1970 only makes stamps small; entry times still grow.
-            wall_us: micros(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()),
-        }
-    }
-}
-
-impl Group {
     fn handle_event(&mut self, now: Now, event: FabricEvent) {
+        let core = &mut self.parts.core;
         match event {
             FabricEvent::Connected { peer, incarnation } => {
                 tracing::info!(%peer, incarnation, "connected");
-                self.core.handle_connected(now, NodeId(peer.0), Incarnation(incarnation));
+                core.handle_connected(now, NodeId(peer.0));
             }
             FabricEvent::Lost { peer, reason } => {
                 tracing::warn!(%peer, %reason, "lost");
-                self.core.handle_lost(now, NodeId(peer.0));
+                core.handle_lost(now, NodeId(peer.0));
             }
-            FabricEvent::Unreachable { peer, reason } => tracing::warn!(%peer, %reason, "unreachable"),
+            FabricEvent::Unreachable { peer, reason } => {
+                tracing::warn!(%peer, %reason, "unreachable");
+            }
             FabricEvent::Message { peer, bytes } => {
-                self.core.handle_message(now, NodeId(peer.0), &bytes);
+                core.handle_message(now, NodeId(peer.0), &bytes);
             }
-            FabricEvent::RowChanged { .. } | FabricEvent::Woken => {}
+            FabricEvent::RowChanged { .. } | FabricEvent::Woken => return,
         }
+        self.status_stale = true;
     }
 
     /// One turn: takes in what waits, lets the core work, does what it asks. `false`: stop was asked for.
     fn turn(&mut self, now: Now) -> Result<bool, String> {
-        let taken = self.inbox.take(!self.log.is_full());
+        let full = self.parts.log.is_full();
+        let taken = self.parts.inbox.take(!full);
         for done in taken.done {
             self.handle_done(now, done)?;
         }
         for submitted in taken.submissions {
-            self.submit(now, submitted);
+            self.submit(submitted);
         }
-        // With a full log nothing is received, so nothing becomes stable anywhere: the shard goes at this disk's pace.
-        if !self.log.is_full() {
-            self.core.handle_rows(now, &mut Rows(&mut *self.fabric));
+        self.act_all(now)?;
+        // With a full log nothing is received, so nothing becomes stable anywhere: the shards go at this disk's pace.
+        if !full {
+            let Parts { core, fabric, .. } = &mut self.parts;
+            core.handle_rows(now, &mut Rows { fabric: &mut **fabric, peers: &mut self.peers });
         }
-        self.core.handle_tick(now, &mut Rows(&mut *self.fabric));
-        while let Some(action) = self.core.poll_action() {
-            self.act(now, action)?;
-        }
-        for question in taken.questions {
-            // Whoever asked may have gone.
-            let _ = question.send(self.core.status());
-        }
+        self.act_all(now)?;
+        self.parts.fabric.flush();
+        self.leave_status();
         Ok(!taken.stop)
     }
 
-    fn submit(&mut self, now: Now, submitted: Submitted) {
+    fn act_all(&mut self, now: Now) -> Result<(), String> {
+        while let Some(action) = self.parts.core.poll_action() {
+            self.status_stale = true;
+            self.act(now, action)?;
+        }
+        Ok(())
+    }
+
+    fn submit(&mut self, submitted: Submitted) {
         let Submitted { shard, mut submission, reply } = submitted;
-        let ticket = Ticket(self.next_ticket);
-        self.next_ticket += 1;
-        submission.ticket = ticket;
-        match self.core.handle_submit(now, shard, submission) {
+        submission.ticket = Ticket(self.next_ticket);
+        let ticket = submission.ticket;
+        match self.parts.core.handle_submit(shard, submission) {
             Ok(()) => {
+                self.next_ticket += 1;
                 self.waiting.insert(ticket, reply);
             }
-            Err(refused) => reply.finish(Err(refused.into())),
+            Err(refused) => {
+                let ledger = &self.parts.shared.replica(shard).ledger;
+                reply.send(Err(fault_of(refused, ledger)));
+            }
         }
     }
 
     fn handle_done(&mut self, now: Now, done: Done) -> Result<(), String> {
+        let core = &mut self.parts.core;
         match done {
-            Done::Durable { shard, version } => self.core.handle_durable(now, shard, version),
+            Done::Durable { shard, version } => core.handle_durable(now, shard, version),
             Done::LogRead { reader, first, root_before, entries } => {
-                self.core.handle_log_read(now, reader, first, root_before, entries);
+                core.handle_log_read(reader, first, root_before, entries);
             }
-            Done::ValueRead { reader, digest, offset, len, bytes } => {
-                self.core.handle_value_read(now, reader, digest, offset, len, bytes);
+            Done::ValueRead { reader, digest, offset, bytes } => {
+                core.handle_value_read(reader, digest, offset, bytes);
             }
             Done::Failed(reason) => return Err(format!("the disk: {reason}")),
         }
+        self.status_stale = true;
         Ok(())
     }
+
+    fn act(&mut self, now: Now, action: Action) -> Result<(), String> {
+        let Parts { core, fabric, log, publisher, shared, signer, .. } = &mut self.parts;
+        match action {
+            Action::Prepare { view, members, row_len } => {
+                let members: Vec<_> = members.into_iter().map(on_fabric).collect();
+                fabric.prepare(view.0, &members, row_len).map_err(|error| error.to_string())?;
+            }
+            Action::Send { to, message } => {
+                if !fabric.send(on_fabric(to), &message) {
+                    fabric.disconnect(on_fabric(to), "its control lane is full");
+                    core.handle_lost(now, to);
+                }
+            }
+            Action::Disconnect { peer, reason } => {
+                tracing::warn!(%peer, %reason, "disconnecting");
+                fabric.disconnect(on_fabric(peer), &reason.to_string());
+            }
+            Action::Append { shard, entries, values, .. } => {
+                log.push(Job::Append { shard, entries, values });
+            }
+            Action::ReadLog { reader, first, end, max_bytes } => {
+                log.push(Job::ReadLog { reader, first, end, max_bytes });
+            }
+            Action::ReadValue { reader, digest, offset, max_bytes } => {
+                log.push(Job::ReadValue { reader, digest, offset, max_bytes });
+            }
+            Action::Sign { shard, checkpoint } => {
+                let signature = signer.sign(checkpoint.to_string().as_bytes());
+                core.handle_signature(shard, checkpoint.size, signature);
+            }
+            Action::Answers(answers) => {
+                let mut completions = Completions::default();
+                for answer in answers {
+                    let to = self.waiting.remove(&answer.ticket).expect("one answer a ticket");
+                    completions.push(to, Ok(answer.reply));
+                }
+            }
+            Action::Committed { shard, version } => {
+                // Times of later entries are later than that of the last one here: nothing better is known.
+                let horizon = Horizon { readable: version, covered: Hlc(0) };
+                shared.replica(shard).horizon.send_replace(horizon);
+            }
+            Action::Checkpoint { shard, note, .. } => {
+                shared.replica(shard).head.send_replace(Some(Arc::new(note.clone())));
+                publisher.push(shard, note);
+            }
+            Action::Installed { view } => tracing::info!(%view, "view installed"),
+            Action::Failed(fatal) => return Err(fatal.to_string()),
+        }
+        Ok(())
+    }
+
+    /// Leaves the status for those who ask: at once when the state changed, otherwise now and then.
+    fn leave_status(&mut self) {
+        let state = std::mem::discriminant(&self.parts.core.state());
+        let due = self.status_stale && self.status_at.elapsed() >= STATUS_PACE;
+        if due || state != self.status_state {
+            self.parts.shared.set_status(self.parts.core.status());
+            self.status_stale = false;
+            self.status_at = std::time::Instant::now();
+            self.status_state = state;
+        }
+    }
+
+    /// How long to park if nothing happens.
+    fn park(&self, now: Now) -> Duration {
+        let timer = self.parts.core.poll_timeout();
+        let timer = timer.map(|at| Duration::from_micros(at.since(now.instant)));
+        let status = self.status_stale.then(|| STATUS_PACE.saturating_sub(self.status_at.elapsed()));
+        timer.into_iter().chain(status).min().unwrap_or(PARK_MAX).min(PARK_MAX)
+    }
+}
+
+/// The fault for a request that came while the node ends.
+pub(crate) fn ending() -> Fault {
+    Fault::Unavailable { reason: "the node is shutting down".into() }
+}
+
+/// The place of a shard among the site's.
+pub(crate) fn index(place: usize) -> ShardIndex {
+    ShardIndex(u16::try_from(place).expect("the core checked the number of shards"))
 }

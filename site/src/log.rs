@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
-use tradewind_ledger::ids::{Digest, Version};
-use tradewind_ledger_disk::{LedgerReader, LedgerWriter};
-use tradewind_site_protocol::{EntryBatch, ReadFor, ShardIndex};
+use tradewind_ledger::{Digest, Version, root_at};
+use tradewind_ledger_disk::{LedgerReader, LedgerWriter, WriteError};
+use tradewind_site_protocol::{EntryBatch, ReadFor, ShardIndex, Values};
 
 use crate::inbox::Inbox;
 
@@ -16,10 +17,13 @@ use crate::inbox::Inbox;
 /// the pace of this disk.
 pub(crate) const BACKLOG_BYTES_MAX: u64 = 64 << 20;
 
+/// How long to wait before a full disk is tried again.
+const FULL_DISK_RETRY: Duration = Duration::from_millis(500);
+
 /// Work for the log thread.
 pub(crate) enum Job {
     /// Store the values, then append the entries, then sync.
-    Append { shard: ShardIndex, entries: EntryBatch, values: Vec<(Digest, Vec<u8>)> },
+    Append { shard: ShardIndex, entries: EntryBatch, values: Values },
     /// Read entries and the root before them.
     ReadLog { reader: ReadFor, first: Version, end: Version, max_bytes: usize },
     /// Read a part of a detached value.
@@ -32,8 +36,8 @@ pub(crate) enum Done {
     Durable { shard: ShardIndex, version: Version },
     /// Entries, and the root of the tree before them.
     LogRead { reader: ReadFor, first: Version, root_before: Digest, entries: EntryBatch },
-    /// A part of a value and the value's whole length.
-    ValueRead { reader: ReadFor, digest: Digest, offset: u64, len: u64, bytes: Vec<u8> },
+    /// A part of a value.
+    ValueRead { reader: ReadFor, digest: Digest, offset: u64, bytes: Vec<u8> },
     /// The disk can no longer be trusted: the process must end.
     Failed(String),
 }
@@ -101,7 +105,7 @@ impl Worker {
         while let Ok(first) = jobs.recv() {
             let batch: Vec<Job> = std::iter::once(first).chain(jobs.try_iter()).collect();
             let bytes = batch.iter().map(Job::bytes).sum();
-            let result = self.commit(batch);
+            let result = self.work(batch);
             self.backlog.fetch_sub(bytes, Ordering::Relaxed);
             if let Err(reason) = result {
                 // A write or sync that failed is never tried again over the same pages.
@@ -111,32 +115,42 @@ impl Worker {
         }
     }
 
-    fn commit(&mut self, batch: Vec<Job>) -> Result<(), String> {
+    fn work(&mut self, batch: Vec<Job>) -> Result<(), String> {
         let mut touched = vec![false; self.ledgers.len()];
         for job in batch {
             match job {
                 Job::Append { shard, entries, values } => {
                     let at = self.place(shard);
-                    let writer = &mut self.ledgers[at].1;
-                    for (digest, value) in &values {
-                        writer.store_value(digest, value).map_err(|error| error.to_string())?;
-                    }
-                    writer.append(entries.iter()).map_err(|error| error.to_string())?;
+                    self.append(at, &entries, &values)?;
                     touched[at] = true;
                 }
                 Job::ReadLog { reader, first, end, max_bytes } => {
-                    self.read_log(reader, first, end, max_bytes)?;
+                    let ledger = &self.ledgers[self.place(reader.shard)].2;
+                    let done = read_log(ledger, reader, first, end, max_bytes)?;
+                    self.inbox.done(done);
                 }
                 Job::ReadValue { reader, digest, offset, max_bytes } => {
-                    self.read_value(reader, digest, offset, max_bytes)?;
+                    let ledger = &self.ledgers[self.place(reader.shard)].2;
+                    let done = read_value(ledger, reader, digest, offset, max_bytes)?;
+                    self.inbox.done(done);
                 }
             }
         }
-        for (at, _) in touched.iter().enumerate().filter(|(_, touched)| **touched) {
+        for (at, _) in touched.into_iter().enumerate().filter(|(_, touched)| *touched) {
             let (shard, writer, _) = &mut self.ledgers[at];
-            let version = writer.sync().map_err(|error| error.to_string())?;
+            let version = when_space(|| writer.sync())?;
             self.inbox.done(Done::Durable { shard: *shard, version });
         }
+        Ok(())
+    }
+
+    fn append(&mut self, at: usize, entries: &EntryBatch, values: &Values) -> Result<(), String> {
+        let writer = &mut self.ledgers[at].1;
+        for (digest, value) in values {
+            when_space(|| writer.store_value(digest, value))?;
+        }
+        let entries: Vec<&[u8]> = entries.iter().collect();
+        when_space(|| writer.append(&entries))?;
         Ok(())
     }
 
@@ -146,4 +160,47 @@ impl Worker {
             .position(|(index, _, _)| *index == shard)
             .expect("the core only asks for the shards it replicates")
     }
+}
+
+/// Does a write; as long as the disk is full, waits and tries again: nothing is acknowledged meanwhile, reads go on.
+fn when_space<T>(mut write: impl FnMut() -> Result<T, WriteError>) -> Result<T, String> {
+    loop {
+        match write() {
+            Ok(done) => return Ok(done),
+            Err(error @ WriteError::NoSpace { .. }) => {
+                tracing::error!(%error, "the disk is full: writes wait until there is room");
+                thread::sleep(FULL_DISK_RETRY);
+            }
+            Err(error) => return Err(error.to_string()),
+        }
+    }
+}
+
+fn read_log(
+    ledger: &LedgerReader,
+    reader: ReadFor,
+    first: Version,
+    end: Version,
+    max_bytes: usize,
+) -> Result<Done, String> {
+    let root_before = root_at(ledger, first).map_err(|error| error.to_string())?;
+    let mut entries = EntryBatch::default();
+    ledger
+        .for_each(first, end, max_bytes, |_, entry| entries.push(entry))
+        .map_err(|error| error.to_string())?;
+    Ok(Done::LogRead { reader, first, root_before, entries })
+}
+
+fn read_value(
+    ledger: &LedgerReader,
+    reader: ReadFor,
+    digest: Digest,
+    offset: u64,
+    max_bytes: usize,
+) -> Result<Done, String> {
+    let value = ledger.value(&digest).map_err(|error| error.to_string())?;
+    let value = value.ok_or_else(|| format!("the detached value {digest} is missing"))?;
+    let rest = usize::try_from(offset).ok().and_then(|offset| value.get(offset..)).unwrap_or_default();
+    let bytes = rest[..rest.len().min(max_bytes)].to_vec();
+    Ok(Done::ValueRead { reader, digest, offset, bytes })
 }

@@ -1,0 +1,90 @@
+//! What other threads hand to the group thread: bounded where clients are the source, and one wake-up for many.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tradewind_gateway::ReplyTo;
+use tradewind_site_protocol::{ShardIndex, Submission};
+use tradewind_transport::fabric::Wake;
+
+use crate::log::Done;
+
+/// Submissions that may wait for the group thread; beyond it clients are told to come back.
+const SUBMISSIONS_MAX: usize = 65_536;
+
+/// The group thread's letter box.
+pub(crate) struct Inbox {
+    state: Mutex<State>,
+    waker: Arc<dyn Wake>,
+}
+
+#[derive(Default)]
+struct State {
+    submissions: VecDeque<Submitted>,
+    done: Vec<Done>,
+    stop: bool,
+    /// Whether the group thread was woken and has not yet looked.
+    woken: bool,
+}
+
+/// A command on its way to a shard, and whom to tell.
+pub(crate) struct Submitted {
+    pub(crate) shard: ShardIndex,
+    /// Its ticket is given by the group thread.
+    pub(crate) submission: Submission,
+    pub(crate) reply: ReplyTo,
+}
+
+/// What the group thread takes out in one turn.
+pub(crate) struct Taken {
+    pub(crate) submissions: VecDeque<Submitted>,
+    pub(crate) done: Vec<Done>,
+    pub(crate) stop: bool,
+}
+
+impl Inbox {
+    pub(crate) fn new(waker: Arc<dyn Wake>) -> Self {
+        Self { state: Mutex::default(), waker }
+    }
+
+    /// Hands in submissions; those beyond the bound come back.
+    pub(crate) fn submit(&self, batch: impl Iterator<Item = Submitted>) -> Vec<Submitted> {
+        let mut batch = batch;
+        self.change(|state| {
+            let room = SUBMISSIONS_MAX.saturating_sub(state.submissions.len());
+            state.submissions.extend(batch.by_ref().take(room));
+        });
+        batch.collect()
+    }
+
+    /// Hands in a finished job of the log thread.
+    pub(crate) fn done(&self, done: Done) {
+        self.change(|state| state.done.push(done));
+    }
+
+    /// Asks the group thread to end.
+    pub(crate) fn stop(&self) {
+        self.change(|state| state.stop = true);
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        let wake = {
+            let mut state = self.state.lock();
+            change(&mut state);
+            !std::mem::replace(&mut state.woken, true)
+        };
+        if wake {
+            self.waker.wake();
+        }
+    }
+
+    /// Everything that waits, but submissions only if `with_submissions`.
+    pub(crate) fn take(&self, with_submissions: bool) -> Taken {
+        let mut state = self.state.lock();
+        state.woken = false;
+        let submissions =
+            if with_submissions { std::mem::take(&mut state.submissions) } else { VecDeque::new() };
+        Taken { submissions, done: std::mem::take(&mut state.done), stop: state.stop }
+    }
+}
