@@ -31,7 +31,8 @@ pub(crate) fn node_config(
 pub(crate) fn shards(topology: &Topology, site: &Site) -> Vec<ShardConfig> {
     let mut pools: Vec<_> = topology.pools_of(&site.name).collect();
     pools.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-    let shards = pools.into_iter().flat_map(|pool| (0..pool.shards).map(move |shard| (pool, shard)));
+    let shards =
+        pools.into_iter().flat_map(|pool| (0..pool.shards).map(move |shard| (pool, shard)));
     shards
         .map(|(pool, shard)| {
             let members = topology.shard_members(pool, shard);

@@ -296,7 +296,8 @@ impl Group {
     fn park(&self, now: Now) -> Duration {
         let timer = self.parts.core.poll_timeout();
         let timer = timer.map(|at| Duration::from_micros(at.since(now.instant)));
-        let status = self.status_stale.then(|| STATUS_PACE.saturating_sub(self.status_at.elapsed()));
+        let status =
+            self.status_stale.then(|| STATUS_PACE.saturating_sub(self.status_at.elapsed()));
         timer.into_iter().chain(status).min().unwrap_or(PARK_MAX).min(PARK_MAX)
     }
 }

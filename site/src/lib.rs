@@ -6,7 +6,6 @@
 //! |---|---|
 //! | [`node`] | [`Node`]: start, hand out, stop; the threads and what they share |
 //! | `config` | what the core is told, from the topology |
-//! | `data` | the data directory: identity, incarnation, opening the ledgers |
 //! | `group` | the group thread: a reactor that drives the core over the fabric |
 //! | `log` | the log thread: group commit, and reads for peers that are behind |
 //! | `publish` | the publisher thread: tiles and `checkpoint` files, off the critical path |
@@ -15,7 +14,6 @@
 
 mod backend;
 mod config;
-mod data;
 mod group;
 mod inbox;
 mod log;
@@ -23,4 +21,5 @@ pub mod node;
 mod publish;
 mod shared;
 
-pub use node::{Node, StartError};
+pub use backend::MoreStatus;
+pub use node::{Feed, Node, StartError};

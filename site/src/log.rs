@@ -7,7 +7,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use tradewind_ledger::{Digest, Version, root_at};
+use tradewind_ledger::tree::root_at;
+use tradewind_ledger::{Digest, Version};
 use tradewind_ledger_disk::{LedgerReader, LedgerWriter, WriteError};
 use tradewind_site_protocol::{EntryBatch, ReadFor, ShardIndex, Values};
 
@@ -58,7 +59,8 @@ impl Log {
         let (jobs, receiver) = channel();
         let backlog = Arc::new(AtomicU64::new(0));
         let worker = Worker { ledgers, inbox, backlog: Arc::clone(&backlog) };
-        let thread = thread::Builder::new().name("log".into()).spawn(move || worker.run(&receiver))?;
+        let thread =
+            thread::Builder::new().name("log".into()).spawn(move || worker.run(&receiver))?;
         Ok(Self { jobs, backlog, thread })
     }
 
@@ -87,7 +89,8 @@ impl Job {
     fn bytes(&self) -> u64 {
         match self {
             Self::Append { entries, values, .. } => {
-                (entries.bytes() + values.iter().map(|(_, value)| value.len()).sum::<usize>()) as u64
+                (entries.bytes() + values.iter().map(|(_, value)| value.len()).sum::<usize>())
+                    as u64
             }
             Self::ReadLog { .. } | Self::ReadValue { .. } => 0,
         }
@@ -200,7 +203,8 @@ fn read_value(
 ) -> Result<Done, String> {
     let value = ledger.value(&digest).map_err(|error| error.to_string())?;
     let value = value.ok_or_else(|| format!("the detached value {digest} is missing"))?;
-    let rest = usize::try_from(offset).ok().and_then(|offset| value.get(offset..)).unwrap_or_default();
+    let rest =
+        usize::try_from(offset).ok().and_then(|offset| value.get(offset..)).unwrap_or_default();
     let bytes = rest[..rest.len().min(max_bytes)].to_vec();
     Ok(Done::ValueRead { reader, digest, offset, bytes })
 }

@@ -26,8 +26,9 @@ impl Publisher {
         ledgers: HashMap<ShardIndex, tradewind_ledger_disk::Publisher>,
     ) -> std::io::Result<Self> {
         let (notes, receiver) = channel();
-        let thread =
-            thread::Builder::new().name("publisher".into()).spawn(move || run(ledgers, &receiver))?;
+        let thread = thread::Builder::new()
+            .name("publisher".into())
+            .spawn(move || run(ledgers, &receiver))?;
         Ok(Self { notes, thread })
     }
 

@@ -61,7 +61,9 @@ impl Shared {
 
     /// The replica of a shard that the core replicates here.
     pub(crate) fn replica(&self, shard: ShardIndex) -> &Replica {
-        self.replicas[shard.index()].as_ref().expect("the core only speaks of the shards it replicates")
+        self.replicas[shard.index()]
+            .as_ref()
+            .expect("the core only speaks of the shards it replicates")
     }
 
     /// Leaves the status for those who ask.

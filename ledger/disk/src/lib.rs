@@ -18,6 +18,7 @@
 //! | `shared`, `reader` | what is durable and where it lies |
 //! | `tree`, `tiles`, `publisher` | hashes, tile files, publication |
 //! | `values` | detached values |
+//! | `owner` | [`claim`]: whose a data directory is, and how often it was opened |
 //!
 //! The files' formats are in `docs/formats/segment-file.md` and `docs/formats/data-directory.md`.
 //!
@@ -29,6 +30,7 @@ mod error;
 mod layout;
 mod open;
 mod ops;
+mod owner;
 mod publisher;
 mod reader;
 mod recover;
@@ -43,6 +45,7 @@ mod writer;
 
 pub use error::{Damage, FileError, Found, OpenError, PublishError, ReadError, WriteError};
 pub use open::{Opened, Options, Recovery, VisitError, open};
+pub use owner::{DataError, Owner, claim};
 pub use publisher::Publisher;
 pub use reader::LedgerReader;
 pub use shared::SealedSegment;

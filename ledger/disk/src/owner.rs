@@ -1,4 +1,4 @@
-//! The data directory of a process: whose it is, and how often it was opened.
+//! The data directory of a process: whose it is, and how often it was opened (docs/formats/data-directory.md).
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};

@@ -1,0 +1,404 @@
+//! How clients reach the node: [`Backend`] over the group thread's letter box and the shared stores.
+
+use std::future::Future;
+use std::io;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use tokio::sync::{oneshot, watch};
+use tradewind_client::wire::{
+    CallId, Fault, NodeInfo, PROTOCOL, PoolIndex, PoolInfo, Role, ShardInfo, Welcome,
+};
+use tradewind_gateway::{Backend, Horizon, Readiness, ReplySink, ReplyTo, Shard, Submission};
+use tradewind_ledger::{Digest, Hlc, LedgerId, RequestId, RequestNumber, SessionId, Version};
+use tradewind_site_protocol::{self as protocol, NodeId, Refused, ShardIndex, State, Ticket};
+use tradewind_store::{Command, Durability, Reply, Store};
+use tradewind_topology::Topology;
+
+use crate::group;
+use crate::inbox::{Inbox, Submitted};
+use crate::shared::{Replica, Shared, Snapshot};
+
+/// Adds to the status what this crate does not know of (the mirrors below this node).
+pub type MoreStatus = Box<dyn Fn() -> Value + Send + Sync>;
+
+/// What the node offers.
+pub(crate) struct NodeBackend {
+    pub(crate) topology: Arc<Topology>,
+    pub(crate) site: usize,
+    pub(crate) own: usize,
+    pub(crate) inbox: Arc<Inbox>,
+    pub(crate) shared: Arc<Shared>,
+    /// By pool of the topology: the place of its first shard among the site's, if it is at home here.
+    pub(crate) first_shard: Vec<Option<usize>>,
+    pub(crate) barriers: Arc<Barriers>,
+    pub(crate) more_status: OnceLock<MoreStatus>,
+}
+
+impl NodeBackend {
+    fn name(&self) -> &str {
+        self.topology.sites[self.site].nodes[self.own].name.as_str()
+    }
+
+    fn place(&self, pool: PoolIndex, shard: u32) -> Option<ShardIndex> {
+        let first = (*self.first_shard.get(pool.0 as usize)?)?;
+        let shards = self.topology.pools[pool.0 as usize].shards;
+        (shard < shards).then(|| group::index(first + shard as usize))
+    }
+
+    fn replica(&self, pool: PoolIndex, shard: u32) -> Option<&Arc<Replica>> {
+        self.shared.replicas[self.place(pool, shard)?.index()].as_ref()
+    }
+
+    fn durability(&self, pool: PoolIndex) -> Durability {
+        match self.topology.pools[pool.0 as usize].durability {
+            tradewind_topology::Durability::Memory => Durability::Memory,
+            tradewind_topology::Durability::Disk => Durability::Disk,
+        }
+    }
+
+    /// Why a write of this shard cannot be taken here.
+    fn not_here(&self, pool: PoolIndex, shard: u32) -> Fault {
+        let server = self.name().to_owned();
+        let Some(found) = self.topology.pools.get(pool.0 as usize) else {
+            let pools = self.topology.pools.iter().map(|pool| pool.name.to_string()).collect();
+            return Fault::NoSuchPool { pool: format!("#{}", pool.0), pools };
+        };
+        let name = found.name.to_string();
+        if shard >= found.shards {
+            return Fault::NoSuchShard { pool: name, shard, shards: found.shards };
+        }
+        if self.first_shard[pool.0 as usize].is_none() {
+            return Fault::ReadOnly { server, pool: name, home: found.home.to_string() };
+        }
+        let nodes = &self.topology.sites[self.site].nodes;
+        let members = self.topology.shard_members(found, shard);
+        let members = members.into_iter().map(|node| nodes[node].name.to_string()).collect();
+        Fault::NotMember { server, pool: name, shard, members }
+    }
+}
+
+impl Backend for NodeBackend {
+    fn welcome(&self) -> Welcome {
+        let site = &self.topology.sites[self.site];
+        Welcome {
+            protocol: PROTOCOL,
+            deployment: self.topology.name.to_string(),
+            server: self.name().to_owned(),
+            role: Role::Node { site: site.name.to_string() },
+            now: wall_clock(),
+            in_flight_max: 0,
+            nodes: nodes(&self.topology),
+            pools: pools(&self.topology, |pool, shard| self.replica(pool, shard).is_some()),
+        }
+    }
+
+    fn submit(&self, batch: Vec<Submission>) {
+        let submitted = batch.into_iter().filter_map(|submission| {
+            let Submission { pool, shard, request, durability, command, reply } = submission;
+            if self.replica(pool, shard).is_none() {
+                reply.send(Err(self.not_here(pool, shard)));
+                return None;
+            }
+            let shard = self.place(pool, shard)?;
+            let durability = durability.unwrap_or_else(|| self.durability(pool));
+            let ticket = Ticket(0);
+            let submission = protocol::Submission { ticket, request, durability, command };
+            Some(Submitted { shard, submission, reply })
+        });
+        for refused in self.inbox.submit(submitted) {
+            let reason = "the node's queue of requests is full".into();
+            refused.reply.send(Err(Fault::Busy { reason }));
+        }
+    }
+
+    fn shard(&self, pool: PoolIndex, shard: u32) -> Option<Arc<dyn Shard>> {
+        let replica = Arc::clone(self.replica(pool, shard)?);
+        Some(self.reading(replica))
+    }
+
+    fn ledgers(&self) -> Vec<LedgerId> {
+        self.shared.replicas.iter().flatten().map(|replica| replica.ledger.clone()).collect()
+    }
+
+    fn ledger(&self, id: &LedgerId) -> Option<Arc<dyn Shard>> {
+        let replica =
+            self.shared.replicas.iter().flatten().find(|replica| &replica.ledger == id)?;
+        Some(self.reading(Arc::clone(replica)))
+    }
+
+    fn status(&self) -> Value {
+        let snapshot = self.shared.snapshot();
+        let site = &self.topology.sites[self.site];
+        let mut status = json!({
+            "deployment": self.topology.name.as_str(),
+            "name": self.name(),
+            "role": "node",
+            "site": site.name.as_str(),
+            "region": site.region.as_str(),
+            "fabric": { "kind": "tcp", "tls": site.fabric_tls },
+        });
+        let more = self.more_status.get().map_or_else(|| json!({}), |more| more());
+        for part in [self.group_status(&snapshot), more] {
+            let (Value::Object(status), Value::Object(part)) = (&mut status, part) else {
+                continue;
+            };
+            status.extend(part);
+        }
+        status
+    }
+
+    fn readiness(&self) -> Readiness {
+        let snapshot = self.shared.snapshot();
+        let fault = match &snapshot.status.state {
+            State::Active => None,
+            state => Some(self.describe(state)),
+        };
+        Readiness { fault, lag: self.shared.age() }
+    }
+}
+
+impl NodeBackend {
+    /// What a state means, for people.
+    fn describe(&self, state: &State) -> String {
+        match state {
+            State::Active => "active".into(),
+            State::Forming { .. } => "forming a view".into(),
+            State::Stalled { missing, .. } => {
+                format!("stalled: waiting for {}", self.names(missing).join(", "))
+            }
+            State::Failed(fatal) => format!("failed: {fatal}"),
+        }
+    }
+
+    fn names(&self, nodes: &[NodeId]) -> Vec<String> {
+        let all = &self.topology.sites[self.site].nodes;
+        nodes.iter().map(|node| all[node.index()].name.to_string()).collect()
+    }
+
+    /// What the group thread says about itself.
+    fn group_status(&self, snapshot: &Snapshot) -> Value {
+        let status = &snapshot.status;
+        let inactive = snapshot.inactive_since.map(|since| since.elapsed());
+        let missing = match &status.state {
+            State::Stalled { missing, .. } => self.names(missing),
+            _ => Vec::new(),
+        };
+        let peers = status.peers.iter().map(|peer| {
+            json!({
+                "name": peer.name,
+                "connected": peer.connected,
+                "refused": peer.refusal.as_ref().map(ToString::to_string),
+                "clock_ahead_ms": peer.clock_ahead_us / 1_000,
+            })
+        });
+        let shards = status.shards.iter().filter_map(|shard| {
+            let replica = shard.replica.as_ref()?;
+            Some(json!({
+                "ledger": shard.ledger.to_string(),
+                "members": self.names(&shard.members),
+                "delivered": replica.delivered.0,
+                "durable": replica.durable.0,
+                "committed": replica.committed.0,
+                "checkpoint": replica.checkpoint.0,
+                "time_us": replica.hlc.micros(),
+                "pending": replica.pending,
+            }))
+        });
+        let state = match &status.state {
+            State::Active => "active",
+            State::Forming { .. } => "forming",
+            State::Stalled { .. } => "stalled",
+            State::Failed(_) => "failed",
+        };
+        let counters = &status.counters;
+        json!({
+            "state": state,
+            "explanation": self.describe(&status.state),
+            "waiting_for": missing,
+            "inactive_ms": inactive.map(|inactive| inactive.as_millis() as u64),
+            "view": status.view.0,
+            "peers": peers.collect::<Vec<_>>(),
+            "shards": shards.collect::<Vec<_>>(),
+            "counters": {
+                "views": counters.views,
+                "stalls": counters.stalls,
+                "messages": counters.messages,
+                "commands": counters.commands,
+                "resent": counters.resent,
+                "nulls": counters.nulls,
+                "caught_up": counters.caught_up,
+                "seals": counters.seals,
+                "checkpoints": counters.checkpoints,
+                "bad_signatures": counters.bad_signatures,
+            },
+        })
+    }
+
+    fn reading(&self, replica: Arc<Replica>) -> Arc<dyn Shard> {
+        let (shared, inbox) = (Arc::clone(&self.shared), Arc::clone(&self.inbox));
+        Arc::new(Reading { replica, shared, inbox, barriers: Arc::clone(&self.barriers) })
+    }
+}
+
+/// A shard of this node, for readers.
+struct Reading {
+    replica: Arc<Replica>,
+    shared: Arc<Shared>,
+    inbox: Arc<Inbox>,
+    barriers: Arc<Barriers>,
+}
+
+impl Shard for Reading {
+    fn id(&self) -> &LedgerId {
+        &self.replica.ledger
+    }
+
+    fn directory(&self) -> &Path {
+        &self.replica.directory
+    }
+
+    fn horizon(&self) -> watch::Receiver<Horizon> {
+        self.replica.horizon.subscribe()
+    }
+
+    fn age(&self) -> Duration {
+        self.shared.age()
+    }
+
+    /// Sends a transaction without writes through the total order: it is answered once everything ordered before it
+    /// is committed, and whatever was acknowledged anywhere before the call was ordered before it.
+    fn barrier(&self) -> Pin<Box<dyn Future<Output = Result<(), Fault>> + Send>> {
+        let (sink, answered) = Barrier::new();
+        let submission = protocol::Submission {
+            ticket: Ticket(0),
+            request: self.barriers.next(),
+            durability: Durability::Disk,
+            command: Command::Txn { compare: vec![], then: vec![], otherwise: vec![] }.encode(),
+        };
+        let reply = ReplyTo::new(sink, CallId(0));
+        let submitted = Submitted { shard: self.replica.index, submission, reply };
+        let refused = self.inbox.submit(std::iter::once(submitted));
+        Box::pin(async move {
+            if !refused.is_empty() {
+                return Err(Fault::Busy { reason: "the node's queue of requests is full".into() });
+            }
+            match answered.await {
+                Ok(Ok(_)) => Ok(()),
+                Ok(Err(fault)) => Err(fault),
+                Err(_) => Err(group::ending()),
+            }
+        })
+    }
+
+    fn with_store(&self, read: &mut dyn FnMut(&Store)) {
+        read(&self.replica.store.0.read());
+    }
+
+    fn entry(&self, version: Version) -> io::Result<Vec<u8>> {
+        self.replica.reader.entry(version).map_err(io::Error::other)
+    }
+
+    fn value(&self, digest: &Digest) -> io::Result<Vec<u8>> {
+        let missing =
+            || io::Error::new(io::ErrorKind::InvalidData, format!("value {digest} is missing"));
+        self.replica.reader.value(digest).map_err(io::Error::other)?.ok_or_else(missing)
+    }
+}
+
+/// Request ids of barriers: a session of this start of the process, which never writes and so is never remembered.
+pub(crate) struct Barriers {
+    session: SessionId,
+    next: AtomicU64,
+}
+
+impl Barriers {
+    pub(crate) fn new(incarnation: u64) -> Self {
+        let session = tradewind_store::session_id(wall_clock(), incarnation);
+        Self { session, next: AtomicU64::new(1) }
+    }
+
+    fn next(&self) -> RequestId {
+        let number = RequestNumber(self.next.fetch_add(1, Ordering::Relaxed));
+        RequestId { session: self.session, number }
+    }
+}
+
+/// Waits for the answer of one barrier.
+struct Barrier(Mutex<Option<oneshot::Sender<Result<Reply, Fault>>>>);
+
+impl Barrier {
+    fn new() -> (Arc<Self>, oneshot::Receiver<Result<Reply, Fault>>) {
+        let (sender, receiver) = oneshot::channel();
+        (Arc::new(Self(Mutex::new(Some(sender)))), receiver)
+    }
+}
+
+impl ReplySink for Barrier {
+    fn push(&self, _: CallId, answer: Result<Reply, Fault>) {
+        if let Some(sender) = self.0.lock().take() {
+            // Whoever waited may have gone.
+            let _ = sender.send(answer);
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+/// The fault that a client is told for a refused submission.
+pub(crate) fn fault_of(refused: Refused, ledger: &LedgerId) -> Fault {
+    match refused {
+        Refused::Unavailable { .. } => {
+            Fault::Unavailable { reason: format!("{ledger}: {refused}") }
+        }
+        Refused::Busy { .. } => Fault::Busy { reason: refused.to_string() },
+        Refused::TooLarge { .. } => Fault::BadRequest { reason: refused.to_string() },
+        Refused::Failed(_) => Fault::Unavailable { reason: refused.to_string() },
+        // The gateway's backend looked before it submitted.
+        other => Fault::Internal { reason: other.to_string() },
+    }
+}
+
+/// All nodes of the deployment, site by site: positions as in [`pools`].
+fn nodes(topology: &Topology) -> Vec<NodeInfo> {
+    let nodes = topology.sites.iter().flat_map(|site| &site.nodes);
+    nodes
+        .map(|node| NodeInfo {
+            name: node.name.to_string(),
+            address: node.ports.client().to_string(),
+        })
+        .collect()
+}
+
+fn pools(topology: &Topology, here: impl Fn(PoolIndex, u32) -> bool) -> Vec<PoolInfo> {
+    let pools = (0..).map(PoolIndex).zip(&topology.pools);
+    pools
+        .map(|(index, pool)| {
+            let before = topology.sites.iter().take_while(|site| site.name != pool.home);
+            let first: usize = before.map(|site| site.nodes.len()).sum();
+            let shard = |shard| ShardInfo {
+                members: topology
+                    .shard_members(pool, shard)
+                    .into_iter()
+                    .map(|node| u32::try_from(first + node).expect("far fewer nodes"))
+                    .collect(),
+                here: here(index, shard),
+            };
+            PoolInfo {
+                name: pool.name.to_string(),
+                home: pool.home.to_string(),
+                shards: (0..pool.shards).map(shard).collect(),
+            }
+        })
+        .collect()
+}
+
+fn wall_clock() -> Hlc {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Hlc::from_micros(u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
+}

@@ -1,0 +1,274 @@
+//! [`Node`]: one member process of a site.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+use std::thread;
+use std::time::Instant;
+
+use thiserror::Error;
+use tokio::sync::{oneshot, watch};
+use tradewind_gateway::{Backend, Horizon};
+use tradewind_ledger::{LedgerId, Lineage, SignedNote};
+use tradewind_ledger_disk::{
+    DataError, LedgerReader, LedgerWriter, OpenError, Options, Owner, Publisher,
+};
+use tradewind_site_protocol::{
+    ConfigError, Incarnation, NodeConfig, NodeCore, RecoveredShard, ShardConfig,
+};
+use tradewind_store::Store;
+use tradewind_topology::{Process, Site, Topology};
+use tradewind_transport::fabric::tcp::{TcpError, TcpFabric, TcpOptions};
+use tradewind_transport::fabric::{self, Fabric};
+use tradewind_transport::{Directory, DirectoryError, Identity};
+
+use crate::backend::{Barriers, MoreStatus, NodeBackend};
+use crate::group::{self, Group, NodeSigner, Parts};
+use crate::inbox::Inbox;
+use crate::log::Log;
+use crate::shared::{Replica, Shared, SharedStore};
+use crate::{config, publish};
+
+/// Why a node did not start. Nothing was changed but, perhaps, its incarnation.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// The topology does not know it, or knows it as something else.
+    #[error("{name} is not a node in the topology; its nodes are {}", .nodes.join(", "))]
+    NotANode {
+        /// The name asked for.
+        name: String,
+        /// The nodes there are.
+        nodes: Vec<String>,
+    },
+    /// The data directory.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// A ledger.
+    #[error("ledger {ledger}: {source}")]
+    Ledger {
+        /// Which.
+        ledger: LedgerId,
+        /// What was found.
+        source: Box<OpenError>,
+    },
+    /// The ledgers do not fit the topology.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Keys that are not one for each name.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    /// The group's network.
+    #[error(transparent)]
+    Fabric(#[from] TcpError),
+    /// A thread could not be started.
+    #[error("starting a thread: {0}")]
+    Thread(#[from] std::io::Error),
+}
+
+/// A running node. Dropping it without [`Node::stop`] leaves its threads to the end of the process.
+pub struct Node {
+    backend: Arc<NodeBackend>,
+    thread: thread::JoinHandle<()>,
+    ended: Option<oneshot::Receiver<Result<(), String>>>,
+}
+
+/// One ledger of a node, to be given to mirrors.
+#[derive(Clone)]
+pub struct Feed {
+    /// Which.
+    pub ledger: LedgerId,
+    /// Its identity.
+    pub lineage: Lineage,
+    /// Its entries.
+    pub reader: LedgerReader,
+    /// The newest checkpoint that a majority has signed.
+    pub head: watch::Receiver<Option<Arc<SignedNote>>>,
+}
+
+/// The shards of a node as they come from disk.
+#[derive(Default)]
+struct Recovered {
+    replicas: Vec<Option<Arc<Replica>>>,
+    writers: Vec<(tradewind_site_protocol::ShardIndex, LedgerWriter, LedgerReader)>,
+    publishers: HashMap<tradewind_site_protocol::ShardIndex, Publisher>,
+    shards: Vec<RecoveredShard<SharedStore>>,
+}
+
+impl Node {
+    /// Opens the ledgers below the node's data directory and starts its threads. Returns as soon as the node speaks to
+    /// its peers; when it serves is seen in [`Backend::readiness`].
+    ///
+    /// # Errors
+    /// [`StartError`], in words that say what to do.
+    pub fn start(topology: Arc<Topology>, identity: Arc<Identity>) -> Result<Self, StartError> {
+        let name = identity.name().to_owned();
+        let Some(Process::Node { site, index: own }) = topology.process(&name) else {
+            let nodes = topology.sites.iter().flat_map(|site| &site.nodes);
+            return Err(StartError::NotANode {
+                name,
+                nodes: nodes.map(|n| n.name.to_string()).collect(),
+            });
+        };
+        let directory = topology.data.join(&name);
+        let owner = Owner {
+            deployment: topology.name.to_string(),
+            role: "node",
+            name,
+            key: site.nodes[own].key.to_string(),
+        };
+        let incarnation = tradewind_ledger_disk::claim(&directory, &owner)?;
+        let config = config::node_config(&topology, site, own, Incarnation(incarnation));
+        let recovered = recover(&config, &directory.join("ledgers"))?;
+        let fabric = fabric(&topology, site, own, &identity, incarnation)?;
+        let site =
+            topology.sites.iter().position(|other| other.name == site.name).expect("its own site");
+        Self::run(topology, (site, own), identity, config, recovered, fabric)
+    }
+
+    fn run(
+        topology: Arc<Topology>,
+        (site, own): (usize, usize),
+        identity: Arc<Identity>,
+        config: NodeConfig,
+        recovered: Recovered,
+        fabric: Box<dyn Fabric>,
+    ) -> Result<Self, StartError> {
+        let started = Instant::now();
+        let first_shard = first_shards(&topology, &config.shards);
+        let barriers = Arc::new(Barriers::new(config.incarnation.0));
+        let core = NodeCore::new(config, recovered.shards, group::now(started))?;
+        let shared = Arc::new(Shared::new(recovered.replicas, core.status()));
+        let inbox = Arc::new(Inbox::new(fabric.waker()));
+        let log = Log::start(recovered.writers, Arc::clone(&inbox))?;
+        let publisher = publish::Publisher::start(recovered.publishers)?;
+        let parts = Parts {
+            core,
+            fabric,
+            inbox: Arc::clone(&inbox),
+            log,
+            publisher,
+            shared: Arc::clone(&shared),
+            signer: NodeSigner(identity),
+        };
+        let (tell, ended) = oneshot::channel();
+        let group = Group::new(parts, started);
+        let thread = thread::Builder::new().name("group".into()).spawn(move || {
+            // Nobody may be there to hear it.
+            let _ = tell.send(group.run());
+        })?;
+        let more_status = OnceLock::new();
+        let backend =
+            NodeBackend { topology, site, own, inbox, shared, first_shard, barriers, more_status };
+        Ok(Self { backend: Arc::new(backend), thread, ended: Some(ended) })
+    }
+
+    /// What the node offers to clients.
+    #[must_use]
+    pub fn backend(&self) -> Arc<dyn Backend> {
+        Arc::clone(&self.backend) as Arc<dyn Backend>
+    }
+
+    /// Its ledgers, to be given to mirrors.
+    #[must_use]
+    pub fn feeds(&self) -> Vec<Feed> {
+        let feed = |replica: &Arc<Replica>| Feed {
+            ledger: replica.ledger.clone(),
+            lineage: replica.lineage,
+            reader: replica.reader.clone(),
+            head: replica.head.subscribe(),
+        };
+        self.backend.shared.replicas.iter().flatten().map(feed).collect()
+    }
+
+    /// Adds to the node's status what it does not know itself; the first call counts.
+    pub fn add_status(&self, more: MoreStatus) {
+        let _ = self.backend.more_status.set(more);
+    }
+
+    /// Waits until the node cannot go on, and says why. To be called once; pending for ever while all is well.
+    pub async fn failed(&mut self) -> String {
+        match self.ended.take() {
+            Some(ended) => match ended.await {
+                Ok(Err(reason)) => reason,
+                Ok(Ok(())) => "it was stopped".into(),
+                Err(_) => "its group thread panicked".into(),
+            },
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Ends the node's threads after what the log has queued.
+    pub fn stop(self) {
+        self.backend.inbox.stop();
+        if self.thread.join().is_err() {
+            tracing::error!("the group thread panicked");
+        }
+    }
+}
+
+/// Opens the ledger of each shard that this node is a member of.
+fn recover(config: &NodeConfig, directory: &Path) -> Result<Recovered, StartError> {
+    let mut recovered = Recovered::default();
+    for (place, shard) in config.shards.iter().enumerate() {
+        if !shard.members.contains(&config.own) {
+            recovered.replicas.push(None);
+            continue;
+        }
+        let index = group::index(place);
+        let ledger = shard.genesis.ledger.clone();
+        let lineage = shard.genesis.lineage().expect("a genesis from a checked topology");
+        let directory = directory.join(ledger.to_string());
+        let options = Options { expected_lineage: Some(lineage), ..Options::default() };
+        let mut store = Store::new();
+        let opened = tradewind_ledger_disk::open(&directory, &options, |version, entry| {
+            store.apply(version, &entry).map_err(Into::into)
+        })
+        .map_err(|source| StartError::Ledger {
+            ledger: ledger.clone(),
+            source: Box::new(source),
+        })?;
+        tracing::info!(%ledger, size = %opened.replay.size(), recovery = ?opened.recovery, "ledger opened");
+        let store = SharedStore(Arc::new(store.into()));
+        let replica = Replica {
+            index,
+            ledger,
+            lineage,
+            directory,
+            store: store.clone(),
+            reader: opened.reader.clone(),
+            horizon: watch::Sender::new(horizon(&opened.checkpoint)),
+            head: watch::Sender::new(opened.checkpoint.map(Arc::new)),
+        };
+        recovered.replicas.push(Some(Arc::new(replica)));
+        recovered.writers.push((index, opened.writer, opened.reader));
+        recovered.publishers.insert(index, opened.publisher);
+        recovered.shards.push(RecoveredShard { replay: opened.replay, store });
+    }
+    Ok(recovered)
+}
+
+/// What readers may see before the first view: what a majority has signed was committed.
+fn horizon(checkpoint: &Option<SignedNote>) -> Horizon {
+    let size =
+        checkpoint.as_ref().and_then(|note| note.checkpoint().ok()).map(|signed| signed.size);
+    Horizon { readable: size.unwrap_or_default(), ..Horizon::default() }
+}
+
+fn fabric(
+    topology: &Topology,
+    site: &Site,
+    own: usize,
+    identity: &Identity,
+    incarnation: u64,
+) -> Result<Box<dyn Fabric>, StartError> {
+    let directory = Arc::new(Directory::from_topology(topology)?);
+    let own = fabric::NodeId(u16::try_from(own).expect("a site has far fewer nodes than 2^16"));
+    let options = TcpOptions::from_topology(topology, site, own, identity, directory, incarnation)?;
+    Ok(Box::new(TcpFabric::bind(options)?))
+}
+
+/// By pool of the topology: the place of its first shard among the site's shards.
+fn first_shards(topology: &Topology, shards: &[ShardConfig]) -> Vec<Option<usize>> {
+    let first = |pool: &str| shards.iter().position(|shard| shard.genesis.ledger.pool() == pool);
+    topology.pools.iter().map(|pool| first(pool.name.as_str())).collect()
+}
