@@ -186,15 +186,27 @@ fn level_tiles(kind: TileKind, old: u64, new: u64) -> impl Iterator<Item = TileI
     let width = u64::from(TILE_WIDTH);
     let full =
         (old / width..new / width).map(move |index| TileId { kind, index, width: TILE_WIDTH });
-    let rest = (new % width) as u16;
-    let partial =
-        (rest > 0 && new > old).then_some(TileId { kind, index: new / width, width: rest });
+    let partial = partial(kind, new).filter(|_| new > old);
     full.chain(partial)
 }
 
 /// All tiles and bundles that a checkpoint of `size` entries needs.
 pub fn tiles(size: Version) -> impl Iterator<Item = TileId> {
     tiles_between(Version::ZERO, size)
+}
+
+/// The partial ones among [`tiles`]: at most one bundle and one tile a level.
+pub fn partial_tiles(size: Version) -> impl Iterator<Item = TileId> {
+    let hashes = (0..=MAX_TILE_LEVEL).filter_map(move |level| {
+        partial(TileKind::Hashes { level }, size.0 >> (TILE_HEIGHT * level))
+    });
+    partial(TileKind::Entries, size.0).into_iter().chain(hashes)
+}
+
+/// The partial tile of a level with this many nodes.
+fn partial(kind: TileKind, nodes: u64) -> Option<TileId> {
+    let width = (nodes % u64::from(TILE_WIDTH)) as u16;
+    (width > 0).then_some(TileId { kind, index: nodes / u64::from(TILE_WIDTH), width })
 }
 
 /// The tiles and bundles that a checkpoint of size `new` needs beyond those of a checkpoint of size

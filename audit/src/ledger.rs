@@ -1,0 +1,180 @@
+//! Reads one ledger from its first entry to its last: entries, public face, keys, values. What it found is
+//! then judged (`judge`).
+
+use std::collections::HashMap;
+
+use tradewind_ledger::tile::TILE_WIDTH;
+use tradewind_ledger::tree::leaf_hash;
+use tradewind_ledger::{Digest, Entry, Hlc, Member, Replay, Value, Version};
+
+use crate::judge::judge;
+use crate::keys::Keys;
+use crate::published::published;
+use crate::report::{LedgerReport, Place, Problems};
+use crate::segments::Segments;
+use crate::source::Source;
+use crate::tiles::{Chunk, Tiles};
+use crate::values::Values;
+use crate::verify::Options;
+
+/// Chunks in a row without any entry, after which the rest is given up: a forged size must not keep the
+/// auditor busy for ever.
+const MISSING_CHUNKS_MAX: u32 = 16;
+
+/// The state at a size that matters: the checkpoint's, or that of a checkpoint known before.
+#[derive(Clone)]
+pub(crate) struct Mark {
+    pub(crate) root: Digest,
+    pub(crate) hlc: Hlc,
+    pub(crate) members: Vec<Member>,
+}
+
+/// What is known of a ledger while it is read.
+struct Run<'a> {
+    problems: Problems,
+    replay: Replay,
+    /// The replay met something it cannot go past.
+    broken: bool,
+    keys: Keys,
+    values: Values<'a>,
+    marks: HashMap<Version, Option<Mark>>,
+}
+
+pub(crate) fn verify_ledger(source: &dyn Source, name: String, options: &Options) -> LedgerReport {
+    let mut run = Run {
+        problems: Problems::default(),
+        replay: Replay::new(),
+        broken: false,
+        keys: Keys::default(),
+        values: Values::new(source),
+        marks: HashMap::new(),
+    };
+    let mut published = published(source, &mut run.problems);
+    let size = published.as_ref().map_or(Version::ZERO, |published| published.checkpoint.size);
+    run.marks.insert(size, None);
+    let known = options.known.iter().filter_map(|note| note.checkpoint().ok());
+    run.marks.extend(known.map(|checkpoint| (checkpoint.size, None)));
+    let partial = published.as_mut().map(|published| std::mem::take(&mut published.partial));
+
+    let mut segments = Segments::open(source, &mut run.problems);
+    let mut tiles = Tiles::open(source, partial.unwrap_or_default(), size, &mut run.problems);
+    run.read(segments.as_mut(), &mut tiles, size);
+    tiles.finish(&mut run.problems);
+    run.values.check_rest(&mut run.problems);
+    let read = segments.map_or((0, 0), |segments| (segments.files, segments.bytes));
+
+    run.mark();
+    let Run { mut problems, replay, values, marks, .. } = run;
+    let mut report = judge(source, options, name, &replay, &marks, published, &mut problems);
+    report.segments = read.0;
+    report.bytes = read.1 + tiles.bytes + values.bytes;
+    report.values = values.count;
+    report.problems = problems.into_list();
+    report
+}
+
+impl Run<'_> {
+    /// Reads all entries, from the segment files and where those have none from the bundles.
+    fn read(
+        &mut self,
+        mut segments: Option<&mut Segments<'_>>,
+        tiles: &mut Tiles<'_>,
+        size: Version,
+    ) {
+        let mut missing = 0;
+        for index in 0.. {
+            let mut chunk = Chunk { index, ..Chunk::default() };
+            let first = Version(chunk.first());
+            if let Some(segments) = segments.as_deref_mut() {
+                self.fill(&mut chunk, segments, size);
+            }
+            let published = size.since(first).min(u64::from(TILE_WIDTH)) as usize;
+            while chunk.entries.len() < published {
+                chunk.append(None);
+            }
+            tiles.check_bundle(&mut chunk, &mut self.problems);
+            let none = chunk.entries.iter().all(Option::is_none);
+            missing = if none { missing + 1 } else { 0 };
+            let leaves = (0..chunk.entries.len()).map(|at| self.take(&chunk, at)).collect();
+            tiles.push(leaves, &mut self.problems);
+            let ended = segments.as_deref().is_none_or(Segments::exhausted);
+            let end = first.plus(u64::from(TILE_WIDTH));
+            if ended && end >= size || missing == MISSING_CHUNKS_MAX {
+                break;
+            }
+        }
+        if let Some(segments) = segments {
+            segments.drain(&mut self.problems);
+            let held = segments.end();
+            if held < size {
+                let message = format!("the segments end at {held}, the checkpoint covers {size}");
+                self.problems.fault(Place::file("segments").of(held), message);
+            }
+        }
+    }
+
+    /// Fills a chunk from the segment files.
+    fn fill(&mut self, chunk: &mut Chunk, segments: &mut Segments<'_>, size: Version) {
+        for at in 0..u64::from(TILE_WIDTH) {
+            let version = Version(chunk.first() + at);
+            if segments.seek(version, &mut self.problems) {
+                let found = segments.found();
+                chunk.append(Some((found.entry, found.file, found.offset)));
+            } else if version < size || !segments.exhausted() {
+                chunk.append(None);
+            } else {
+                return;
+            }
+        }
+    }
+
+    /// Judges one entry of a chunk; returns its leaf hash, if there is an entry.
+    fn take(&mut self, chunk: &Chunk, at: usize) -> Option<Digest> {
+        let Some(bytes) = chunk.entry(at) else {
+            if !self.broken {
+                self.broken = true;
+                self.problems.fault(chunk.place(at), "the entry is nowhere to be found");
+            }
+            return None;
+        };
+        if self.broken {
+            return Some(leaf_hash(bytes));
+        }
+        self.mark();
+        match self.replay.push(bytes) {
+            Ok(entry) => {
+                self.follow(&entry, chunk, at);
+                Some(self.replay.last_leaf())
+            }
+            Err(error) => {
+                self.broken = true;
+                self.problems.fault(chunk.place(at), error.kind.to_string());
+                Some(leaf_hash(bytes))
+            }
+        }
+    }
+
+    /// Checks what needs the state of the keys, and the detached values.
+    fn follow(&mut self, entry: &Entry, chunk: &Chunk, at: usize) {
+        let version = Version(chunk.first() + at as u64);
+        for update in entry.updates() {
+            if let Err(message) = self.keys.follow(version, update) {
+                self.problems.fault(chunk.place(at), message);
+            }
+            if let Some(Value::Detached { len, digest }) = update.value {
+                self.values.check(version, len, digest, &mut self.problems);
+            }
+        }
+    }
+
+    /// Remembers the state if this size matters.
+    fn mark(&mut self) {
+        if let Some(mark) = self.marks.get_mut(&self.replay.size()) {
+            *mark = Some(Mark {
+                root: self.replay.root(),
+                hlc: self.replay.last_hlc(),
+                members: self.replay.members().to_vec(),
+            });
+        }
+    }
+}
