@@ -21,9 +21,9 @@ struct Model {
 
 impl Model {
     fn at(&self, key: &[u8], at: Version) -> Option<(Version, KeyVersion, &Bytes)> {
-        let changes = self.changes.get(key)?.iter().filter(|(version, _)| *version < at);
+        let mut changes = self.changes.get(key)?.iter().filter(|(version, _)| *version < at);
         let count = changes.clone().count() as u64;
-        let (version, value) = changes.last()?;
+        let (version, value) = changes.next_back()?;
         Some((*version, KeyVersion(count), value.as_ref()?))
     }
 
