@@ -151,3 +151,13 @@ pub struct Revision {
     /// Whether it deleted the key.
     pub deleted: bool,
 }
+
+impl Item {
+    /// The value, if it is inline.
+    pub fn bytes(&self) -> Option<&Arc<[u8]>> {
+        match &self.value {
+            ItemValue::Inline(bytes) => Some(bytes),
+            ItemValue::Logged | ItemValue::Detached { .. } => None,
+        }
+    }
+}

@@ -1,0 +1,306 @@
+//! Requests of any protocol, checked and answered.
+//!
+//! A read whose answer is in memory is answered on the spot; one that must wait, or look at the disk, is
+//! [`Slow`]: its caller spawns it.
+
+use crate::{
+    Backend, Shard,
+    caller::Caller,
+    reading::{self, Position},
+};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::sync::Semaphore;
+use tradewind_client::wire::{
+    Access, Answer, AsOf, Fault, Get, History, Level, List, Listed, PoolIndex, PoolInfo, Read,
+    Response, Role, Welcome, Write,
+};
+use tradewind_ledger::Version;
+use tradewind_store::{Command, ItemValue, Reply, TxnOp, TxnResult, shard_of};
+
+/// Most keys of a page, most changes of a history.
+pub(crate) const PAGE_MAX: u32 = 10_000;
+/// Bytes of values after which a page ends.
+const PAGE_BYTES: usize = 4 << 20;
+/// Longest time that a read may wait.
+const WAIT_MAX: Duration = Duration::from_secs(60);
+/// Reads that may wait or look at the disk at a time, in the whole process.
+const SLOW_MAX: usize = 64;
+
+/// What all connections of a process share.
+#[derive(Clone)]
+pub(crate) struct Service {
+    pub(crate) backend: Arc<dyn Backend>,
+    pub(crate) welcome: Arc<Welcome>,
+    slow: Arc<Semaphore>,
+}
+
+/// A read, found allowed and well formed.
+pub(crate) struct Query {
+    shard: Arc<dyn Shard>,
+    read: Read,
+    what: What,
+}
+
+enum What {
+    Get { key: Vec<u8> },
+    List { prefix: Vec<u8>, after: Option<Vec<u8>>, limit: usize, values: bool },
+    History { key: Vec<u8>, before: Option<Version>, limit: usize },
+}
+
+/// A read that cannot be answered on the spot.
+pub(crate) struct Slow(Query);
+
+impl Service {
+    pub(crate) fn new(backend: Arc<dyn Backend>) -> Self {
+        let welcome = Arc::new(backend.welcome());
+        Self { backend, welcome, slow: Arc::new(Semaphore::new(SLOW_MAX)) }
+    }
+
+    /// The same, with what the backend says of itself now.
+    pub(crate) fn renewed(&self) -> Self {
+        let welcome = Arc::new(self.backend.welcome());
+        Self { backend: Arc::clone(&self.backend), welcome, slow: Arc::clone(&self.slow) }
+    }
+
+    fn pool(&self, index: PoolIndex) -> Result<&PoolInfo, Fault> {
+        self.welcome
+            .pools
+            .get(index.0 as usize)
+            .ok_or_else(|| self.no_such_pool(&format!("number {}", index.0)))
+    }
+
+    pub(crate) fn no_such_pool(&self, pool: &str) -> Fault {
+        let pools = self.welcome.pools.iter().map(|pool| pool.name.clone()).collect();
+        Fault::NoSuchPool { pool: pool.to_owned(), pools }
+    }
+
+    /// Whether `caller` may make this write here, and nothing is wrong with it. Tells whether it is a transaction
+    /// that reads, whose reply may need [`Self::inline`].
+    pub(crate) fn check_write(&self, caller: &Caller, write: &Write<'_>) -> Result<bool, Fault> {
+        let pool = self.pool(write.pool)?;
+        caller.check(&pool.name, Access::Write)?;
+        if self.welcome.role == Role::Mirror {
+            return Err(Fault::ReadOnly {
+                server: self.welcome.server.clone(),
+                pool: pool.name.clone(),
+                home: pool.home.clone(),
+            });
+        }
+        let command = Command::decode(write.command)?;
+        let expected = command.shard(pool.shards.len() as u32)?;
+        if expected != write.shard {
+            return Err(Fault::WrongShard { found: write.shard, expected });
+        }
+        let Command::Txn { then, otherwise, .. } = command else { return Ok(false) };
+        Ok(then.iter().chain(&otherwise).any(|operation| matches!(operation, TxnOp::Get { .. })))
+    }
+
+    fn shard(&self, caller: &Caller, pool: PoolIndex, shard: u32) -> Result<Arc<dyn Shard>, Fault> {
+        let info = self.pool(pool)?;
+        caller.check(&info.name, Access::Read)?;
+        let shards = info.shards.len() as u32;
+        let Some(shard_info) = info.shards.get(shard as usize) else {
+            return Err(Fault::NoSuchShard { pool: info.name.clone(), shard, shards });
+        };
+        self.backend.shard(pool, shard).ok_or_else(|| {
+            let nodes = &self.welcome.nodes;
+            let members = shard_info.members.iter().filter_map(|&m| nodes.get(m as usize));
+            Fault::NotMember {
+                server: self.welcome.server.clone(),
+                pool: info.name.clone(),
+                shard,
+                members: members.map(|node| node.name.clone()).collect(),
+            }
+        })
+    }
+
+    fn shard_of_key(
+        &self,
+        caller: &Caller,
+        pool: PoolIndex,
+        key: &[u8],
+    ) -> Result<Arc<dyn Shard>, Fault> {
+        let shards = self.pool(pool)?.shards.len() as u32;
+        self.shard(caller, pool, shard_of(key, shards))
+    }
+
+    pub(crate) fn get(&self, caller: &Caller, get: &Get<'_>) -> Result<Query, Fault> {
+        let shard = self.shard_of_key(caller, get.pool, get.key)?;
+        Ok(Query { shard, read: get.read, what: What::Get { key: get.key.to_vec() } })
+    }
+
+    pub(crate) fn list(&self, caller: &Caller, list: &List<'_>) -> Result<Query, Fault> {
+        let shard = self.shard(caller, list.pool, list.shard)?;
+        let what = What::List {
+            prefix: list.prefix.to_vec(),
+            after: list.after.map(|key| key.0.to_vec()),
+            limit: list.limit.clamp(1, PAGE_MAX) as usize,
+            values: list.values,
+        };
+        Ok(Query { shard, read: list.read, what })
+    }
+
+    pub(crate) fn history(&self, caller: &Caller, history: &History<'_>) -> Result<Query, Fault> {
+        let shard = self.shard_of_key(caller, history.pool, history.key)?;
+        let what = What::History {
+            key: history.key.to_vec(),
+            before: history.before,
+            limit: history.limit.clamp(1, PAGE_MAX) as usize,
+        };
+        Ok(Query { shard, read: history.read, what })
+    }
+
+    /// Answers on the spot, if nothing has to be waited for.
+    pub(crate) fn try_answer(query: Query) -> Result<Response, Slow> {
+        if query.read.level == Level::Linearizable {
+            return Err(Slow(query));
+        }
+        match query.position() {
+            Err(_) if query.read.wait_ms > 0 => Err(Slow(query)),
+            Err(fault) => Ok(Err(fault)),
+            Ok(position) => match query.look(position) {
+                Answer::Item { item: Some(item), .. }
+                    if !matches!(item.value, ItemValue::Inline(_)) =>
+                {
+                    Err(Slow(query))
+                }
+                Answer::Page { .. } if query.wants_values() => Err(Slow(query)),
+                answer => Ok(Ok(answer)),
+            },
+        }
+    }
+
+    /// Answers, however long it takes (though no longer than the read may wait).
+    pub(crate) async fn answer(&self, slow: Slow) -> Response {
+        let Slow(query) = slow;
+        let _slot = self.slow.acquire().await.expect("never closed");
+        let wait = Duration::from_millis(query.read.wait_ms.into()).min(WAIT_MAX);
+        let position = query.wait(Instant::now() + wait).await?;
+        let looking = tokio::task::spawn_blocking(move || query.resolve(position));
+        looking.await.unwrap_or_else(|error| Err(Fault::Internal { reason: error.to_string() }))
+    }
+
+    /// [`Self::try_answer`], and [`Self::answer`] if that does not do.
+    pub(crate) async fn ask(&self, query: Query) -> Response {
+        match Self::try_answer(query) {
+            Ok(response) => response,
+            Err(slow) => self.answer(slow).await,
+        }
+    }
+
+    /// Puts the bytes of values that a transaction read into its reply. `ledger` is where it was executed.
+    pub(crate) async fn inline(
+        &self,
+        shard: Arc<dyn Shard>,
+        command: Vec<u8>,
+        reply: Reply,
+    ) -> Response {
+        let _slot = self.slow.acquire().await.expect("never closed");
+        let looking = tokio::task::spawn_blocking(move || inline_results(&*shard, &command, reply));
+        let reply = looking
+            .await
+            .unwrap_or_else(|error| Err(Fault::Internal { reason: error.to_string() }));
+        reply.map(Answer::Reply)
+    }
+}
+
+/// Whether a reply holds values that must be looked up before it can be sent.
+pub(crate) fn has_remote_values(reply: &Reply) -> bool {
+    let Reply::Txn { results, .. } = reply else { return false };
+    results.iter().any(|result| {
+        matches!(result, TxnResult::Read(Some(item)) if !matches!(item.value, ItemValue::Inline(_)))
+    })
+}
+
+fn inline_results(shard: &dyn Shard, command: &[u8], reply: Reply) -> Result<Reply, Fault> {
+    let Reply::Txn { succeeded, written, mut results } = reply else { return Ok(reply) };
+    let Ok(Command::Txn { then, otherwise, .. }) = Command::decode(command) else {
+        return Err(Fault::Internal { reason: "a transaction's reply to something else".into() });
+    };
+    let branch = if succeeded { then } else { otherwise };
+    for (operation, result) in branch.iter().zip(&mut results) {
+        if let TxnResult::Read(Some(item)) = result {
+            reading::inline(shard, operation.key(), item)?;
+        }
+    }
+    Ok(Reply::Txn { succeeded, written, results })
+}
+
+impl Query {
+    fn position(&self) -> Result<Position, Fault> {
+        reading::position(&*self.shard, &self.read)
+    }
+
+    fn wants_values(&self) -> bool {
+        matches!(self.what, What::List { values: true, .. })
+    }
+
+    async fn wait(&self, deadline: Instant) -> Result<Position, Fault> {
+        if self.read.level == Level::Linearizable {
+            self.shard.barrier().await?;
+        }
+        reading::wait(&*self.shard, &self.read, deadline).await
+    }
+
+    /// The answer as the store has it: values may be elsewhere.
+    fn look(&self, position: Position) -> Answer {
+        let as_of = AsOf {
+            at: position.at,
+            readable: position.readable,
+            age_ms: u64::try_from(self.shard.age().as_millis()).unwrap_or(u64::MAX),
+        };
+        let at = position.at;
+        reading::look(&*self.shard, |store| match &self.what {
+            What::Get { key } => Answer::Item { item: store.get(key, at), as_of },
+            What::List { prefix, after, limit, values } => {
+                let page = store.list(prefix, after.as_deref(), *limit, at);
+                let listed = |(key, mut item): (_, tradewind_store::Item)| {
+                    if !values {
+                        item.value = ItemValue::Logged;
+                    }
+                    Listed { key, item }
+                };
+                let items = page.items.into_iter().map(listed).collect();
+                Answer::Page { items, next: page.next, as_of }
+            }
+            What::History { key, before, limit } => {
+                let before = before.map_or(at, |before| before.min(at));
+                let mut revisions = store.history(key, before, limit + 1);
+                let more = revisions.len() > *limit;
+                revisions.truncate(*limit);
+                Answer::History { revisions, more, as_of }
+            }
+        })
+    }
+
+    /// The answer with all values. Blocks on the disk.
+    fn resolve(&self, position: Position) -> Response {
+        let mut answer = self.look(position);
+        match (&mut answer, &self.what) {
+            (Answer::Item { item: Some(item), .. }, What::Get { key }) => {
+                reading::inline(&*self.shard, key, item)?;
+            }
+            (Answer::Page { items, next, .. }, What::List { values: true, .. }) => {
+                let mut bytes = 0;
+                let mut fit = 0;
+                for Listed { key, item } in items.iter_mut() {
+                    reading::inline(&*self.shard, key, item)?;
+                    bytes += key.len() + item.bytes().map_or(0, |value| value.len());
+                    if fit > 0 && bytes > PAGE_BYTES {
+                        break;
+                    }
+                    fit += 1;
+                }
+                if fit < items.len() {
+                    items.truncate(fit);
+                    *next = items.last().map(|listed| listed.key.clone());
+                }
+            }
+            _ => {}
+        }
+        Ok(answer)
+    }
+}
