@@ -167,7 +167,9 @@ impl Connection {
             }
             match stream.read_buf(&mut input).await {
                 Ok(0) => {
-                    return Err(broken("closed before a welcome; is it a Tradewind server?".into()));
+                    return Err(broken(
+                        "closed before a welcome; is it a Tradewind server?".into(),
+                    ));
                 }
                 Ok(_) => {}
                 Err(error) => return Err(broken(error.to_string())),

@@ -30,6 +30,37 @@ pub struct Range<'a> {
     pub values: bool,
 }
 
+impl Page {
+    /// One page of at most `limit` keys out of a page of each shard, all asked for the same range: items, where to
+    /// continue, and the state that was read.
+    pub fn merge(
+        pages: impl IntoIterator<Item = (Vec<Listed>, Option<Vec<u8>>, AsOf)>,
+        limit: usize,
+    ) -> Self {
+        let mut merged = Self::default();
+        // Up to which key every shard has told all it has.
+        let mut told: Option<Vec<u8>> = None;
+        for (items, next, as_of) in pages {
+            merged.items.extend(items);
+            merged.as_of.push(as_of);
+            told = match (told, next) {
+                (Some(a), Some(b)) => Some(a.min(b)),
+                (a, b) => a.or(b),
+            };
+        }
+        merged.items.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+        if let Some(told) = &told {
+            merged.items.retain(|item| item.key <= *told);
+        }
+        merged.next = told;
+        if merged.items.len() > limit {
+            merged.items.truncate(limit);
+            merged.next = merged.items.last().map(|item| item.key.clone());
+        }
+        merged
+    }
+}
+
 impl Client {
     /// Sets a key, at the pool's durability.
     ///
@@ -147,28 +178,11 @@ impl Client {
     /// [`Error`].
     pub async fn list(&self, pool: &str, range: Range<'_>, read: Read) -> Result<Page, Error> {
         let shards = self.pool(pool)?.1.shards.len() as u32;
-        let mut page = Page::default();
-        // Up to which key every shard has told all it has.
-        let mut told: Option<Vec<u8>> = None;
+        let mut pages = Vec::new();
         for shard in 0..shards {
-            let (items, next, as_of) = self.list_shard(pool, shard, range, read).await?;
-            page.items.extend(items);
-            page.as_of.push(as_of);
-            told = match (told, next) {
-                (Some(a), Some(b)) => Some(a.min(b)),
-                (a, b) => a.or(b),
-            };
+            pages.push(self.list_shard(pool, shard, range, read).await?);
         }
-        page.items.sort_unstable_by(|a, b| a.key.cmp(&b.key));
-        if let Some(told) = &told {
-            page.items.retain(|item| item.key <= *told);
-        }
-        page.next = told;
-        if page.items.len() > range.limit as usize {
-            page.items.truncate(range.limit as usize);
-            page.next = page.items.last().map(|item| item.key.clone());
-        }
-        Ok(page)
+        Ok(Page::merge(pages, range.limit as usize))
     }
 
     /// The status of the server first connected to, or of another that the caller named if that is gone: a JSON

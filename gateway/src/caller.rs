@@ -6,7 +6,7 @@ use tradewind_transport::Peer;
 
 /// Somebody who sends requests.
 #[derive(Clone, Debug)]
-pub enum Caller {
+pub(crate) enum Caller {
     /// Known by its key; may do what the topology says.
     Peer(Arc<Peer>),
     /// Unknown, on a plain connection: may do this much in every pool.
@@ -15,7 +15,7 @@ pub enum Caller {
 
 impl Caller {
     /// What to call it.
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         match self {
             Self::Peer(peer) => &peer.name,
             Self::Anyone(_) => "anyone",

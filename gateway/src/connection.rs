@@ -8,8 +8,9 @@ use crate::{
     ReplySink, Shard, Submission,
     caller::Caller,
     completion::ReplyTo,
+    http,
     outbox::{Outbox, Unfinished},
-    service::{self, Query, Service},
+    service::{self, Attempt, Query, Service},
 };
 use std::{sync::Arc, time::Duration};
 use tokio::{
@@ -269,8 +270,8 @@ impl Connection {
 
     fn query(&self, call: CallId, query: Query) {
         let slow = match Service::try_answer(query) {
-            Ok(response) => return self.outbox.answer(call, &response),
-            Err(slow) => slow,
+            Attempt::Done(response) => return self.outbox.answer(call, &response),
+            Attempt::Slow(slow) => slow,
         };
         let Ok(slot) = Arc::clone(&self.slow).try_acquire_owned() else {
             let reason = format!("{SLOW_MAX} reads of this connection wait already");
@@ -286,9 +287,9 @@ impl Connection {
     }
 
     fn spawn_status(&self, call: CallId) {
-        let (backend, outbox) = (Arc::clone(&self.service.backend), Arc::clone(&self.outbox));
+        let (service, outbox) = (self.service.clone(), Arc::clone(&self.outbox));
         tokio::task::spawn_blocking(move || {
-            let status = backend.status().to_string();
+            let status = http::status(&service, &service.counters).to_string();
             outbox.answer(call, &Ok(wire::Answer::Status(status)));
         });
     }

@@ -1,14 +1,22 @@
 //! What every process serves: client protocol, HTTP, the ledger's public face.
 //!
+//! A node and a mirror differ in what stands behind [`Backend`]; to those who connect they are alike.
+//!
 //! | module | holds |
 //! |---|---|
 //! | `backend` | [`Backend`], [`Shard`]: what a node or a mirror offers |
 //! | `completion` | [`ReplyTo`], [`Completions`]: the way back of a write's answer |
+//! | `gateway` | [`Gateway`]: starting and stopping |
+//! | `server`, `connection`, `outbox` | the client protocol: listener, one connection, what it is to be sent |
+//! | `service`, `reading`, `caller` | requests of any protocol: rights, checks, which state, waiting, values on disk |
+//! | `http` | HTTP/JSON, `/log/...`, health, metrics, the page at `/` |
 
 mod backend;
 mod caller;
 mod completion;
 mod connection;
+mod gateway;
+mod http;
 mod outbox;
 mod reading;
 mod server;
@@ -16,3 +24,6 @@ mod service;
 
 pub use backend::{Backend, Horizon, Readiness, Shard, Submission};
 pub use completion::{Completions, ReplySink, ReplyTo};
+pub use gateway::{Gateway, Options};
+pub use http::parse_time;
+pub use server::{Counters, Security};

@@ -93,11 +93,8 @@ pub(crate) async fn wait(
             Fault::TooStale { .. } | Fault::TimeNotYet { .. } => left.min(AGE_CHECK),
             _ => left,
         };
-        match tokio::time::timeout(pause, horizon.changed()).await {
-            Ok(Err(_)) => {
-                return Err(Fault::Unavailable { reason: "the server is going down".into() });
-            }
-            Ok(Ok(())) | Err(_) => {}
+        if let Ok(Err(_)) = tokio::time::timeout(pause, horizon.changed()).await {
+            return Err(Fault::Unavailable { reason: "the server is going down".into() });
         }
     }
 }

@@ -1,10 +1,10 @@
 //! Requests of any protocol, checked and answered.
 //!
 //! A read whose answer is in memory is answered on the spot; one that must wait, or look at the disk, is
-//! [`Slow`]: its caller spawns it.
+//! an [`Attempt::Slow`]: its caller spawns it.
 
 use crate::{
-    Backend, Shard,
+    Backend, Counters, Shard,
     caller::Caller,
     reading::{self, Position},
 };
@@ -34,6 +34,7 @@ const SLOW_MAX: usize = 64;
 pub(crate) struct Service {
     pub(crate) backend: Arc<dyn Backend>,
     pub(crate) welcome: Arc<Welcome>,
+    pub(crate) counters: Arc<Counters>,
     slow: Arc<Semaphore>,
 }
 
@@ -50,19 +51,23 @@ enum What {
     History { key: Vec<u8>, before: Option<Version>, limit: usize },
 }
 
-/// A read that cannot be answered on the spot.
-pub(crate) struct Slow(Query);
+/// What came of trying to answer on the spot.
+pub(crate) enum Attempt {
+    Done(Response),
+    /// Something has to be waited for: leave it to [`Service::answer`].
+    Slow(Query),
+}
 
 impl Service {
-    pub(crate) fn new(backend: Arc<dyn Backend>) -> Self {
+    pub(crate) fn new(backend: Arc<dyn Backend>, counters: Arc<Counters>) -> Self {
         let welcome = Arc::new(backend.welcome());
-        Self { backend, welcome, slow: Arc::new(Semaphore::new(SLOW_MAX)) }
+        Self { backend, welcome, counters, slow: Arc::new(Semaphore::new(SLOW_MAX)) }
     }
 
     /// The same, with what the backend says of itself now.
     pub(crate) fn renewed(&self) -> Self {
         let welcome = Arc::new(self.backend.welcome());
-        Self { backend: Arc::clone(&self.backend), welcome, slow: Arc::clone(&self.slow) }
+        Self { welcome, ..self.clone() }
     }
 
     fn pool(&self, index: PoolIndex) -> Result<&PoolInfo, Fault> {
@@ -154,28 +159,27 @@ impl Service {
     }
 
     /// Answers on the spot, if nothing has to be waited for.
-    pub(crate) fn try_answer(query: Query) -> Result<Response, Slow> {
+    pub(crate) fn try_answer(query: Query) -> Attempt {
         if query.read.level == Level::Linearizable {
-            return Err(Slow(query));
+            return Attempt::Slow(query);
         }
         match query.position() {
-            Err(_) if query.read.wait_ms > 0 => Err(Slow(query)),
-            Err(fault) => Ok(Err(fault)),
+            Err(_) if query.read.wait_ms > 0 => Attempt::Slow(query),
+            Err(fault) => Attempt::Done(Err(fault)),
             Ok(position) => match query.look(position) {
                 Answer::Item { item: Some(item), .. }
                     if !matches!(item.value, ItemValue::Inline(_)) =>
                 {
-                    Err(Slow(query))
+                    Attempt::Slow(query)
                 }
-                Answer::Page { .. } if query.wants_values() => Err(Slow(query)),
-                answer => Ok(Ok(answer)),
+                Answer::Page { .. } if query.wants_values() => Attempt::Slow(query),
+                answer => Attempt::Done(Ok(answer)),
             },
         }
     }
 
     /// Answers, however long it takes (though no longer than the read may wait).
-    pub(crate) async fn answer(&self, slow: Slow) -> Response {
-        let Slow(query) = slow;
+    pub(crate) async fn answer(&self, query: Query) -> Response {
         let _slot = self.slow.acquire().await.expect("never closed");
         let wait = Duration::from_millis(query.read.wait_ms.into()).min(WAIT_MAX);
         let position = query.wait(Instant::now() + wait).await?;
@@ -186,8 +190,8 @@ impl Service {
     /// [`Self::try_answer`], and [`Self::answer`] if that does not do.
     pub(crate) async fn ask(&self, query: Query) -> Response {
         match Self::try_answer(query) {
-            Ok(response) => response,
-            Err(slow) => self.answer(slow).await,
+            Attempt::Done(response) => response,
+            Attempt::Slow(query) => self.answer(query).await,
         }
     }
 

@@ -1,0 +1,164 @@
+//! `/log/<ledger>/...`: the ledger's public face, as c2sp.org/tlog-tiles has it.
+//!
+//! A path is parsed and written anew, never handed to the file system as it came. A partial tile that was replaced by a
+//! wider one since the client read its checkpoint is cut out of that.
+
+use super::{Failure, Shared};
+use axum::{
+    Json,
+    body::Body,
+    extract::{Path, State},
+    http::{HeaderValue, StatusCode, header},
+    response::Response,
+};
+use serde_json::{Value, json};
+use std::{fs, io, path};
+use tradewind_ledger::{
+    LedgerId,
+    tile::{TILE_WIDTH, TileId, TileKind, decode_bundle},
+};
+
+pub(super) async fn ledgers(State(http): Shared) -> Json<Value> {
+    let ledgers = http.service.backend.ledgers();
+    let url = |id: &LedgerId| json!({ "ledger": id.to_string(), "checkpoint": format!("/log/{id}/checkpoint") });
+    Json(json!({ "ledgers": ledgers.iter().map(url).collect::<Vec<_>>() }))
+}
+
+pub(super) async fn file(
+    State(http): Shared,
+    Path((ledger, path)): Path<(String, String)>,
+) -> Result<Response, Failure> {
+    let known = ledger.parse::<LedgerId>().ok().and_then(|id| http.service.backend.ledger(&id));
+    let Some(shard) = known else {
+        let ids = http.service.backend.ledgers();
+        let ids: Vec<_> = ids.iter().map(ToString::to_string).collect();
+        return Err(missing(format!("no ledger {ledger}"), format!("ledgers: {}", ids.join(", "))));
+    };
+    let directory = shard.directory().to_owned();
+    if path == "checkpoint" {
+        return checkpoint(directory).await;
+    }
+    let Ok(tile) = path.parse::<TileId>() else {
+        return Err(missing(
+            format!("no file {path} in a ledger's public face"),
+            "checkpoint, tile/<level>/<index>[.p/<width>], tile/entries/<index>[.p/<width>]".into(),
+        ));
+    };
+    let reading = tokio::task::spawn_blocking(move || read_tile(&directory, tile)).await;
+    let bytes = reading
+        .unwrap_or_else(|error| Err(io::Error::other(error)))
+        .map_err(|error| failed(&error))?;
+    let Some(bytes) = bytes else {
+        return Err(missing(
+            format!("{path} is not there (yet)"),
+            "tiles of the size that the checkpoint says, or a smaller one".into(),
+        ));
+    };
+    let mut response = Response::new(Body::from(bytes));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    // What a tile of given width holds never changes.
+    let for_ever = HeaderValue::from_static("public, max-age=31536000, immutable");
+    headers.insert(header::CACHE_CONTROL, for_ever);
+    Ok(response)
+}
+
+async fn checkpoint(directory: path::PathBuf) -> Result<Response, Failure> {
+    let reading = tokio::task::spawn_blocking(move || fs::read(directory.join("checkpoint"))).await;
+    let bytes = match reading.unwrap_or_else(|error| Err(io::Error::other(error))) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(missing("no checkpoint is signed yet".into(), "later".into()));
+        }
+        Err(error) => return Err(failed(&error)),
+    };
+    let mut response = Response::new(Body::from(bytes));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    Ok(response)
+}
+
+/// The bytes of a tile, from its file or from that of a wider one; `None` if there is neither.
+fn read_tile(directory: &path::Path, tile: TileId) -> io::Result<Option<Vec<u8>>> {
+    // Twice: the file that was there when the directory was read may be replaced by a wider one before it is opened.
+    for _ in 0..2 {
+        if let Some(bytes) = read_file(&directory.join(tile.to_string()))? {
+            return Ok(Some(bytes));
+        }
+        if !tile.is_partial() {
+            return Ok(None);
+        }
+        for width in wider(directory, tile)? {
+            let source = TileId { width, ..tile };
+            if let Some(bytes) = read_file(&directory.join(source.to_string()))? {
+                return cut(&bytes, source, tile.width).map(Some);
+            }
+        }
+    }
+    Ok(None)
+}
+
+fn read_file(path: &path::Path) -> io::Result<Option<Vec<u8>>> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error)
+            if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Widths beyond the tile's own that may be there, ascending, the full one last.
+fn wider(directory: &path::Path, tile: TileId) -> io::Result<Vec<u16>> {
+    let path = directory.join(tile.to_string());
+    let mut widths = vec![TILE_WIDTH];
+    let partials = path.parent().expect("a partial tile lies in a directory of its own");
+    match fs::read_dir(partials) {
+        Ok(entries) => {
+            for entry in entries {
+                let name = entry?.file_name();
+                let width = name.to_str().and_then(|name| name.parse::<u16>().ok());
+                widths.extend(width.filter(|width| (tile.width..TILE_WIDTH).contains(width)));
+            }
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    widths.sort_unstable();
+    Ok(widths)
+}
+
+/// The first `width` of what a wider tile holds.
+fn cut(bytes: &[u8], source: TileId, width: u16) -> io::Result<Vec<u8>> {
+    let damaged =
+        |what: String| io::Error::new(io::ErrorKind::InvalidData, format!("{source}: {what}"));
+    let length = match source.kind {
+        TileKind::Hashes { .. } => usize::from(width) * 32,
+        TileKind::Entries => {
+            let entries =
+                decode_bundle(bytes, source.width).map_err(|error| damaged(error.to_string()))?;
+            entries[..usize::from(width)].iter().map(|entry| 2 + entry.len()).sum()
+        }
+    };
+    let cut = bytes.get(..length).ok_or_else(|| damaged(format!("only {} bytes", bytes.len())))?;
+    Ok(cut.to_vec())
+}
+
+fn missing(error: String, allowed: String) -> Failure {
+    let next_step = "see c2sp.org/tlog-tiles".into();
+    Failure { status: StatusCode::NOT_FOUND, error, allowed, next_step }
+}
+
+fn failed(error: &io::Error) -> Failure {
+    tracing::error!("reading a tile or checkpoint: {error}");
+    Failure {
+        status: StatusCode::INTERNAL_SERVER_ERROR,
+        error: format!("cannot read: {error}"),
+        allowed: "this should not happen".into(),
+        next_step: "look at the server's disk; verify its ledger with tradewind audit verify"
+            .into(),
+    }
+}
