@@ -7,7 +7,9 @@ use crate::{
     completion::CompletionArgs,
     demo::DemoArgs,
     exit::Exit,
+    export::ExportArgs,
     get::GetArgs,
+    import::ImportArgs,
     keys::KeysCommand,
     list::{HistoryArgs, ListArgs},
     output::{Format, Output},
@@ -56,6 +58,8 @@ enum Command {
     Txn(TxnArgs),
     List(ListArgs),
     History(HistoryArgs),
+    Import(ImportArgs),
+    Export(ExportArgs),
     #[command(subcommand)]
     Topology(TopologyCommand),
     #[command(subcommand)]
@@ -83,6 +87,8 @@ impl Cli {
             Command::Txn(args) => args.run(output),
             Command::List(args) => args.run(output),
             Command::History(args) => args.run(output),
+            Command::Import(args) => args.run(output),
+            Command::Export(args) => args.run(output),
             Command::Topology(command) => command.run(output),
             Command::Keys(command) => command.run(output),
             Command::Completion(args) => args.run(output),

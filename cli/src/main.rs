@@ -6,6 +6,8 @@
 //! | `exit` | exit codes, and how an error becomes one |
 //! | `output` | tables for people, JSON for programs |
 //! | `scratch` | a directory that lives as long as the command |
+//! | `progress` | bars on stderr, on a terminal only |
+//! | `records` | keys and values in files: NDJSON, CSV, directories |
 //! | `connect` | from flags, environment and contexts to a connected client |
 //! | `read` | which state a read wants |
 //! | `time` | moments on the command line and in tables |
@@ -21,11 +23,15 @@ mod connect;
 mod data;
 mod demo;
 mod exit;
+mod export;
 mod get;
+mod import;
 mod keys;
 mod list;
 mod output;
+mod progress;
 mod read;
+mod records;
 mod scratch;
 mod time;
 mod topology;

@@ -41,6 +41,11 @@ impl Output {
         self.terminal
     }
 
+    /// Whether somebody watches stderr.
+    pub(crate) fn shows_progress(&self) -> bool {
+        self.stderr_terminal && !self.is_json()
+    }
+
     /// Whether stderr is a terminal and may be coloured.
     pub(crate) fn colours_stderr(&self) -> bool {
         self.stderr_terminal && self.colour
