@@ -1,1 +1,3 @@
 //! The simulator, end-to-end tests with real processes, interop tests.
+
+pub mod e2e;

@@ -1,0 +1,103 @@
+//! Real processes killed with SIGKILL: what was acknowledged stays, and everything comes back equal.
+
+use tradewind_client::wire::Read;
+use tradewind_client::{Condition, Reply};
+use tradewind_local::Plan;
+use tradewind_tests::e2e::{
+    Acknowledged, POOL, Running, Writers, assert_ledgers_hold, assert_segments_equal, eventually,
+    export, site_relay_leaf, sizes, wait_for_sizes,
+};
+
+const NODES: [&str; 3] = ["ams-1", "ams-2", "ams-3"];
+const MIRRORS: [&str; 2] = ["relay", "leaf"];
+const ALL: [&str; 5] = ["ams-1", "ams-2", "ams-3", "relay", "leaf"];
+
+/// Nobody writes any more: every mirror gets what the site has, every ledger holds everywhere, every replica has the
+/// same segments, every mirror exports the same records.
+async fn assert_everything_equal(running: &Running) {
+    let have = sizes(running, NODES[0]).await;
+    for name in MIRRORS {
+        wait_for_sizes(running, name, &have).await;
+    }
+    assert_segments_equal(running, &ALL);
+    assert_ledgers_hold(running, &ALL, &have);
+    let records = export(running, NODES[0], POOL);
+    assert!(!records.is_empty());
+    for name in MIRRORS {
+        assert!(export(running, name, POOL) == records, "{name} exports other records");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mirror_and_a_relay_killed_in_mid_stream_come_back_equal() {
+    let mut running = Running::start(site_relay_leaf());
+    let writers = Writers::start(&running, "k", 3).await;
+    writers.wait_for(300);
+    for victim in ["leaf", "relay"] {
+        running.deployment.kill(victim).expect("it ran");
+        // The site does not wait for mirrors.
+        writers.wait_for(300);
+        running.deployment.start(victim).expect("it starts");
+        running.ready();
+        writers.wait_for(300);
+    }
+    let acknowledged = writers.stop().await;
+    assert_everything_equal(&running).await;
+    let leaf = running.deployment.client_of_only("leaf").await.expect("a client");
+    Acknowledged::assert_all_there(&acknowledged, &leaf).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_processes_killed_at_once_lose_nothing_acknowledged() {
+    let mut running = Running::start(site_relay_leaf());
+    let mut acknowledged = Vec::new();
+    for round in 0..2 {
+        let writers = Writers::start(&running, &format!("round-{round}"), 6).await;
+        writers.wait_for(500);
+        running.deployment.kill_all().expect("they ran");
+        running.deployment.start_all().expect("they start");
+        running.ready();
+        // The writers go on by themselves.
+        writers.wait_for(100);
+        acknowledged.extend(writers.stop().await);
+    }
+    let site = running.deployment.client(&NODES).await.expect("a client");
+    Acknowledged::assert_all_there(&acknowledged, &site).await;
+    assert_everything_equal(&running).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_node_stalls_writes_by_name_and_its_return_resumes_them() {
+    let mut running = Running::start(Plan::one_site(3, 1));
+    let writers = Writers::start(&running, "k", 2).await;
+    writers.wait_for(100);
+    running.deployment.kill("ams-3").expect("it ran");
+
+    eventually("stalled, naming the node", || {
+        let status = running.status("ams-1").to_string();
+        let told = status.contains("stalled") && status.contains("ams-3");
+        if told { Ok(()) } else { Err(status) }
+    });
+    let refused = running.run(&["put", POOL, "refused", "v", "--timeout", "1"]);
+    assert_ne!(refused.code(), 0, "{}", refused.stdout());
+    assert!(refused.stderr().contains("ams-3"), "names who is missing: {}", refused.stderr());
+
+    // Reads go on.
+    let one = running.deployment.client_of_only("ams-1").await.expect("a client");
+    let (item, _) = one.get(POOL, b"k-0-000000", Read::default()).await.expect("a read");
+    assert!(item.is_some(), "what was acknowledged is shown");
+
+    running.deployment.start("ams-3").expect("it starts");
+    running.ready();
+    writers.wait_for(100);
+    let acknowledged = writers.stop().await;
+    let three = running.deployment.client_of_only("ams-3").await.expect("a client");
+    let put = three.put(POOL, b"after", b"v", Condition::Absent).await.expect("a write");
+    let Reply::Written { version, .. } = put else { panic!("{put:?}") };
+    let read = Read { min_version: Some(version), wait_ms: 10_000, ..Read::default() };
+    three.get(POOL, b"after", read).await.expect("a read").0.expect("written before");
+    Acknowledged::assert_all_there(&acknowledged, &three).await;
+    let have = sizes(&running, "ams-3").await;
+    assert_segments_equal(&running, &NODES);
+    assert_ledgers_hold(&running, &NODES, &have);
+}
