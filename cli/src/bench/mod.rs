@@ -8,18 +8,19 @@ mod limits;
 mod load;
 mod report;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use clap::ValueEnum;
-use tokio::runtime::Runtime;
 use tokio::task::{JoinSet, block_in_place};
 use tradewind_client::wire::Read;
 use tradewind_client::{Client, Command, Condition, Durability, Reply};
 use tradewind_local::{Deployment, Plan, cpu_time};
 
+use crate::connect::{ConnectArgs, block_on};
 use crate::exit::Exit;
 use crate::output::Output;
 use crate::scratch::Scratch;
@@ -39,6 +40,7 @@ const LIMIT_TIME: Duration = Duration::from_millis(500);
 Examples:
   tradewind bench put --size 256 --inflight 1,16,256 -o json
   tradewind bench get --inflight 256 --keys 1000000
+  tradewind bench put --topology atlas.toml --pool scratch
   tradewind bench limits")]
 pub(crate) struct BenchArgs {
     #[command(subcommand)]
@@ -71,11 +73,15 @@ struct Load {
     #[arg(long, value_delimiter = ',', default_value = "1,16,256")]
     inflight: Vec<usize>,
     /// Nodes to start
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 3, conflicts_with = "pool")]
     nodes: usize,
-    /// Shards of the pool
-    #[arg(long, default_value_t = 1)]
+    /// Shards of their pool
+    #[arg(long, default_value_t = 1, conflicts_with = "pool")]
     shards: u32,
+    /// Measure this pool of a running deployment (see Connection) instead of nodes of its own; keys `key-...` are
+    /// written there
+    #[arg(long, value_name = "POOL")]
+    pool: Option<String>,
     /// Clients (connections), each at another node first; at most as many as there are operations in flight
     #[arg(long, default_value_t = 3)]
     clients: usize,
@@ -97,6 +103,16 @@ struct Load {
     /// Where the nodes' data lie during the run, and the machine's disk is measured
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
+    #[command(flatten)]
+    connect: ConnectArgs,
+}
+
+/// What is measured.
+struct Target {
+    pool: Arc<str>,
+    clients: Arc<[Client]>,
+    /// The nodes that were started for it; none if somebody else runs them.
+    own: Option<Deployment>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -124,8 +140,8 @@ impl BenchArgs {
                 let limits = limits::measure(&dir, duration(seconds)?)?;
                 Report { setting: None, rows: Vec::new(), limits }
             }
-            What::Put(load) => Runtime::new()?.block_on(measure(Operation::Put, load))?,
-            What::Get(load) => Runtime::new()?.block_on(measure(Operation::Get, load))?,
+            What::Put(load) => block_on(measure(Operation::Put, load))?,
+            What::Get(load) => block_on(measure(Operation::Get, load))?,
         };
         output.print(&report, ToString::to_string)?;
         Ok(Exit::Done)
@@ -137,81 +153,102 @@ async fn measure(operation: Operation, load: Load) -> anyhow::Result<Report> {
     ensure!(load.clients > 0 && load.keys > 0, "--clients and --keys: allowed is 1 or more");
     let home = Scratch::new("bench", load.dir.as_deref())?;
     let limits = block_in_place(|| limits::measure(home.path(), LIMIT_TIME))?;
-    let mut deployment = start(&load, home.path())?;
-    let clients = connect(&load, &deployment).await?;
+    let target = match &load.pool {
+        None => start(&load, home.path()).await?,
+        Some(pool) => attach(&load, pool).await?,
+    };
     if operation == Operation::Get {
-        fill(&load, &clients).await?;
+        fill(&load, &target).await?;
     }
+    let setting = setting(operation, &load, &target)?;
     let mut rows = Vec::new();
     for &inflight in &load.inflight {
-        let row = measure_one(operation, &load, inflight, &deployment, &clients).await;
+        let row = measure_one(operation, &load, inflight, &target).await;
         rows.push(row.with_context(|| format!("with {inflight} in flight"))?);
     }
-    deployment.stop_all()?;
-    let setting = Setting {
+    if let Some(mut own) = target.own {
+        own.stop_all()?;
+    }
+    Ok(Report { setting: Some(setting), rows, limits })
+}
+
+/// Starts nodes; one connection a client, each to another node first.
+async fn start(load: &Load, dir: &Path) -> anyhow::Result<Target> {
+    let binary = std::env::current_exe().context("finding the own executable")?;
+    let mut plan = Plan::one_site(load.nodes, load.shards);
+    for site in &mut plan.sites {
+        site.fabric_tls = !load.no_fabric_tls;
+    }
+    let mut own = Deployment::create(dir, &binary, plan)?;
+    own.start_all()?;
+    block_in_place(|| own.wait_ready(READY_LIMIT))?;
+    let nodes = own.plan().process_names();
+    let mut clients = Vec::new();
+    for index in 0..load.clients {
+        clients.push(own.client(&[&nodes[index % nodes.len()]]).await?);
+    }
+    Ok(Target { pool: POOL.into(), clients: clients.into(), own: Some(own) })
+}
+
+/// Connects to nodes that run already.
+async fn attach(load: &Load, pool: &str) -> anyhow::Result<Target> {
+    let connector = load.connect.connector()?;
+    let mut clients = Vec::new();
+    for _ in 0..load.clients {
+        clients.push(connector.client(Some(pool)).await?);
+    }
+    Ok(Target { pool: pool.into(), clients: clients.into(), own: None })
+}
+
+fn setting(operation: Operation, load: &Load, target: &Target) -> anyhow::Result<Setting> {
+    let welcome = target.clients[0].welcome();
+    let pool = welcome.pools.iter().find(|pool| *pool.name == *target.pool);
+    let pool = pool.with_context(|| format!("{} has no pool {}", welcome.server, target.pool))?;
+    let members: BTreeSet<u32> =
+        pool.shards.iter().flat_map(|shard| shard.members.iter().copied()).collect();
+    Ok(Setting {
         operation: format!("{operation:?}").to_lowercase(),
         cores: std::thread::available_parallelism().map_or(0, usize::from),
         build: if cfg!(debug_assertions) { "debug" } else { "release" },
-        nodes: load.nodes,
-        shards: load.shards,
-        replicas: load.nodes,
-        fabric: "tcp over loopback",
-        fabric_tls: !load.no_fabric_tls,
+        nodes: members.len(),
+        shards: pool.shards.len(),
+        replicas: pool.shards.first().map_or(0, |shard| shard.members.len()),
+        fabric: "tcp",
+        fabric_tls: target.own.is_some().then_some(!load.no_fabric_tls),
         client_tls: true,
         durability: format!("{:?}", load.durability).to_lowercase(),
         value_bytes: load.size,
         keys: load.keys,
         clients: load.clients,
         seconds: load.seconds,
-    };
-    Ok(Report { setting: Some(setting), rows, limits })
-}
-
-fn start(load: &Load, dir: &Path) -> anyhow::Result<Deployment> {
-    let binary = std::env::current_exe().context("finding the own executable")?;
-    let mut plan = Plan::one_site(load.nodes, load.shards);
-    for site in &mut plan.sites {
-        site.fabric_tls = !load.no_fabric_tls;
-    }
-    let mut deployment = Deployment::create(dir, &binary, plan)?;
-    deployment.start_all()?;
-    block_in_place(|| deployment.wait_ready(READY_LIMIT))?;
-    Ok(deployment)
-}
-
-/// One connection a client, each to another node first.
-async fn connect(load: &Load, deployment: &Deployment) -> anyhow::Result<Arc<[Client]>> {
-    let nodes = deployment.plan().process_names();
-    let mut clients = Vec::new();
-    for index in 0..load.clients {
-        clients.push(deployment.client(&[&nodes[index % nodes.len()]]).await?);
-    }
-    Ok(clients.into())
+    })
 }
 
 async fn measure_one(
     operation: Operation,
     load: &Load,
     inflight: usize,
-    deployment: &Deployment,
-    clients: &Arc<[Client]>,
+    target: &Target,
 ) -> anyhow::Result<Row> {
     let shape =
         Shape { inflight, warm_up: duration(load.warm_up)?, measured: duration(load.seconds)? };
     let cpu = || -> anyhow::Result<Cpu> {
-        let servers = deployment.running().into_iter().map(|name| deployment.cpu_time(&name));
-        let servers = servers.sum::<Result<Duration, _>>()?;
-        Ok(Cpu { client: cpu_time(std::process::id())?, servers: Some(servers) })
+        let of_all = |own: &Deployment| {
+            own.running().into_iter().map(|name| own.cpu_time(&name)).sum::<Result<_, _>>()
+        };
+        let servers = target.own.as_ref().map(of_all).transpose()?;
+        Ok(Cpu { client: cpu_time(std::process::id())?, servers })
     };
-    let clients = Arc::clone(clients);
+    let (clients, pool) = (Arc::clone(&target.clients), Arc::clone(&target.pool));
     let (size, keys, durability) = (load.size, load.keys, load.durability);
     load::drive(shape, cpu, move |number| {
         // Neighbouring numbers go to different clients, so that all of them are busy with few operations in flight.
         let client = clients[number as usize % clients.len().min(inflight)].clone();
+        let pool = Arc::clone(&pool);
         async move {
             match operation {
-                Operation::Put => put(&client, number % keys, size, durability).await,
-                Operation::Get => get(&client, scatter(number, keys)).await,
+                Operation::Put => put(&client, &pool, number % keys, size, durability).await,
+                Operation::Get => get(&client, &pool, scatter(number, keys)).await,
             }
         }
     })
@@ -219,15 +256,16 @@ async fn measure_one(
 }
 
 /// Puts every key once, with many in flight.
-async fn fill(load: &Load, clients: &Arc<[Client]>) -> anyhow::Result<()> {
+async fn fill(load: &Load, target: &Target) -> anyhow::Result<()> {
     const WORKERS: u64 = 256;
     let mut workers = JoinSet::new();
     for worker in 0..WORKERS {
-        let client = clients[worker as usize % clients.len()].clone();
+        let client = target.clients[worker as usize % target.clients.len()].clone();
+        let pool = Arc::clone(&target.pool);
         let (size, keys, durability) = (load.size, load.keys, load.durability);
         workers.spawn(async move {
             for number in (worker..keys).step_by(WORKERS as usize) {
-                put(&client, number, size, durability).await?;
+                put(&client, &pool, number, size, durability).await?;
             }
             anyhow::Ok(())
         });
@@ -238,7 +276,13 @@ async fn fill(load: &Load, clients: &Arc<[Client]>) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn put(client: &Client, number: u64, size: usize, durability: Level) -> anyhow::Result<()> {
+async fn put(
+    client: &Client,
+    pool: &str,
+    number: u64,
+    size: usize,
+    durability: Level,
+) -> anyhow::Result<()> {
     let durability = match durability {
         Level::Memory => Durability::Memory,
         Level::Disk => Durability::Disk,
@@ -249,14 +293,14 @@ async fn put(client: &Client, number: u64, size: usize, durability: Level) -> an
     let length = stamp.len().min(size);
     value[..length].copy_from_slice(&stamp[..length]);
     let command = Command::Put { key: key(number), value, condition: Condition::Always };
-    match client.execute(POOL, &command, Some(durability)).await? {
+    match client.execute(pool, &command, Some(durability)).await? {
         Reply::Written { .. } => Ok(()),
         other => bail!("put: {other:?}"),
     }
 }
 
-async fn get(client: &Client, number: u64) -> anyhow::Result<()> {
-    let (item, _) = client.get(POOL, &key(number), Read::default()).await?;
+async fn get(client: &Client, pool: &str, number: u64) -> anyhow::Result<()> {
+    let (item, _) = client.get(pool, &key(number), Read::default()).await?;
     item.with_context(|| format!("key {number} is not there")).map(drop)
 }
 

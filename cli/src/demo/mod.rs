@@ -16,10 +16,10 @@ mod traffic;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
-use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tradewind_local::Deployment;
 
+use crate::connect::block_on;
 use crate::exit::Exit;
 use crate::output::Output;
 use crate::scratch::Scratch;
@@ -46,7 +46,7 @@ impl DemoArgs {
     /// # Errors
     /// The first thing that does not hold, or that the demo was interrupted.
     pub(crate) fn run(self, output: &Output) -> anyhow::Result<Exit> {
-        Runtime::new()?.block_on(self.play(output))
+        block_on(self.play(output))
     }
 
     async fn play(self, output: &Output) -> anyhow::Result<Exit> {
