@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `command` | the command line: which subcommands there are, and what runs them |
 //! | `exit` | exit codes, and how an error becomes one |
+//! | `http_source` | the public face of a ledger, for the auditor |
 //! | `output` | tables for people, JSON for programs |
 //! | `scratch` | a directory that lives as long as the command |
 //! | `progress` | bars on stderr, on a terminal only |
@@ -25,6 +26,7 @@ mod demo;
 mod exit;
 mod export;
 mod get;
+mod http_source;
 mod import;
 mod keys;
 mod list;

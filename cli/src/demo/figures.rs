@@ -74,15 +74,19 @@ pub(crate) struct Lag {
 }
 
 /// All verifications together.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize)]
 pub(crate) struct Audit {
     /// Ledgers verified, each replica and each public face counted.
     pub(crate) ledgers: usize,
     /// Of those over HTTP, by the public face.
     pub(crate) over_http: usize,
     pub(crate) entries: u64,
+    /// Bytes of all files read.
+    pub(crate) bytes: u64,
+    /// On all cores.
     pub(crate) seconds: f64,
     pub(crate) entries_per_second: f64,
+    pub(crate) bytes_per_second: f64,
 }
 
 /// One ledger at all its places.

@@ -29,8 +29,12 @@ impl fmt::Display for Figures {
         )?;
         writeln!(
             f,
-            "verified   {} ledgers ({} of them over HTTP), {} entries: {:.0}/s",
-            audit.ledgers, audit.over_http, audit.entries, audit.entries_per_second
+            "verified   {} ledgers ({} of them over HTTP), {} entries: {:.0}/s, {:.0} MB/s",
+            audit.ledgers,
+            audit.over_http,
+            audit.entries,
+            audit.entries_per_second,
+            audit.bytes_per_second / 1e6
         )?;
         let equal: Vec<String> = self
             .mirrors
@@ -149,8 +153,7 @@ mod tests {
                 ledgers: 3,
                 over_http: 1,
                 entries: 27,
-                seconds: 1.0,
-                entries_per_second: 27.0,
+                ..Audit::default()
             },
             ledgers: vec![Ledger {
                 ledger: "airports.0".into(),
