@@ -20,7 +20,10 @@ impl HttpSource {
     /// # Errors
     /// If `url` does not begin with `http://`.
     pub(crate) fn new(url: &str) -> anyhow::Result<Self> {
-        ensure!(url.starts_with("http://"), "{url}: only http:// is spoken; use a local proxy for TLS");
+        ensure!(
+            url.starts_with("http://"),
+            "{url}: only http:// is spoken; use a local proxy for TLS"
+        );
         let config = Agent::config_builder().timeout_global(Some(TIMEOUT));
         let agent = config.http_status_as_error(false).build().new_agent();
         Ok(Self { url: url.trim_end_matches('/').to_owned(), agent })

@@ -86,10 +86,8 @@ async fn the_library_writes_lists_and_transacts_and_reads_its_writes_at_a_mirror
     };
     let lost = transfer(version).await.expect("a transaction");
     assert!(matches!(lost, Reply::Txn { succeeded: false, written: None, .. }), "{lost:?}");
-    let crossing = ["p", "q", "r", "s", "t", "u", "v"].map(|key| TxnOp::Put {
-        key: key.as_bytes().to_vec(),
-        value: Vec::new(),
-    });
+    let crossing = ["p", "q", "r", "s", "t", "u", "v"]
+        .map(|key| TxnOp::Put { key: key.as_bytes().to_vec(), value: Vec::new() });
     let refused = site.txn(POOL, vec![], crossing.to_vec(), vec![]).await.unwrap_err().to_string();
     assert!(refused.contains("braces"), "says how to keep keys together: {refused}");
 

@@ -106,7 +106,8 @@ pub(crate) async fn audit(
     let step = steps.bar("verifying every ledger at every place", names.len() as u64 + 1);
     let options = Options { keys: keys(deployment)?, ..Options::default() };
     let mut audit = Audit::default();
-    let mut ledgers: Vec<Ledger> = sizes.iter().map(|(ledger, &size)| of(deployment, ledger, size)).collect();
+    let mut ledgers: Vec<Ledger> =
+        sizes.iter().map(|(ledger, &size)| of(deployment, ledger, size)).collect();
     let mut add = |place: &str, reports: Vec<LedgerReport>, took: Duration| {
         audit.seconds += took.as_secs_f64();
         for report in reports {
@@ -114,7 +115,8 @@ pub(crate) async fn audit(
             audit.entries += report.size.0;
             audit.bytes += report.bytes;
             let ledger = ledgers.iter_mut().find(|ledger| ledger.ledger == report.ledger);
-            let ledger = ledger.with_context(|| format!("{place} has a ledger {}", report.ledger))?;
+            let ledger =
+                ledger.with_context(|| format!("{place} has a ledger {}", report.ledger))?;
             ledger.places.push(Proven {
                 place: place.into(),
                 proven: report.verified_through.0,
@@ -195,11 +197,14 @@ async fn verify_until_proven(
             (proven < size).then(|| format!("{id} is proven up to {proven}, not {size}"))
         });
         let problems = report.problems.iter();
-        let mut problems = problems.chain(report.ledgers.iter().flat_map(|ledger| &ledger.problems));
+        let mut problems =
+            problems.chain(report.ledgers.iter().flat_map(|ledger| &ledger.problems));
         let fault = problems.next().map(ToString::to_string);
         match fault.or(behind) {
             None => return Ok((report.ledgers, took)),
-            Some(last) if Instant::now() > deadline || report.verdict() == Verdict::Equivocation => {
+            Some(last)
+                if Instant::now() > deadline || report.verdict() == Verdict::Equivocation =>
+            {
                 bail!("{} does not verify: {last}", report.source)
             }
             Some(_) => tokio::time::sleep(POLL).await,

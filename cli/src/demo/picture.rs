@@ -149,12 +149,7 @@ mod tests {
             writes: Rate::new(7, 4, Duration::from_secs(1)),
             crash: Crash { killed: "leaf-1".into(), writes_meanwhile: 3, caught_up_ms: 20.0 },
             mirrors: vec![mirror("relay", &["ams"]), mirror("leaf-1", &["relay"])],
-            audit: Audit {
-                ledgers: 3,
-                over_http: 1,
-                entries: 27,
-                ..Audit::default()
-            },
+            audit: Audit { ledgers: 3, over_http: 1, entries: 27, ..Audit::default() },
             ledgers: vec![Ledger {
                 ledger: "airports.0".into(),
                 home: "ams".into(),

@@ -60,11 +60,7 @@ pub async fn wait_for_sizes(running: &Running, name: &str, wanted: &BTreeMap<Led
 ///
 /// # Panics
 /// If one does not hold.
-pub fn assert_ledgers_hold(
-    running: &Running,
-    names: &[&str],
-    sizes: &BTreeMap<LedgerId, Version>,
-) {
+pub fn assert_ledgers_hold(running: &Running, names: &[&str], sizes: &BTreeMap<LedgerId, Version>) {
     for name in names {
         for (ledger, size) in sizes {
             let source = DirSource::new(directory(running, name, ledger));
@@ -94,9 +90,11 @@ pub fn assert_segments_equal(running: &Running, names: &[&str]) {
     for ledger in ledgers(running) {
         let sealed = |name: &str| -> BTreeMap<String, Vec<u8>> {
             let dir = directory(running, name, &ledger).join("segments");
-            let files = fs::read_dir(&dir).unwrap_or_else(|error| panic!("{}: {error}", dir.display()));
+            let files =
+                fs::read_dir(&dir).unwrap_or_else(|error| panic!("{}: {error}", dir.display()));
             let files = files.map(|file| file.expect("a file"));
-            let named = files.map(|file| (file.file_name().to_string_lossy().into_owned(), file.path()));
+            let named =
+                files.map(|file| (file.file_name().to_string_lossy().into_owned(), file.path()));
             let sealed = named.filter(|(name, _)| name.ends_with(".seg"));
             sealed.map(|(name, path)| (name, fs::read(path).expect("a segment"))).collect()
         };

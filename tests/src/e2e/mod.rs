@@ -17,7 +17,9 @@ use std::time::{Duration, Instant};
 
 use tradewind_local::{Deployment, MirrorPlan, OPERATOR, Plan};
 
-pub use checks::{assert_ledgers_hold, assert_segments_equal, export, ledgers, sizes, wait_for_sizes};
+pub use checks::{
+    assert_ledgers_hold, assert_segments_equal, export, ledgers, sizes, wait_for_sizes,
+};
 pub use writers::{Acknowledged, Writers};
 
 /// Generous: the machine may be busy with other things.
@@ -32,7 +34,9 @@ pub fn binary() -> &'static Path {
     BINARY.get_or_init(|| {
         let mut build = Command::new(env!("CARGO"));
         build.args(["build", "--package", "tradewind-cli", "--bin", "tradewind", "--locked"]);
-        build.arg("--message-format=json-render-diagnostics").current_dir(env!("CARGO_MANIFEST_DIR"));
+        build
+            .arg("--message-format=json-render-diagnostics")
+            .current_dir(env!("CARGO_MANIFEST_DIR"));
         if !cfg!(debug_assertions) {
             build.arg("--release");
         }

@@ -105,7 +105,8 @@ impl Acknowledged {
     pub async fn assert_all_there(acknowledged: &[Self], client: &Client) {
         assert!(!acknowledged.is_empty(), "nothing was acknowledged, so nothing is shown");
         for Self { key, value, version } in acknowledged {
-            let (item, _) = client.get(POOL, key.as_bytes(), Read::default()).await.expect("a read");
+            let (item, _) =
+                client.get(POOL, key.as_bytes(), Read::default()).await.expect("a read");
             let item = item.unwrap_or_else(|| panic!("{key} was acknowledged and is missing"));
             assert_eq!(item.version, *version, "{key} was acknowledged with another version");
             let ItemValue::Inline(bytes) = item.value else { panic!("{key}: a value not inline") };
