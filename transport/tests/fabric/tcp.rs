@@ -69,6 +69,7 @@ impl<const TLS: bool> Loopback<TLS> {
             timing: Timing {
                 keep_alive: self.silence / 6,
                 silence: self.silence,
+                backoff_max: Duration::from_millis(40),
                 ..Timing::default()
             },
         }
