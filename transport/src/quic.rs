@@ -12,7 +12,7 @@ use std::{
 };
 
 use quinn::{
-    Connection, Endpoint, IdleTimeout, TransportConfig, VarInt,
+    Connection, Endpoint, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt,
     congestion::{BbrConfig, CubicConfig},
     crypto::rustls::{HandshakeData, QuicClientConfig, QuicServerConfig},
 };
@@ -30,6 +30,12 @@ const WINDOW_BYTES_MIN: u64 = 1 << 20;
 
 /// Windows are never larger: what one peer may make this process keep for one stream.
 const WINDOW_BYTES_MAX: u64 = 64 << 20;
+
+/// The largest datagram that is tried; what a path takes is found out by probing (RFC 8899).
+///
+/// quinn hands ten datagrams at once to the kernel, which takes 65,507 bytes: with larger ones it
+/// would refuse them all.
+const DATAGRAM_BYTES_MAX: u16 = 6_400;
 
 /// What the controller of a connection's rate is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -200,6 +206,9 @@ fn transport_config(tuning: &Tuning) -> TransportConfig {
     let var = |value: u64| VarInt::from_u64(value).expect("windows are far below 2^62");
     let idle = IdleTimeout::try_from(tuning.idle_timeout.min(Duration::from_secs(3_600)))
         .expect("an hour fits");
+    let mut mtu = MtuDiscoveryConfig::default();
+    // A burst lost in a full buffer can look like a path that has shrunk: look again soon.
+    mtu.upper_bound(DATAGRAM_BYTES_MAX).black_hole_cooldown(Duration::from_secs(5));
     let mut config = TransportConfig::default();
     config
         .stream_receive_window(var(window))
@@ -208,6 +217,7 @@ fn transport_config(tuning: &Tuning) -> TransportConfig {
         .max_concurrent_bidi_streams(tuning.streams_max.into())
         .max_concurrent_uni_streams(tuning.streams_max.into())
         .datagram_receive_buffer_size(None)
+        .mtu_discovery_config(Some(mtu))
         .initial_rtt(Duration::from_millis(u64::from(tuning.link.rtt_ms).clamp(10, 1_000)))
         .keep_alive_interval(Some(tuning.keep_alive))
         .max_idle_timeout(Some(idle));
@@ -230,7 +240,9 @@ fn endpoint(
     let bind = |source| QuicError::Bind { address, source };
     let socket = socket(address, window_bytes(tuning.link)).map_err(bind)?;
     let runtime = Arc::new(quinn::TokioRuntime);
-    Endpoint::new(quinn::EndpointConfig::default(), server, socket, runtime).map_err(bind)
+    let mut config = quinn::EndpointConfig::default();
+    config.max_udp_payload_size(DATAGRAM_BYTES_MAX).expect("within the bounds of RFC 9000");
+    Endpoint::new(config, server, socket, runtime).map_err(bind)
 }
 
 /// A bound UDP socket with buffers for a burst; the kernel may grant less, which is logged.
