@@ -1,0 +1,65 @@
+//! One flipped byte anywhere in a ledger's files is found.
+
+use std::fs;
+
+use proptest::prelude::*;
+use tradewind_audit::Verdict;
+
+use crate::common::{audit, files, sample};
+
+#[test]
+fn one_flipped_byte_in_any_file_is_found() {
+    let (_temp, ledger) = sample();
+    let files = files(&ledger.dir);
+    let kinds =
+        ["segments/", ".open", "tile/0", "tile/1", "tile/entries", ".p/", "values/", "checkpoint"];
+    for kind in kinds {
+        let has = files.iter().any(|file| file.to_str().unwrap().contains(kind));
+        assert!(has, "the sample has no file of kind {kind}");
+    }
+    assert_eq!(audit(&ledger.dir).verdict(), Verdict::Holds);
+    // Every file in turn, at a random place.
+    proptest!(ProptestConfig::with_cases(6), |(seeds in prop::collection::vec(
+        (any::<prop::sample::Index>(), 1..=255_u8), files.len()
+    ))| {
+        for (file, (at, mask)) in files.iter().zip(seeds) {
+            let whole = fs::read(file).unwrap();
+            let at = at.index(whole.len());
+            let mut bytes = whole.clone();
+            bytes[at] ^= mask;
+            fs::write(file, bytes).unwrap();
+            let report = audit(&ledger.dir);
+            fs::write(file, whole).unwrap();
+            prop_assert_eq!(report.verdict(), Verdict::DoesNotHold, "{:?} at {} ^ {}", file, at, mask);
+        }
+    });
+    assert_eq!(audit(&ledger.dir).verdict(), Verdict::Holds);
+}
+
+/// The places where a flip could most easily slip through: all bytes of the checkpoint, the beginning of
+/// segment files (magic, lineage, watermarks), and the first unused bytes after the last record.
+#[test]
+fn one_flipped_byte_at_the_tender_places_is_found() {
+    let (_temp, ledger) = sample();
+    let check = |file: &std::path::Path, places: &mut dyn Iterator<Item = usize>| {
+        let whole = fs::read(file).unwrap();
+        for at in places.filter(|at| *at < whole.len()) {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 1;
+            fs::write(file, bytes).unwrap();
+            let report = audit(&ledger.dir);
+            assert_eq!(report.verdict(), Verdict::DoesNotHold, "{} at {at}", file.display());
+        }
+        fs::write(file, whole).unwrap();
+    };
+    check(&ledger.dir.join("checkpoint"), &mut (0..).step_by(1).take(700));
+    for file in files(&ledger.dir.join("segments")) {
+        let whole = fs::read(&file).unwrap();
+        let used = whole.iter().rposition(|byte| *byte != 0).unwrap();
+        check(&file, &mut (0..60).step_by(7));
+        check(&file, &mut (500..1_060).step_by(13));
+        check(&file, &mut (4_096..4_104));
+        check(&file, &mut (used..used + 20));
+        check(&file, &mut (whole.len() - 2..whole.len()));
+    }
+}
