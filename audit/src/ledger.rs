@@ -56,8 +56,9 @@ pub(crate) fn verify_ledger(source: &dyn Source, name: String, options: &Options
     run.marks.extend(known.map(|checkpoint| (checkpoint.size, None)));
     let partial = published.as_mut().map(|published| std::mem::take(&mut published.partial));
 
-    let mut segments = Segments::open(source, &mut run.problems);
+    // In this order: whatever a live ledger published lies in segments that are there by then.
     let mut tiles = Tiles::open(source, partial.unwrap_or_default(), size, &mut run.problems);
+    let mut segments = Segments::open(source, &mut run.problems);
     run.read(segments.as_mut(), &mut tiles, size);
     tiles.finish(&mut run.problems);
     run.values.check_rest(&mut run.problems);

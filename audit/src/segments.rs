@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
+use std::time::Duration;
 
 use tradewind_ledger::segment::{MAX_SEGMENT_BYTES, MAX_SEGMENT_ENTRIES};
 use tradewind_ledger::segment_file::{
@@ -11,7 +12,7 @@ use tradewind_ledger::segment_file::{
 use tradewind_ledger::{Body, Entry, Lineage, SegmentName, Version};
 
 use crate::report::{Place, Problems};
-use crate::source::Source;
+use crate::source::{Source, SourceError};
 
 /// Bytes of a segment file at most, with generous preallocation.
 const MAX_FILE: u64 = 2 * MAX_SEGMENT_BYTES + MAX_SEGMENT_ENTRIES as u64 * RECORD_HEADER as u64;
@@ -46,6 +47,47 @@ struct File {
     last_was_seal: bool,
 }
 
+/// How often to look again at files that a live ledger may just be changing, and how long to wait between.
+const TRIES: usize = 5;
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// The names in `segments/`. While a file is renamed a listing may show it under both names or none, so two
+/// listings must agree.
+fn list(source: &dyn Source) -> Result<Option<Vec<String>>, SourceError> {
+    let listing = || {
+        source.list("segments").map(|files| {
+            files.map(|mut files| {
+                files.sort();
+                files
+            })
+        })
+    };
+    let mut files = listing()?;
+    for _ in 0..TRIES {
+        let again = listing()?;
+        if again == files {
+            break;
+        }
+        files = again;
+    }
+    Ok(files)
+}
+
+/// Whether an open file's header and records are whole: otherwise somebody may be writing to it.
+fn settled(bytes: &[u8], first: Version) -> bool {
+    let Ok((header, state)) = Header::parse(bytes) else { return false };
+    let framing = Framing::new(header.lineage, crc32c::crc32c_append);
+    let (mut version, mut rest) = (first, &bytes[PAGE..]);
+    loop {
+        match framing.parse(version, rest) {
+            Ok(Record::Entry(entry)) => rest = &rest[RECORD_HEADER + entry.len()..],
+            Ok(Record::End) => return !matches!(state, State::Open { torn_slot: true, .. }),
+            Err(_) => return false,
+        }
+        version = version.next();
+    }
+}
+
 /// An entry and where its record lies.
 pub(crate) struct Found<'a> {
     pub(crate) entry: &'a [u8],
@@ -60,7 +102,7 @@ fn path(name: &SegmentName) -> String {
 impl<'a> Segments<'a> {
     /// Lists the segment files; `None` if the source cannot list or has none.
     pub(crate) fn open(source: &'a dyn Source, problems: &mut Problems) -> Option<Self> {
-        let files = match source.list("segments") {
+        let files = match list(source) {
             Ok(files) => files?,
             Err(error) => {
                 problems.unread(&error);
@@ -78,11 +120,16 @@ impl<'a> Segments<'a> {
             }
         }
         names.sort();
-        let (waiting, next) = (VecDeque::from(names), Version::ZERO);
-        let found = !waiting.is_empty();
-        let empty =
-            Self { source, waiting, current: None, lineage: None, next, files: 0, bytes: 0 };
-        found.then_some(empty)
+        let found = !names.is_empty();
+        found.then(|| Self {
+            source,
+            waiting: names.into(),
+            current: None,
+            lineage: None,
+            next: Version::ZERO,
+            files: 0,
+            bytes: 0,
+        })
     }
 
     /// Whether there is nothing more to read.
@@ -194,11 +241,21 @@ impl<'a> Segments<'a> {
         }
     }
 
-    /// The file's bytes, empty if they cannot be had. An open file may have been sealed since the listing.
+    /// The file's bytes, empty if they cannot be had. An open file may have been sealed since the listing,
+    /// and somebody may be writing to it.
     fn read(&mut self, name: &SegmentName, path: &str, problems: &mut Problems) -> Vec<u8> {
         let mut read = self.source.read(path, MAX_FILE);
+        for _ in 0..TRIES {
+            match &read {
+                Ok(Some(bytes)) if name.last.is_none() && !settled(bytes, name.first) => {
+                    std::thread::sleep(PAUSE);
+                    read = self.source.read(path, MAX_FILE);
+                }
+                _ => break,
+            }
+        }
         if matches!(read, Ok(None)) && name.last.is_none() {
-            let renamed = self.source.list("segments").ok().flatten().unwrap_or_default();
+            let renamed = list(self.source).ok().flatten().unwrap_or_default();
             let names = renamed.iter().filter_map(|file| file.rsplit('/').next()?.parse().ok());
             let same = names.filter(|other: &SegmentName| other.first == name.first);
             if let Some(sealed) = same.max_by_key(|other| other.last) {

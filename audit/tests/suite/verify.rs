@@ -276,3 +276,30 @@ fn a_forged_size_does_not_keep_the_auditor_busy() {
     let face = verify(&Face(DirSource::new(&ledger.dir)), &Options::default());
     assert_eq!(face.verdict(), Verdict::DoesNotHold);
 }
+
+#[test]
+fn a_ledger_holds_while_it_is_being_written() {
+    let (_temp, mut ledger) = sample();
+    let dir = ledger.dir.clone();
+    let audits = 30;
+    std::thread::scope(|scope| {
+        let (stop, stopped) = std::sync::mpsc::channel::<()>();
+        scope.spawn(move || {
+            while stopped.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
+                ledger.fill(15, 40);
+                let size = ledger.replay.size().0;
+                ledger.publish(size);
+            }
+        });
+        let mut last = Version::ZERO;
+        for _ in 0..audits {
+            let report = audit(&dir);
+            assert_eq!(messages(&report), "");
+            assert!(report.ledgers[0].verified_through >= last);
+            last = report.ledgers[0].verified_through;
+            let face = verify(&Face(DirSource::new(&dir)), &Options::default());
+            assert_eq!(messages(&face), "");
+        }
+        drop(stop);
+    });
+}
