@@ -76,7 +76,6 @@ pub struct Mirror {
     failure: watch::Receiver<Option<String>>,
     path: watch::Receiver<Option<Vec<String>>>,
     routes: Vec<(Vec<String>, watch::Receiver<FollowStatus>)>,
-    endpoint: Endpoint,
     work: Mutex<Option<Work>>,
 }
 
@@ -86,6 +85,17 @@ struct Work {
     followings: Vec<Following>,
     log: Log,
     publisher: PublisherThread,
+    endpoint: Endpoint,
+}
+
+impl Work {
+    fn end(mut self) {
+        drop(self.server);
+        drop(self.followings);
+        self.log.stop();
+        self.publisher.join();
+        self.endpoint.close(VarInt::from_u32(0), b"the mirror stops");
+    }
 }
 
 /// How a mirror is fed with the ledgers of one route.
@@ -131,16 +141,16 @@ impl Mirror {
         opening.run(opened)
     }
 
-    /// Ends everything in order: no more entries, then what is queued becomes durable and published.
-    /// Blocks for as long as that takes. Doing it again does nothing.
-    pub fn stop(&self) {
+    /// Ends everything in order: no more entries, then what is queued becomes durable and published,
+    /// then the port is given back. Doing it again does nothing.
+    pub async fn stop(&self) {
         let Some(work) = self.work.lock().take() else { return };
-        let Work { server, followings, mut log, mut publisher } = work;
-        drop(server);
-        drop(followings);
-        log.stop();
-        publisher.join();
-        self.endpoint.close(VarInt::from_u32(0), b"the mirror stops");
+        let endpoint = work.endpoint.clone();
+        // Threads are waited for.
+        if tokio::task::spawn_blocking(|| work.end()).await.is_err() {
+            tracing::error!("the mirror did not stop in order");
+        }
+        endpoint.wait_idle().await;
     }
 
     /// The name in the topology.
@@ -192,7 +202,9 @@ impl Mirror {
 
 impl Drop for Mirror {
     fn drop(&mut self) {
-        self.stop();
+        if let Some(work) = self.work.get_mut().take() {
+            work.end();
+        }
     }
 }
 
@@ -313,8 +325,7 @@ impl Opening {
             failure,
             path: paths.subscribe(),
             routes: statuses,
-            endpoint,
-            work: Mutex::new(Some(Work { server, followings, log, publisher })),
+            work: Mutex::new(Some(Work { server, followings, log, publisher, endpoint })),
         }))
     }
 }

@@ -1,0 +1,1 @@
+//! Parents that lie, and sites that fork.
