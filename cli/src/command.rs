@@ -3,6 +3,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::{
+    audit::AuditCommand,
     bench::BenchArgs,
     completion::CompletionArgs,
     demo::DemoArgs,
@@ -13,6 +14,7 @@ use crate::{
     keys::KeysCommand,
     list::{HistoryArgs, ListArgs},
     output::{Format, Output},
+    status::StatusArgs,
     topology::TopologyCommand,
     txn::TxnArgs,
     write::{CasArgs, DeleteArgs, PutArgs},
@@ -60,6 +62,9 @@ enum Command {
     History(HistoryArgs),
     Import(ImportArgs),
     Export(ExportArgs),
+    Status(StatusArgs),
+    #[command(subcommand)]
+    Audit(AuditCommand),
     #[command(subcommand)]
     Topology(TopologyCommand),
     #[command(subcommand)]
@@ -89,6 +94,8 @@ impl Cli {
             Command::History(args) => args.run(output),
             Command::Import(args) => args.run(output),
             Command::Export(args) => args.run(output),
+            Command::Status(args) => args.run(output),
+            Command::Audit(command) => command.run(output),
             Command::Topology(command) => command.run(output),
             Command::Keys(command) => command.run(output),
             Command::Completion(args) => args.run(output),

@@ -15,13 +15,16 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 use serde::Deserialize;
 use tradewind_client::{Client, Config, Endpoint, TlsFor};
-use tradewind_topology::{Process, Topology};
+use tradewind_topology::{Process, ProcessName, Topology};
 use tradewind_transport::{
     Directory, Identity,
     tls::{Credentials, Protocol, server_name},
 };
 
 use crate::topology::load;
+
+/// A process that is asked for itself alone has so long to answer.
+const ONE_PROCESS: Duration = Duration::from_secs(3);
 
 /// How to reach the servers.
 #[derive(Args, Clone, Debug)]
@@ -118,7 +121,19 @@ impl Connector {
     /// Who did not answer.
     pub(crate) async fn client(&self, pool: Option<&str>) -> anyhow::Result<Client> {
         let endpoints = self.endpoints(pool)?;
-        self.connect(endpoints, self.only).await
+        self.connect(endpoints, self.only, self.timeout).await
+    }
+
+    /// The processes that were named as endpoints, or all of the topology.
+    ///
+    /// # Errors
+    /// If an endpoint is not in the topology.
+    pub(crate) fn named_or_all(&self) -> anyhow::Result<Vec<ProcessName>> {
+        if self.endpoints.is_empty() {
+            return Ok(self.topology.processes().map(|process| process.name().clone()).collect());
+        }
+        let names = self.endpoints.iter().map(|text| Ok(self.parse(text)?.name.parse()?));
+        names.collect()
     }
 
     /// Connects to one process and to nobody else.
@@ -126,10 +141,15 @@ impl Connector {
     /// # Errors
     /// That it did not answer.
     pub(crate) async fn client_of(&self, process: &Process<'_>) -> anyhow::Result<Client> {
-        self.connect(vec![endpoint(process)], true).await
+        self.connect(vec![endpoint(process)], true, self.timeout.min(ONE_PROCESS)).await
     }
 
-    async fn connect(&self, endpoints: Vec<Endpoint>, only: bool) -> anyhow::Result<Client> {
+    async fn connect(
+        &self,
+        endpoints: Vec<Endpoint>,
+        only: bool,
+        timeout: Duration,
+    ) -> anyhow::Result<Client> {
         let credentials = self.credentials.clone();
         let named: Vec<String> = endpoints.iter().map(|endpoint| endpoint.name.clone()).collect();
         let names = named.join(", ");
@@ -140,8 +160,8 @@ impl Connector {
             (credentials.client(Protocol::Client, expected), server_name())
         });
         let mut config = Config::new(Some(tls));
-        config.deadline = self.timeout;
-        config.connect_timeout = self.topology.timeouts.connect.min(self.timeout);
+        config.deadline = timeout;
+        config.connect_timeout = self.topology.timeouts.connect.min(timeout);
         config.agent = concat!("tradewind/", env!("CARGO_PKG_VERSION")).to_owned();
         Client::connect(config, endpoints).await.with_context(|| {
             format!("asked {names}; are they running? See `tradewind status`, and their logs")

@@ -12,7 +12,7 @@ use clap::Args;
 use serde_json::json;
 use tradewind_client::{
     Client, Range,
-    wire::{At, Listed},
+    wire::{At, Listed, Read},
 };
 use tradewind_ledger::Version;
 
@@ -160,6 +160,8 @@ impl ExportArgs {
 struct Cursor {
     shard: u32,
     at: At,
+    /// Whether `at` is the version that a page has told.
+    pinned: bool,
     /// The last version that is exported, once the first page has told.
     version: Version,
     buffer: VecDeque<Listed>,
@@ -170,7 +172,7 @@ struct Cursor {
 impl Cursor {
     fn new(shard: u32, at: At) -> Self {
         let (version, buffer) = (Version::ZERO, VecDeque::new());
-        Self { shard, at, version, buffer, after: None, done: false }
+        Self { shard, at, pinned: false, version, buffer, after: None, done: false }
     }
 
     fn head(&self) -> Option<Vec<u8>> {
@@ -186,13 +188,18 @@ impl Cursor {
                 limit: PAGE,
                 values: true,
             };
-            let read = args.freshness.read(self.at);
+            // What is pinned is committed: only the first page has to be fresh.
+            let read = match self.pinned {
+                true => Read { at: self.at, wait_ms: args.freshness.wait_ms(), ..Read::default() },
+                false => args.freshness.read(self.at, client),
+            };
             let page = client.list_shard(&args.pool, self.shard, range, read).await;
             let (items, next, as_of) =
                 page.with_context(|| format!("shard {} of {}", self.shard, args.pool))?;
             self.version = Version(as_of.at.0.saturating_sub(1));
             // Later pages are of the same state, whatever is written meanwhile.
             self.at = At::Version(self.version);
+            self.pinned = true;
             self.buffer.extend(items);
             self.done = next.is_none();
             self.after = next;

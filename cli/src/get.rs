@@ -42,9 +42,9 @@ pub(crate) struct GetArgs {
 impl GetArgs {
     pub(crate) fn run(&self, output: &Output) -> anyhow::Result<Exit> {
         let key = self.key.as_bytes();
-        let read = self.freshness.read(self.moment.at());
         let (item, state) = block_on(async {
             let client = self.connect.client(&self.pool).await?;
+            let read = self.freshness.read(self.moment.at(), &client);
             Ok(client.get(&self.pool, key, read).await?)
         })?;
         let Some(item) = item else {

@@ -77,10 +77,10 @@ pub(crate) struct HistoryArgs {
 
 impl ListArgs {
     pub(crate) fn run(&self, output: &Output) -> anyhow::Result<Exit> {
-        let read = self.freshness.read(self.moment.at());
         let values = !self.keys_only;
         let page = block_on(async {
             let client = self.connect.client(&self.pool).await?;
+            let read = self.freshness.read(self.moment.at(), &client);
             let mut after = self.after.as_ref().map(|after| after.as_bytes().to_vec());
             let mut items = Vec::new();
             // A page may be shorter than asked for, even empty, and still go on.
@@ -147,9 +147,9 @@ impl ListArgs {
 impl HistoryArgs {
     pub(crate) fn run(&self, output: &Output) -> anyhow::Result<Exit> {
         let key = self.key.as_bytes();
-        let read = self.freshness.read(At::Latest);
         let (revisions, more, state) = block_on(async {
             let client = self.connect.client(&self.pool).await?;
+            let read = self.freshness.read(At::Latest, &client);
             let mut before = self.before.map(Version);
             let mut all = Vec::new();
             loop {

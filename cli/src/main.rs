@@ -9,6 +9,7 @@
 //! | `scratch` | a directory that lives as long as the command |
 //! | `progress` | bars on stderr, on a terminal only |
 //! | `records` | keys and values in files: NDJSON, CSV, directories |
+//! | `http_source` | a ledger's public face, for the auditor |
 //! | `connect` | from flags, environment and contexts to a connected client |
 //! | `read` | which state a read wants |
 //! | `time` | moments on the command line and in tables |
@@ -17,6 +18,7 @@
 //! Every other module is the subcommand of its name; `write` is `put`, `delete` and `cas`, `list` is
 //! `history` too.
 
+mod audit;
 mod bench;
 mod command;
 mod completion;
@@ -35,6 +37,7 @@ mod progress;
 mod read;
 mod records;
 mod scratch;
+mod status;
 mod time;
 mod topology;
 mod txn;

@@ -2,7 +2,10 @@
 
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
-use tradewind_client::wire::{AsOf, At, Level, Read};
+use tradewind_client::{
+    Client,
+    wire::{AsOf, At, Level, Read, Role},
+};
 use tradewind_ledger::Version;
 
 use crate::time::Moment;
@@ -20,9 +23,10 @@ pub(crate) struct FreshnessArgs {
     /// How long the server may wait for it
     #[arg(long, value_name = "MS", default_value_t = 5_000)]
     wait: u32,
-    /// What the server happens to have, or all that was acknowledged before (not at mirrors)
-    #[arg(long, value_enum, default_value_t = Freshness::Local)]
-    level: Freshness,
+    /// All that was acknowledged before, or what the server happens to have [default: linearizable at
+    /// a node, local at a mirror]
+    #[arg(long, value_enum)]
+    level: Option<Freshness>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -43,14 +47,21 @@ pub(crate) struct MomentArgs {
 }
 
 impl FreshnessArgs {
-    pub(crate) fn read(&self, at: At) -> Read {
+    pub(crate) fn wait_ms(&self) -> u32 {
+        self.wait
+    }
+
+    /// The read that `client` is asked for.
+    pub(crate) fn read(&self, at: At, client: &Client) -> Read {
+        let at_mirror = client.welcome().role == Role::Mirror;
         Read {
             at,
             min_version: self.min_version.map(Version),
             max_staleness_ms: self.max_staleness,
             level: match self.level {
-                Freshness::Local => Level::Local,
-                Freshness::Linearizable => Level::Linearizable,
+                Some(Freshness::Local) => Level::Local,
+                None if at_mirror => Level::Local,
+                Some(Freshness::Linearizable) | None => Level::Linearizable,
             },
             wait_ms: self.wait,
         }
