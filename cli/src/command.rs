@@ -14,6 +14,7 @@ use crate::{
     keys::KeysCommand,
     list::{HistoryArgs, ListArgs},
     output::{Format, Output},
+    serve::ServeArgs,
     status::StatusArgs,
     topology::TopologyCommand,
     txn::TxnArgs,
@@ -52,6 +53,7 @@ pub(crate) struct Cli {
 #[derive(Subcommand, Debug)]
 enum Command {
     Demo(DemoArgs),
+    Serve(ServeArgs),
     Bench(BenchArgs),
     Put(PutArgs),
     Get(GetArgs),
@@ -84,6 +86,7 @@ impl Cli {
     pub(crate) fn run(self, output: &Output) -> anyhow::Result<Exit> {
         match self.command {
             Command::Demo(args) => args.run(output),
+            Command::Serve(args) => args.run(output),
             Command::Bench(args) => args.run(output),
             Command::Put(args) => args.run(output),
             Command::Get(args) => args.run(output),

@@ -37,6 +37,7 @@ mod progress;
 mod read;
 mod records;
 mod scratch;
+mod serve;
 mod status;
 mod time;
 mod topology;

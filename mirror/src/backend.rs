@@ -158,7 +158,9 @@ fn route_json(route: &RouteStatus) -> Json {
     })
 }
 
-fn mirror_json(mirror: &MirrorStatus) -> Json {
+/// A mirror below this process, for `status`.
+#[must_use]
+pub fn mirror_json(mirror: &MirrorStatus) -> Json {
     let ledger = |lag: &LedgerLag| {
         json!({
             "ledger": lag.frontier.ledger.to_string(),

@@ -33,6 +33,7 @@ mod publish;
 mod replica;
 mod sink;
 
+pub use backend::mirror_json;
 pub use data::DataError;
 pub use mirror::{Config, Mirror, RouteStatus, StartError};
 pub use open::ReplicaError;

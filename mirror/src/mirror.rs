@@ -15,7 +15,7 @@ use tradewind_transport::{
 use tradewind_wan::protocol::{FollowStatus, LedgerConfig, Timing};
 use tradewind_wan::{
     FollowConfig, Following, MirrorStatus, Mirrors, Route, RouteError, ServeConfig, Server, Source,
-    follow, routes, serve,
+    follow, routes, serve, timing_of,
 };
 
 use crate::{
@@ -206,14 +206,6 @@ impl Drop for Mirror {
             work.end();
         }
     }
-}
-
-/// Deadlines that follow from the topology.
-fn timing_of(topology: &Topology) -> Timing {
-    let timeouts = &topology.timeouts;
-    let beat = (timeouts.stall / 5).min(Duration::from_secs(1));
-    let (connect, stall) = (timeouts.connect, timeouts.stall);
-    Timing { connect, beat, stall, probe: stall, ..Timing::default() }
 }
 
 /// A mirror that is being started.

@@ -27,7 +27,7 @@ mod stream;
 
 pub use follow::{DurableNotice, FollowConfig, Following, Sink, follow};
 pub use mirrors::{LedgerLag, MirrorStatus, Mirrors};
-pub use route::{Candidate, Route, RouteError, expected_genesis, routes};
+pub use route::{Candidate, Route, RouteError, expected_genesis, routes, timing_of};
 pub use serve::{ServeConfig, Server, serve};
 pub use source::Source;
 pub use tradewind_wan_protocol as protocol;

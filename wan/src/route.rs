@@ -1,10 +1,11 @@
 //! Which ledgers come from which processes, by the topology.
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use tradewind_ledger::entry::{Genesis, Member};
 use tradewind_ledger::ids::LedgerId;
 use tradewind_topology::{Mirror, Parent, Pool, Topology};
+use tradewind_wan_protocol::Timing;
 
 /// A process to be fed from.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,6 +34,15 @@ pub enum RouteError {
         /// The name.
         name: String,
     },
+}
+
+/// The deadlines of the mirroring protocol that follow from the topology.
+#[must_use]
+pub fn timing_of(topology: &Topology) -> Timing {
+    let timeouts = &topology.timeouts;
+    let beat = (timeouts.stall / 5).min(Duration::from_secs(1));
+    let (connect, stall) = (timeouts.connect, timeouts.stall);
+    Timing { connect, beat, stall, probe: stall, ..Timing::default() }
 }
 
 /// The routes of a mirror: one for each set of ledgers that all of the same processes offer.

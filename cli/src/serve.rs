@@ -1,0 +1,268 @@
+//! `tradewind serve`: one process of a deployment, a node or a mirror as the topology says.
+
+use std::io::Read as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{oneshot, watch};
+use tradewind_gateway::{Backend, Gateway, Options, Security};
+use tradewind_mirror::{Mirror, mirror_json};
+use tradewind_site::{Feed, Node};
+use tradewind_topology::{Link, Ports, Process, Site, Topology};
+use tradewind_transport::quic::{self, Tuning};
+use tradewind_transport::tls::{Credentials, Protocol};
+use tradewind_transport::{Directory, Identity};
+use tradewind_wan::{Mirrors, ServeConfig, Server, Source, timing_of};
+
+use crate::exit::Exit;
+use crate::output::Output;
+use crate::topology::load;
+
+/// Run one process of a deployment: a node or a mirror, by its name in the topology
+#[derive(Args, Debug)]
+#[command(after_help = "\
+The process finds its role, addresses and peers in the topology, its private key in `<keys>/NAME.key` and its data in
+`<data>/NAME`. It logs to stderr (RUST_LOG sets what), and ends on SIGTERM or Ctrl-C after what it has accepted is on disk.
+
+Exit code 0 after a signal, 2 if it could not start or could not go on.
+
+Examples:
+  tradewind serve --topology atlas.toml ams-1
+  RUST_LOG=debug tradewind serve --topology atlas.toml nyc-leaf")]
+pub(crate) struct ServeArgs {
+    /// The topology file
+    #[arg(long, env = "TRADEWIND_TOPOLOGY", value_name = "FILE")]
+    topology: PathBuf,
+    /// The process' name in the topology
+    name: String,
+    /// End when standard input closes: so that no process outlives whoever started it
+    #[arg(long, hide = true)]
+    exit_with_stdin: bool,
+}
+
+/// Why the process ends.
+enum End {
+    /// It was asked to.
+    Asked(&'static str),
+    /// It cannot go on.
+    Failed(String),
+}
+
+impl ServeArgs {
+    pub(crate) fn run(self, _: &Output) -> anyhow::Result<Exit> {
+        log_to_stderr();
+        let topology = Arc::new(load(&self.topology)?);
+        let asked = self.exit_with_stdin.then(stdin_closes);
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        let end = runtime.block_on(serve(topology, &self.name, asked));
+        // Tasks that still run belong to connections that nobody waits for.
+        runtime.shutdown_timeout(Duration::from_secs(1));
+        match end? {
+            End::Asked(how) => {
+                tracing::info!(how, "ended");
+                Ok(Exit::Done)
+            }
+            End::Failed(reason) => bail!("{} cannot go on: {reason}", self.name),
+        }
+    }
+}
+
+async fn serve(
+    topology: Arc<Topology>,
+    name: &str,
+    stdin: Option<oneshot::Receiver<()>>,
+) -> anyhow::Result<End> {
+    let Some(process) = topology.process(name) else {
+        let names: Vec<_> =
+            topology.processes().map(|process| process.name().to_string()).collect();
+        bail!("the topology has no process {name}; it has {}", names.join(", "));
+    };
+    let identity = Identity::load(name, &topology.keys.join(format!("{name}.key")))?;
+    let directory = Arc::new(Directory::from_topology(&topology)?);
+    let credentials = Credentials::new(&identity, directory)?;
+    let listeners = listen(process.ports()).await?;
+    match process {
+        Process::Node { site, .. } => {
+            node(&topology, site, identity, credentials, listeners, stdin).await
+        }
+        Process::Mirror(_) => mirror(&topology, identity, credentials, listeners, stdin).await,
+    }
+}
+
+async fn node(
+    topology: &Arc<Topology>,
+    site: &Site,
+    identity: Identity,
+    credentials: Credentials,
+    listeners: Listeners,
+    stdin: Option<oneshot::Receiver<()>>,
+) -> anyhow::Result<End> {
+    let starting = (Arc::clone(topology), Arc::new(identity));
+    // Opening reads every entry that there is.
+    let mut node =
+        tokio::task::spawn_blocking(move || Node::start(starting.0, starting.1)).await??;
+    let backend = node.backend();
+    let (feeding, mirrors) = feed_mirrors(topology, site, &credentials, &node)?;
+    node.add_status(Box::new(
+        move || json!({ "mirrors": mirrors.status().iter().map(mirror_json).collect::<Vec<_>>() }),
+    ));
+    let gateway = listeners.serve(backend, credentials)?;
+    tracing::info!(name = %topology.name, "node started");
+    let end = tokio::select! {
+        asked = asked(stdin) => End::Asked(asked?),
+        reason = node.failed() => End::Failed(reason),
+    };
+    drop(feeding);
+    gateway.stop().await;
+    tokio::task::spawn_blocking(move || node.stop()).await?;
+    Ok(end)
+}
+
+/// Feeds mirrors until it is dropped.
+struct Feeding {
+    _server: Server,
+    _path: watch::Sender<Option<Vec<String>>>,
+}
+
+/// Feeds the mirrors that name this site as a parent.
+fn feed_mirrors(
+    topology: &Arc<Topology>,
+    site: &Site,
+    credentials: &Credentials,
+    node: &Node,
+) -> anyhow::Result<(Feeding, Mirrors)> {
+    let name = credentials.own().name.clone();
+    let own = topology.process(&name).context("this process is in the topology")?;
+    let timing = timing_of(topology);
+    // The widest of the links that children have: windows are an upper bound.
+    let link = topology.mirrors.iter().map(|mirror| mirror.link).max_by_key(window);
+    let link = link.unwrap_or_default();
+    let tuning = Tuning { link, idle_timeout: timing.stall, ..Tuning::default() };
+    let endpoint = quic::server(own.ports().wan(), credentials, Protocol::Wan, &tuning)?;
+    let sources: Vec<Source> =
+        node.feeds().into_iter().map(|feed| source(feed, node.backend())).collect();
+    let mirrors = Mirrors::new(sources.clone());
+    // At a node the path to the site never changes.
+    let (path, unchanging) = watch::channel(Some(vec![name, site.name.to_string()]));
+    let config = ServeConfig {
+        topology: Arc::clone(topology),
+        credentials: credentials.clone(),
+        sources,
+        path: unchanging,
+        mirrors: mirrors.clone(),
+        timing,
+    };
+    Ok((Feeding { _server: tradewind_wan::serve(endpoint, config), _path: path }, mirrors))
+}
+
+fn window(link: &Link) -> u64 {
+    u64::from(link.rtt_ms) * u64::from(link.bandwidth_mbps)
+}
+
+fn source(feed: Feed, backend: Arc<dyn Backend>) -> Source {
+    let Feed { ledger, lineage, reader, head } = feed;
+    let age = Arc::new(move || backend.readiness().lag);
+    Source::of_notes(ledger, lineage, reader, head, age)
+}
+
+async fn mirror(
+    topology: &Arc<Topology>,
+    identity: Identity,
+    credentials: Credentials,
+    listeners: Listeners,
+    stdin: Option<oneshot::Receiver<()>>,
+) -> anyhow::Result<End> {
+    let data = topology.data.join(identity.name());
+    let config =
+        tradewind_mirror::Config { topology: Arc::clone(topology), identity, data, timing: None };
+    let mirror = Mirror::start(config).await?;
+    let backend: Arc<dyn Backend> = mirror.clone();
+    let gateway = listeners.serve(backend, credentials)?;
+    tracing::info!(name = %topology.name, "mirror started");
+    let mut failure = mirror.failure();
+    let end = tokio::select! {
+        asked = asked(stdin) => End::Asked(asked?),
+        reason = failure.wait_for(Option::is_some) => {
+            let reason = reason.ok().and_then(|reason| reason.clone());
+            End::Failed(reason.unwrap_or_else(|| "its threads have ended".into()))
+        }
+    };
+    gateway.stop().await;
+    tokio::task::spawn_blocking(move || mirror.stop()).await?;
+    Ok(end)
+}
+
+/// Where clients are taken.
+struct Listeners {
+    client: TcpListener,
+    http: TcpListener,
+}
+
+async fn listen(ports: &Ports) -> anyhow::Result<Listeners> {
+    let bind = async |what: &str, address| {
+        let explain = || format!("listening for {what} at {address}: is another process there?");
+        TcpListener::bind(address).await.with_context(explain)
+    };
+    Ok(Listeners {
+        client: bind("clients", ports.client()).await?,
+        http: bind("HTTP", ports.http()).await?,
+    })
+}
+
+impl Listeners {
+    fn serve(self, backend: Arc<dyn Backend>, credentials: Credentials) -> anyhow::Result<Gateway> {
+        let options = Options {
+            client: self.client,
+            security: Security::Tls(credentials),
+            http: Some(self.http),
+            connections_max: Options::CONNECTIONS_MAX,
+        };
+        Ok(Gateway::start(backend, options)?)
+    }
+}
+
+/// Waits until the process is asked to end, and says how.
+async fn asked(stdin: Option<oneshot::Receiver<()>>) -> anyhow::Result<&'static str> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let stdin = async {
+        match stdin {
+            Some(closed) => _ = closed.await,
+            None => std::future::pending().await,
+        }
+    };
+    Ok(tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+        () = stdin => "standard input closed",
+    })
+}
+
+/// Tells when standard input ends. A thread of its own: it may never.
+fn stdin_closes() -> oneshot::Receiver<()> {
+    let (sender, receiver) = oneshot::channel();
+    std::thread::spawn(move || {
+        let mut byte = [0; 64];
+        while std::io::stdin().read(&mut byte).is_ok_and(|read| read > 0) {}
+        // The process may end already.
+        let _ = sender.send(());
+    });
+    receiver
+}
+
+fn log_to_stderr() {
+    use std::io::IsTerminal as _;
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
+}
