@@ -1,6 +1,6 @@
 //! Start, stop, status.
 
-use std::{collections::BTreeMap, fmt, io, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, io, path::PathBuf, sync::Arc};
 
 use parking_lot::Mutex;
 use quinn::{Endpoint, VarInt};
