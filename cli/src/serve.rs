@@ -194,7 +194,7 @@ async fn mirror(
         }
     };
     gateway.stop().await;
-    tokio::task::spawn_blocking(move || mirror.stop()).await?;
+    mirror.stop().await;
     Ok(end)
 }
 
