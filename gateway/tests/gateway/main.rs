@@ -1,0 +1,4 @@
+//! Gateways over real sockets, before real stores and ledgers.
+
+mod protocol;
+mod support;
