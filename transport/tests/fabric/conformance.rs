@@ -306,6 +306,18 @@ pub(crate) fn idle_links_hold<S: Site>() {
     assert!(nodes.events.iter().flatten().all(|event| !lost(event)), "{:?}", nodes.events);
 }
 
+pub(crate) fn time_in_which_one_stood_still_is_not_held_against_peers<S: Site>() {
+    let silence = Duration::from_millis(300);
+    let mut nodes = Nodes::start(&mut S::new(3, silence), 3);
+    for _ in 0..3 {
+        thread::sleep(3 * silence); // The stall itself: all three live in this thread.
+        let start = Instant::now();
+        nodes.until("a deadline has passed", |_| start.elapsed() > silence);
+    }
+    let lost = |event: &FabricEvent| matches!(event, FabricEvent::Lost { .. });
+    assert!(nodes.events.iter().flatten().all(|event| !lost(event)), "{:?}", nodes.events);
+}
+
 pub(crate) fn a_peer_that_does_not_read_costs_bounded_memory_and_nobody_time<S: Site>() {
     const ROW: usize = 1 << 20;
     let mut nodes = Nodes::start(&mut S::new(3, LONG), 3);
@@ -461,6 +473,7 @@ macro_rules! conformance {
                 a_broken_link_loses_no_publish
                 a_silent_peer_is_lost_within_its_deadline
                 idle_links_hold
+                time_in_which_one_stood_still_is_not_held_against_peers
                 a_peer_that_does_not_read_costs_bounded_memory_and_nobody_time
                 messages_are_ordered_and_come_after_earlier_publishes
                 messages_are_bounded_in_size_and_number

@@ -142,6 +142,42 @@ fn nodes_of_another_deployment_site_or_topology_are_refused_in_words_at_both_end
 }
 
 #[test]
+fn of_two_starts_of_a_node_the_newer_one_is_heard() {
+    let mut site = Loopback::<true>::new(2, MINUTE);
+    let fabrics = vec![Some(site.start(A, 1)), Some(site.start(B, 5))];
+    let mut nodes = Nodes { fabrics, events: vec![Vec::new(); 2] };
+    let connected = |incarnation| FabricEvent::Connected { peer: B, incarnation };
+    nodes.until("B is connected", |all| all.told(A, |event| *event == connected(5)));
+
+    // Somebody started it twice, or from an old copy of its directory.
+    let away = TcpListener::bind("127.0.0.1:0").unwrap();
+    let older = TcpFabric::with_listener(site.options(B, 4), away).unwrap();
+    nodes.fabrics.push(Some(Box::new(older)));
+    nodes.events.push(Vec::new());
+    let words = "closed by the peer: a newer start of a2 is connected already";
+    nodes.until("the older one is refused", |all| {
+        all.events[2].iter().any(
+            |event| matches!(event, FabricEvent::Unreachable { reason, .. } if reason == words),
+        )
+    });
+    assert!(
+        !nodes.told(A, |event| matches!(event, FabricEvent::Lost { .. })),
+        "B is not disturbed"
+    );
+
+    let away = TcpListener::bind("127.0.0.1:0").unwrap();
+    let newer = TcpFabric::with_listener(site.options(B, 6), away).unwrap();
+    nodes.fabrics[2] = Some(Box::new(newer));
+    nodes.until("the newer one takes its place", |all| {
+        all.told(A, |event| *event == connected(6))
+            && all.told(
+                B,
+                |event| matches!(event, FabricEvent::Unreachable { reason, .. } if reason == words),
+            )
+    });
+}
+
+#[test]
 fn a_node_is_known_by_its_key_whatever_it_says() {
     // B has a key that its own topology names, but A's does not.
     let [_, b] = refusal::<true>(|options| {

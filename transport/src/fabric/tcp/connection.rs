@@ -263,7 +263,8 @@ impl Connection {
 
     /// Where the next frame is to be appended.
     pub(super) fn out(&mut self) -> &mut Vec<u8> {
-        if self.sent > 0 {
+        // Moved only when what is gone is as much as what is left, so each byte moves once at most.
+        if self.sent > 0 && self.sent >= self.backlog() {
             self.outbound.drain(..self.sent);
             self.sent = 0;
         }

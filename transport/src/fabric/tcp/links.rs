@@ -274,6 +274,14 @@ impl TcpFabric {
     /// Does what is due.
     pub(super) fn timers(&mut self, now: Instant) {
         let timing = self.options.timing;
+        let late = self.due.map_or(Duration::ZERO, |due| now.saturating_duration_since(due));
+        if late > timing.keep_alive {
+            // This thread itself stood still (a stopped process, a starved machine), and perhaps the
+            // others with it: that time says nothing about them.
+            for connection in self.connections.iter_mut().flatten() {
+                connection.heard = now.min(connection.heard + late);
+            }
+        }
         for slot in 0..self.connections.len() {
             let Some(mut connection) = self.connections[slot].take() else { continue };
             let failure = match connection.phase {
@@ -309,6 +317,7 @@ impl TcpFabric {
         if self.accept_at.is_some_and(|at| now >= at) {
             self.accept(now);
         }
+        self.due = self.next_timer();
     }
 
     /// When [`Self::timers`] has something to do next.

@@ -7,9 +7,9 @@
 //! counter replaces an older one that has not left yet.
 //!
 //! A batch is made only when the connection has less than 256 KiB waiting. A peer that does not
-//! read costs, at most: its set of ranges (at most as much as the row is long), 256 KiB and one
-//! batch (the row + 8 bytes) or message (8 MiB), 128 KiB in TLS, and 16 MiB of messages waiting; on
-//! the reading side one frame and a turn of 1 MiB.
+//! read costs, at most: its set of ranges (at most as much as the row is long), twice 256 KiB and
+//! one batch (the row + 8 bytes) or message (8 MiB), 128 KiB in TLS, and 16 MiB of messages waiting;
+//! on the reading side one frame and a turn of 1 MiB.
 //!
 //! The node with the higher index dials, again and again with growing pauses; the bytes of a link
 //! are in `docs/formats/fabric-tcp.md`.
@@ -73,6 +73,8 @@ pub struct TcpFabric {
     waker: Arc<TcpWake>,
     listener: TcpListener,
     accept_at: Option<Instant>,
+    /// When [`Self::timers`] was to be called again.
+    due: Option<Instant>,
     connections: Vec<Option<Box<Connection>>>,
     tokens: usize,
     peers: Vec<PeerLink>,
@@ -160,6 +162,7 @@ impl TcpFabric {
             waker: Arc::new(TcpWake { waker, pending: AtomicBool::new(false) }),
             listener,
             accept_at: None,
+            due: None,
             connections: Vec::new(),
             tokens: 0,
             peers: (0..options.nodes.len()).map(peer).collect(),
