@@ -263,3 +263,16 @@ fn socket(address: SocketAddr, window: u64) -> io::Result<UdpSocket> {
     socket.bind(&address.into())?;
     Ok(socket.into())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows_hold_twice_what_is_on_its_way_within_bounds() {
+        let window = |rtt_ms, bandwidth_mbps| window_bytes(Link { rtt_ms, bandwidth_mbps });
+        assert_eq!(window(100, 1_000), 25_000_000);
+        assert_eq!(window(1, 100), WINDOW_BYTES_MIN);
+        assert_eq!(window(10_000, 400_000), WINDOW_BYTES_MAX);
+    }
+}

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt as _, sync::Ar
 use proptest::prelude::*;
 use rustls::{ClientConfig, ClientConnection, Connection, ServerConnection};
 use rustls_pki_types::CertificateDer;
-use tradewind_topology::{PublicKey, Right, Rights, Role};
+use tradewind_topology::{PublicKey, Right, Rights, Role, Topology};
 use tradewind_transport::{
     Directory, DirectoryError, Identity, IdentityError, Peer,
     tls::{Credentials, CredentialsError, PeerError, Protocol, ed25519_key, server_name},
@@ -257,6 +257,21 @@ fn a_directory_refuses_one_key_for_two_names() {
     let expected =
         DirectoryError::DuplicateKey { key, first: "m1".to_owned(), second: "m2".to_owned() };
     assert_eq!(refused, expected);
+}
+
+#[test]
+fn the_directory_of_a_topology_names_all_and_gives_rights_to_clients_only() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../topology/testdata/good/atlas.toml");
+    let topology = Topology::load(file).expect("a good file").topology;
+    let directory = Directory::from_topology(&topology).unwrap();
+    let none = Rights::Pools(BTreeMap::new());
+    assert!(!topology.clients.is_empty());
+    for (key, name, role) in topology.identities() {
+        let client = topology.client(name).filter(|_| role == Role::Client);
+        let peer = directory.peer(&key).expect("named");
+        assert_eq!((peer.name.as_str(), &peer.role), (name, &role));
+        assert_eq!(&peer.rights, client.map_or(&none, |client| &client.rights));
+    }
 }
 
 #[test]
