@@ -43,6 +43,11 @@ mod tree;
 mod values;
 mod writer;
 
+#[cfg(test)]
+mod crash_tests;
+#[cfg(test)]
+mod testing;
+
 pub use error::{Damage, FileError, Found, OpenError, PublishError, ReadError, WriteError};
 pub use open::{Opened, Options, Recovery, VisitError, open};
 pub use owner::{DataError, Owner, claim};

@@ -74,8 +74,11 @@ impl Publisher {
         let checkpoint = note.checkpoint()?;
         self.check(&checkpoint)?;
         let size = checkpoint.size;
+        // A file that the published checkpoint needs is never replaced: a crash could lose its bytes.
         let full = self.shared.tree()?.unwritten(size);
-        for tile in full.into_iter().chain(self.new_bundles(size)).chain(tiles::partials(size)) {
+        let needed: Vec<_> = tiles::partials(self.published).collect();
+        let partial = tiles::partials(size).filter(|tile| !needed.contains(tile));
+        for tile in full.into_iter().chain(self.new_bundles(size)).chain(partial) {
             tiles::write(&self.ops, &self.shared.layout, &tile, &self.bytes(&tile)?)?;
         }
 
