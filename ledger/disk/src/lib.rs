@@ -44,9 +44,9 @@ mod values;
 mod writer;
 
 #[cfg(test)]
-mod crash_tests;
-#[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use error::{Damage, FileError, Found, OpenError, PublishError, ReadError, WriteError};
 pub use open::{Opened, Options, Recovery, VisitError, open};

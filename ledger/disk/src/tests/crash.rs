@@ -5,14 +5,16 @@ use std::path::Path;
 
 use tradewind_ledger::ids::Version;
 use tradewind_ledger::note::SignedNote;
+use tradewind_ledger::segment_file::{PAGE, RECORD_HEADER, SegmentName};
 use tradewind_ledger::tile::{self, TileKind, tiles};
 
 use crate::layout::Layout;
 use crate::open::{Opened, Options, open, open_with};
 use crate::testing::{Author, Event, Image, Random, Recorder, tempdir};
+use crate::writer::is_seal;
 
 /// Ways of losing power that are tried after each change.
-const WAYS: u64 = 6;
+const WAYS: u64 = 12;
 
 fn options() -> Options {
     Options { preallocate: 16 << 10, ..Options::default() }
@@ -120,10 +122,26 @@ fn assert_recovers(dir: &Path, author: &Author, batches: &[Batch], acknowledged:
             assert_eq!(found.as_ref(), Some(value), "the value of {version}");
         }
     }
+    assert_nothing_follows(dir, author, size);
     run(&mut opened, author, batches, drop);
     drop(opened);
     assert_eq!(assert_published(dir, author), batches.last().expect("some").upto);
     assert_no_leftovers(dir);
+}
+
+/// Behind the records of the open file there are only zeroes: a remnant of a torn write could be taken
+/// for a record after the next crash.
+fn assert_nothing_follows(dir: &Path, author: &Author, size: Version) {
+    let entries = &author.entries[..size.0 as usize];
+    let first = entries.iter().rposition(|entry| is_seal(entry)).map_or(0, |seal| seal + 1);
+    let name = SegmentName { first: Version(first as u64), last: None };
+    let Ok(bytes) = fs::read(Layout::new(dir).segment(name)) else { return };
+    let end =
+        entries[first..].iter().map(|entry| RECORD_HEADER + entry.len()).sum::<usize>() + PAGE;
+    assert!(
+        bytes[end..].iter().all(|byte| *byte == 0),
+        "{name} holds something after entry {size}"
+    );
 }
 
 fn assert_no_leftovers(dir: &Path) {

@@ -1,0 +1,7 @@
+//! Tests with real files.
+
+mod crash;
+mod damage;
+mod failures;
+mod publish;
+mod ranges;
