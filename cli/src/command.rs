@@ -26,7 +26,6 @@ use crate::{
 #[command(
     name = "tradewind",
     version,
-    propagate_version = true,
     after_help = "\
 Exit codes:
   0  done, or it holds
