@@ -173,9 +173,9 @@ impl Image {
         let pending = std::mem::take(&mut self.pending);
         for change in pending {
             if wanted(&change) {
-                change.apply(&mut self.durable)
+                change.apply(&mut self.durable);
             } else {
-                self.pending.push(change)
+                self.pending.push(change);
             }
         }
     }

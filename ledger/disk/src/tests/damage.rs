@@ -240,7 +240,7 @@ fn another_ledger_than_the_expected_one_is_refused() {
     let refused = open(dir.path(), &expecting(other), |_, _| Ok(())).map(drop);
     match refused.expect_err("another") {
         OpenError::WrongLedger { found, expected, .. } => {
-            assert_eq!((found, expected), (own, other))
+            assert_eq!((found, expected), (own, other));
         }
         error => panic!("{error}"),
     }
