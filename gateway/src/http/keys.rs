@@ -2,7 +2,7 @@
 
 use super::{
     Failure, Http, Shared,
-    params::{Params, key_in},
+    params::{Params, key_in, pool_in},
 };
 use crate::{ReplySink, ReplyTo, Submission};
 use axum::{
@@ -39,11 +39,10 @@ pub(super) async fn pools(State(http): Shared) -> Json<Value> {
 
 pub(super) async fn get(
     State(http): Shared,
-    Path((pool, _)): Path<(String, String)>,
     headers: HeaderMap,
     uri: Uri,
 ) -> Result<Response, Failure> {
-    let (index, _) = http.pool(&pool)?;
+    let (index, _) = http.pool(pool_in(&uri))?;
     let mut params = Params::of(&uri)?;
     let read = params.read()?;
     params.end(READ_PARAMS)?;
@@ -57,7 +56,7 @@ pub(super) async fn get(
             status: StatusCode::NOT_FOUND,
             error: format!("there is no such key as of version {}", as_of.at),
             allowed: "keys that exist".into(),
-            next_step: format!("list them: /v1/pools/{pool}/keys"),
+            next_step: format!("list them: /v1/pools/{}/keys", pool_in(&uri)),
         };
         let mut response = failure.into_response();
         state_headers(&mut response, &as_of);
@@ -83,12 +82,11 @@ pub(super) async fn get(
 
 pub(super) async fn put(
     State(http): Shared,
-    Path((pool, _)): Path<(String, String)>,
     headers: HeaderMap,
     uri: Uri,
     request: Request,
 ) -> Result<Response, Failure> {
-    let (index, info) = http.writable(&pool, &headers)?;
+    let (index, info) = http.writable(pool_in(&uri), &headers)?;
     let durability = durability(Params::of(&uri)?)?;
     let condition = condition(&headers)?;
     let key = key_in(&uri, "keys/")?;
@@ -105,11 +103,10 @@ pub(super) async fn put(
 
 pub(super) async fn delete(
     State(http): Shared,
-    Path((pool, _)): Path<(String, String)>,
     headers: HeaderMap,
     uri: Uri,
 ) -> Result<Response, Failure> {
-    let (index, info) = http.writable(&pool, &headers)?;
+    let (index, info) = http.writable(pool_in(&uri), &headers)?;
     let durability = durability(Params::of(&uri)?)?;
     let condition = condition(&headers)?;
     let key = key_in(&uri, "keys/")?;
@@ -155,12 +152,8 @@ pub(super) async fn list(
     Ok(Json(body).into_response())
 }
 
-pub(super) async fn history(
-    State(http): Shared,
-    Path((pool, _)): Path<(String, String)>,
-    uri: Uri,
-) -> Result<Response, Failure> {
-    let (index, _) = http.pool(&pool)?;
+pub(super) async fn history(State(http): Shared, uri: Uri) -> Result<Response, Failure> {
+    let (index, _) = http.pool(pool_in(&uri))?;
     let mut params = Params::of(&uri)?;
     let read = params.read()?;
     let before = params.parse("before", "a version", |text| text.parse().ok().map(Version))?;

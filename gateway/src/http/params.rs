@@ -91,6 +91,11 @@ impl Params {
     }
 }
 
+/// The pool in `/v1/pools/<pool>/...`, as it stands there: names of pools have nothing to decode.
+pub(super) fn pool_in(uri: &Uri) -> &str {
+    uri.path().split('/').nth(3).unwrap_or("")
+}
+
 /// The key at the end of a path: what follows `marker`, percent-decoded, any bytes.
 pub(super) fn key_in(uri: &Uri, marker: &str) -> Result<Vec<u8>, Failure> {
     let encoded = uri.path().splitn(5, '/').nth(4).and_then(|rest| rest.strip_prefix(marker));

@@ -1,4 +1,6 @@
 //! Gateways over real sockets, before real stores and ledgers.
 
+mod http;
 mod protocol;
 mod support;
+mod tls;

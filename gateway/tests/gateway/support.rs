@@ -193,6 +193,16 @@ impl TestShard {
         self.execute(vec![(request, command)]).remove(0)
     }
 
+    /// Writes many at once, under consecutive request numbers.
+    pub(crate) fn write_all(&self, first: u64, commands: impl IntoIterator<Item = Command>) {
+        let session = tradewind_store::session_id(now(), 1);
+        let numbered = (first..).zip(commands).map(|(number, command)| {
+            let number = tradewind_ledger::RequestNumber(number);
+            (RequestId { session, number }, command)
+        });
+        self.execute(numbered.collect());
+    }
+
     pub(crate) fn set_age(&self, age: Duration) {
         *self.age.lock() = age;
     }
