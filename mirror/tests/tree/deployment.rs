@@ -333,7 +333,7 @@ pub(crate) async fn stop(deployment: &Deployment, mirror: Arc<Mirror>) {
 }
 
 /// Waits until a UDP port can be bound: the library closes a socket in a task of its own.
-async fn free(address: std::net::SocketAddr) {
+pub(crate) async fn free(address: std::net::SocketAddr) {
     let bound = async {
         while std::net::UdpSocket::bind(address).is_err() {
             tokio::task::yield_now().await;

@@ -158,3 +158,205 @@ fn detached(entries: &[Entry]) -> Vec<(Digest, u64)> {
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::fixture::History;
+    use crate::wire::{Bulk, BulkHeader, HEADER_BYTES, Header};
+
+    const LEDGER: &str = "flights.0";
+
+    fn version(at: usize) -> Version {
+        Version(at as u64)
+    }
+
+    /// A batch out of a history of `count` puts: from `first` to `end` under the head of all.
+    fn cut(count: usize, first: prop::sample::Index, end: prop::sample::Index) -> (History, Batch) {
+        let history = History::grown(LEDGER, count);
+        let size = history.entries.len();
+        let first = first.index(size);
+        let end = first + 1 + end.index(size - first);
+        let head = history.head(history.size());
+        let batch = history.batch(version(first), version(end), &head);
+        (history, batch)
+    }
+
+    /// What travels, as one run of bytes.
+    fn wire(batch: &Batch) -> Vec<u8> {
+        let mut bytes = BulkHeader::Batch(batch.header.clone()).encode();
+        bytes.extend_from_slice(&batch.body);
+        bytes
+    }
+
+    fn from_wire(bytes: &[u8]) -> Option<Batch> {
+        let header = Header::decode(bytes.first_chunk::<HEADER_BYTES>()?).ok()?;
+        let body_at = HEADER_BYTES + header.length as usize;
+        let (payload, body) = bytes[HEADER_BYTES..].split_at_checked(header.length as usize)?;
+        debug_assert_eq!(body_at + body.len(), bytes.len());
+        match BulkHeader::decode(&header, payload).ok()?.with_body(body.to_vec()).ok()? {
+            Bulk::Batch(batch) => Some(batch),
+            Bulk::Value(_) => None,
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn an_honest_batch_is_admitted_wherever_it_is_cut(
+            count in 1_usize..60, first: prop::sample::Index, end: prop::sample::Index,
+        ) {
+            let (history, batch) = cut(count, first, end);
+            let before = history.replay_at(batch.header.first);
+            let end = batch.end();
+            let admitted = admit(&before, &history.genesis, batch).unwrap();
+            prop_assert_eq!(admitted.replay.size(), end);
+            prop_assert_eq!(admitted.replay.root(), history.root_at(end));
+            prop_assert_eq!(admitted.head.size, end);
+            prop_assert_eq!(admitted.head.is_signed(), end == history.size());
+        }
+
+        #[test]
+        fn a_batch_with_any_bit_flipped_is_refused(
+            count in 1_usize..40, first: prop::sample::Index, end: prop::sample::Index,
+            bit: prop::sample::Index,
+        ) {
+            let (history, batch) = cut(count, first, end);
+            let before = history.replay_at(batch.header.first);
+            let mut bytes = wire(&batch);
+            let bit = bit.index(bytes.len() * 8);
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            if let Some(bad) = from_wire(&bytes) {
+                prop_assert!(admit(&before, &history.genesis, bad).is_err());
+            }
+            prop_assert_eq!(before.size(), batch.header.first);
+            prop_assert_eq!(before.root(), history.root_at(batch.header.first));
+        }
+
+        #[test]
+        fn a_truncated_batch_is_refused(
+            count in 1_usize..40, first: prop::sample::Index, end: prop::sample::Index,
+            cut_at: prop::sample::Index,
+        ) {
+            let (_, batch) = cut(count, first, end);
+            let bytes = wire(&batch);
+            let shorter = &bytes[..cut_at.index(bytes.len())];
+            prop_assert!(from_wire(shorter).is_none());
+        }
+
+        #[test]
+        fn entries_dropped_doubled_or_swapped_are_refused(
+            count in 3_usize..40, at: prop::sample::Index, kind in 0..3,
+        ) {
+            let history = History::grown(LEDGER, count);
+            let head = history.head(history.size());
+            let mut entries = history.entries[2..].to_vec();
+            let at = at.index(entries.len() - 1);
+            match kind {
+                0 => _ = entries.remove(at),
+                1 => entries.insert(at, entries[at].clone()),
+                _ => entries.swap(at, at + 1),
+            }
+            // The claim is that of the true end: all that a forger without keys can show.
+            let claim = history.claim(history.size(), &head);
+            let batch = Batch::pack(history.genesis.ledger.clone(), version(2), &entries, claim);
+            let before = history.replay_at(version(2));
+            prop_assert!(admit(&before, &history.genesis, batch).is_err());
+        }
+    }
+
+    #[test]
+    fn a_batch_that_does_not_begin_at_the_ledgers_end_is_refused() {
+        let history = History::grown(LEDGER, 30);
+        let head = history.head(history.size());
+        for (held, first) in [(10, 9), (10, 11), (20, 10), (0, 1)] {
+            let batch = history.batch(version(first), version(25), &head);
+            let before = history.replay_at(version(held));
+            let refusal = admit(&before, &history.genesis, batch).unwrap_err();
+            let (found, expected) = (version(first), version(held));
+            assert_eq!(refusal, Refusal::Position { found, expected });
+        }
+    }
+
+    #[test]
+    fn another_ledgers_batch_is_refused_under_either_name() {
+        let (own, other) = (History::grown(LEDGER, 30), History::grown("flights.1", 30));
+        let head = other.head(other.size());
+        let before = own.replay_at(version(10));
+        let mut batch = other.batch(version(10), version(20), &head);
+        let refusal = admit(&before, &own.genesis, batch.clone()).unwrap_err();
+        assert!(matches!(refusal, Refusal::Ledger { .. }), "{refusal}");
+        batch.header.ledger = own.genesis.ledger.clone();
+        let refusal = admit(&before, &own.genesis, batch).unwrap_err();
+        assert!(matches!(refusal, Refusal::Claim { .. }), "{refusal}");
+    }
+
+    #[test]
+    fn another_ledgers_genesis_is_refused() {
+        let history = History::grown(LEDGER, 5);
+        let mut expected = history.genesis.clone();
+        expected.members.swap(0, 1);
+        let head = history.head(history.size());
+        let batch = history.batch(version(0), version(3), &head);
+        let refusal = admit(&Replay::new(), &expected, batch).unwrap_err();
+        assert!(matches!(refusal, Refusal::Lineage { .. }), "{refusal}");
+    }
+
+    #[test]
+    fn a_checkpoint_of_too_few_or_of_strangers_or_an_older_one_is_refused() {
+        let history = History::grown(LEDGER, 30);
+        let (first, end) = (version(10), version(20));
+        let before = history.replay_at(first);
+        let honest = history.batch(first, end, &history.head(end));
+        let refused = |note| {
+            let mut batch = honest.clone();
+            batch.header.claim = Claim { note, links: vec![] };
+            admit(&before, &history.genesis, batch).unwrap_err()
+        };
+        for signers in [&[1][..], &[1, 1], &[7, 8, 9]] {
+            let refusal = refused(history.note(end, signers));
+            assert!(matches!(refusal, Refusal::Claim { .. }), "{signers:?}: {refusal}");
+        }
+        // Signed by all, but over less than the entries that it is shown with.
+        for size in [1, 9, 10, 19] {
+            let refusal = refused(history.note(version(size), &[0, 1, 2]));
+            assert!(matches!(refusal, Refusal::Claim { .. }), "{size}: {refusal}");
+        }
+        // Over more, without the proof.
+        let refusal = refused(history.note(version(25), &[0, 1, 2]));
+        assert!(matches!(refusal, Refusal::Claim { .. }), "{refusal}");
+        assert!(admit(&before, &history.genesis, honest.clone()).is_ok());
+    }
+
+    #[test]
+    fn a_relay_in_the_middle_of_catching_up_hands_on_its_parents_proof() {
+        let history = History::grown(LEDGER, 60);
+        let top = history.head(history.size());
+        let (middle, end) = (version(40), version(25));
+        // The relay has 40 entries and the proof from there to the signed size.
+        let claim = history.claim(middle, &top);
+        let hlc = Hlc(1);
+        let relay = Head {
+            size: middle,
+            root: history.root_at(middle),
+            hlc,
+            note: claim.note.as_str().into(),
+            links: claim.links.as_slice().into(),
+        };
+        let batch = history.batch(version(10), end, &relay);
+        assert_eq!(batch.header.claim.links.len(), 2);
+        let before = history.replay_at(version(10));
+        let admitted = admit(&before, &history.genesis, batch.clone()).unwrap();
+        assert!(!admitted.head.is_signed());
+        for broken in 0..2 {
+            let mut bad = batch.clone();
+            bad.header.claim.links.remove(broken);
+            assert!(admit(&before, &history.genesis, bad).is_err());
+        }
+    }
+}

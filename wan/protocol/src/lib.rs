@@ -28,6 +28,8 @@ mod admit;
 mod claim;
 mod evidence;
 mod feeder;
+#[cfg(test)]
+mod fixture;
 mod follower;
 mod parents;
 mod time;

@@ -318,9 +318,14 @@ impl Follower {
         if self.dirty.is_empty() || now < self.next_report {
             return;
         }
+        let parent = &self.config.parents[active.parent];
+        // What was below once may be above by now.
+        let is_above = |name: &String| {
+            name == parent || active.path.as_ref().is_some_and(|path| path.contains(name))
+        };
         let own = MirrorReport {
             mirror: self.config.name.clone(),
-            parent: self.config.parents[active.parent].clone(),
+            parent: parent.clone(),
             ledgers: self.ledgers.values().map(Ledger::frontier).collect(),
         };
         let report = |name: String| match self.subtree.get(&name) {
@@ -328,7 +333,7 @@ impl Follower {
             None => own.clone(),
         };
         let dirty = core::mem::take(&mut self.dirty);
-        let reports = dirty.into_iter().map(report).collect();
+        let reports = dirty.into_iter().filter(|name| !is_above(name)).map(report).collect();
         self.next_report = now.after(self.config.timing.report);
         self.next_beat = now.after(self.config.timing.beat);
         let (session, message) = (active.id, ChildMessage::Report(reports));
