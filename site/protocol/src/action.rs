@@ -17,8 +17,8 @@ pub struct Submission {
     pub ticket: Ticket,
     /// The client's request: executed once, however often it is submitted.
     pub request: RequestId,
-    /// When to answer: as soon as every member holds it and it is executed here, or when it is on disk
-    /// at a majority.
+    /// When to answer: `Memory` when every member has executed it (only a crash of all members before any
+    /// of them synced can undo it), `Disk` when it is on disk at a majority.
     pub durability: Durability,
     /// A [`tradewind_store::Command`] in postcard, as it came from the client; decoded at delivery.
     pub command: Vec<u8>,

@@ -34,7 +34,12 @@ impl ShardLayout {
         self.counters + COUNTER
     }
 
-    /// Entries on the own disk; `delivered`, entries executed, lies between it and `rounds`.
+    /// Entries executed.
+    pub(crate) fn delivered(&self) -> usize {
+        self.counters + 2 * COUNTER
+    }
+
+    /// Entries on the own disk.
     pub(crate) fn durable(&self) -> usize {
         self.counters + 3 * COUNTER
     }

@@ -345,6 +345,18 @@ impl<S: StoreAccess> NodeCore<S> {
         }
     }
 
+    /// One shard, without the rest of [`NodeCore::status`]; `None` if the own node is no member.
+    #[must_use]
+    pub fn replica_status(&self, shard: ShardIndex) -> Option<crate::ReplicaStatus> {
+        self.replicas.get(shard.index())?.as_ref().map(Replica::status)
+    }
+
+    /// The last installed view.
+    #[must_use]
+    pub fn view(&self) -> ViewId {
+        self.view
+    }
+
     /// What the node is doing, without the rest of [`NodeCore::status`].
     #[must_use]
     pub fn state(&self) -> State {

@@ -62,6 +62,11 @@ impl<T> Order<T> {
         self.lanes[rank].received
     }
 
+    /// Messages of the sender of `rank` that were delivered.
+    pub(crate) fn delivered(&self, rank: usize) -> u64 {
+        self.lanes[rank].received - self.lanes[rank].waiting.len() as u64
+    }
+
     /// The own rounds below this are decided: the round of the next own message.
     pub(crate) fn own_rounds(&self) -> u64 {
         self.lanes[self.own].decided
@@ -114,8 +119,8 @@ impl<T> Order<T> {
 
     /// The next in the order, if it can be delivered.
     pub(crate) fn next(&mut self, nulls_early: bool) -> Option<Next<T>> {
+        let ordinal = self.delivered(self.rank);
         let lane = &mut self.lanes[self.rank];
-        let ordinal = lane.received - lane.waiting.len() as u64;
         let next = match lane.waiting.front() {
             Some((round, _)) if *round == self.round => {
                 if ordinal >= self.stable[self.rank] {

@@ -4,6 +4,7 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use tradewind_ledger::Version;
+use tradewind_store::Durability;
 
 use crate::action::{Answer, Submission};
 use crate::config::Limits;
@@ -37,8 +38,10 @@ pub(crate) struct Outbox {
     sent: VecDeque<Submission>,
     /// Bytes of both.
     bytes: usize,
-    /// Delivered, and waiting for the disk: answer when so much is committed.
-    unanswered: VecDeque<(Version, Answer)>,
+    /// Delivered here: answer when so much is delivered at all members.
+    until_everywhere: VecDeque<(Version, Answer)>,
+    /// Delivered here: answer when so much is committed.
+    until_committed: VecDeque<(Version, Answer)>,
 }
 
 impl Outbox {
@@ -131,16 +134,23 @@ impl Outbox {
         submission
     }
 
-    /// Keeps an answer until `version` is committed.
-    pub(crate) fn answer_at(&mut self, version: Version, answer: Answer) {
-        self.unanswered.push_back((version, answer));
+    /// Keeps an answer until the state of size `version` has the durability asked for.
+    pub(crate) fn answer_at(&mut self, version: Version, durability: Durability, answer: Answer) {
+        match durability {
+            Durability::Memory => self.until_everywhere.push_back((version, answer)),
+            Durability::Disk => self.until_committed.push_back((version, answer)),
+        }
     }
 
     /// The answers that may be given now.
-    pub(crate) fn take_answers(&mut self, committed: Version, answers: &mut Vec<Answer>) {
-        while self.unanswered.front().is_some_and(|(version, _)| *version <= committed) {
-            answers.extend(self.unanswered.pop_front().map(|(_, answer)| answer));
-        }
+    pub(crate) fn take_answers(
+        &mut self,
+        everywhere: Version,
+        committed: Version,
+        answers: &mut Vec<Answer>,
+    ) {
+        take_until(&mut self.until_everywhere, everywhere, answers);
+        take_until(&mut self.until_committed, committed, answers);
     }
 
     /// The view stopped: what it did not deliver goes to the next one, in the same order. Returns how many.
@@ -157,5 +167,15 @@ impl Outbox {
     pub(crate) fn forget(&mut self) {
         self.waiting.clear();
         self.bytes = 0;
+    }
+}
+
+fn take_until(
+    waiting: &mut VecDeque<(Version, Answer)>,
+    reached: Version,
+    answers: &mut Vec<Answer>,
+) {
+    while waiting.front().is_some_and(|(version, _)| *version <= reached) {
+        answers.extend(waiting.pop_front().map(|(_, answer)| answer));
     }
 }

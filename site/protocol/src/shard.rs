@@ -6,7 +6,6 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use tradewind_ledger::{Entry, Hlc, Member, Policy, Replay, Version, ViewId};
-use tradewind_store::Durability;
 
 use crate::access::StoreAccess;
 use crate::action::{Action, Answer};
@@ -386,10 +385,7 @@ impl<S: StoreAccess> Replica<S> {
                         let reply = machine.execute(store, stamp, request, &submission.command);
                         out.counters.commands += 1;
                         let answer = Answer { ticket: submission.ticket, reply };
-                        match submission.durability {
-                            Durability::Memory => out.answers.push(answer),
-                            Durability::Disk => outbox.answer_at(machine.size(), answer),
-                        }
+                        outbox.answer_at(machine.size(), submission.durability, answer);
                     }
                 }
                 Content::Peer(payload) if flags.has(Flags::FRAGMENT) => {
@@ -550,8 +546,11 @@ impl<S: StoreAccess> Replica<S> {
         out.actions.push_back(Action::Append { shard: self.shard, first, entries, values });
     }
 
-    /// Finds what is on disk at a majority, and answers what waited for it.
+    /// Finds what is delivered everywhere and what is on disk at a majority, and answers what waited for it.
     fn settle<M: Memory>(&mut self, turn: &mut Turn<'_, M>) {
+        let delivered = |node: &NodeId| turn.memory.load(*node, self.layout.delivered());
+        let everywhere = self.peers.iter().map(delivered).map(Version).min();
+        let everywhere = everywhere.map_or(self.machine.size(), |v| v.min(self.machine.size()));
         for (rank, node) in self.members.iter().enumerate() {
             let heard = match rank == self.own {
                 true => self.durable,
@@ -575,7 +574,7 @@ impl<S: StoreAccess> Replica<S> {
             true => self.machine.size(),
             false => self.committed,
         };
-        self.outbox.take_answers(answered, &mut turn.out.answers);
+        self.outbox.take_answers(everywhere, answered, &mut turn.out.answers);
     }
 
     fn sign_and_collect<M: Memory>(&mut self, turn: &mut Turn<'_, M>) {
@@ -625,6 +624,8 @@ impl<S: StoreAccess> Replica<S> {
     pub(crate) fn status(&self) -> ReplicaStatus {
         let received =
             |flow: &Flow| (0..self.members.len()).map(|rank| flow.order.received(rank)).collect();
+        let delivered =
+            |flow: &Flow| (0..self.members.len()).map(|rank| flow.order.delivered(rank)).collect();
         ReplicaStatus {
             delivered: self.machine.size(),
             durable: self.durable,
@@ -633,6 +634,7 @@ impl<S: StoreAccess> Replica<S> {
             checkpoint: self.marks.checkpoint_size(),
             hlc: self.replay().last_hlc(),
             received: self.flow.as_ref().map(received).unwrap_or_default(),
+            delivered_messages: self.flow.as_ref().map(delivered).unwrap_or_default(),
             durable_at: self.durable_at.clone(),
             pending: self.outbox.len(),
         }

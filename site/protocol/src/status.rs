@@ -57,6 +57,8 @@ pub struct ReplicaStatus {
     pub hlc: Hlc,
     /// Messages received in this view from each member, by rank.
     pub received: Vec<u64>,
+    /// How many of these were delivered, by rank.
+    pub delivered_messages: Vec<u64>,
     /// Durable size of each member as last heard in this view, by rank.
     pub durable_at: Vec<Version>,
     /// Submissions not yet delivered.
