@@ -1,3 +1,4 @@
 //! The simulator, end-to-end tests with real processes, interop tests.
 
 pub mod e2e;
+pub mod sim;

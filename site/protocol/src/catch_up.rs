@@ -16,6 +16,8 @@ pub(crate) struct CatchUp {
     pub(crate) shard: ShardIndex,
     pub(crate) source: NodeId,
     pub(crate) target: Version,
+    /// Whether a chunk was asked for and did not arrive.
+    pub(crate) asked: bool,
     /// Entries that arrived and were not taken up.
     entries: VecDeque<Vec<u8>>,
     /// Values of the front entry: those that are there, and the one that is coming.
@@ -42,19 +44,21 @@ pub(crate) enum Step {
 }
 
 impl CatchUp {
+    /// Begins; the caller asks for the first chunk.
     pub(crate) fn new(shard: ShardIndex, source: NodeId, target: Version) -> Self {
         let (entries, values) = (VecDeque::new(), Vec::new());
-        Self { shard, source, target, entries, values, coming: None }
+        Self { shard, source, target, asked: true, entries, values, coming: None }
     }
 
     /// A chunk arrived.
     pub(crate) fn add(&mut self, entries: &EntryBatch) {
+        self.asked = false;
         self.entries.extend(entries.iter().map(<[u8]>::to_vec));
     }
 
-    /// Whether nothing that arrived is left.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+    /// Whether nothing is on its way and nothing that arrived is left.
+    pub(crate) fn is_idle(&self) -> bool {
+        !self.asked && self.entries.is_empty()
     }
 
     /// What to do with the front entry.

@@ -61,6 +61,20 @@ impl Forming {
         self.stage = Stage::Gathering;
         self.leading = None;
     }
+
+    /// A node has this stand by now: drops a proposal that is made of another one. (The leader may have heard of
+    /// it before this node did; then the proposal is as good as the stand.)
+    fn drop_unless(&mut self, node: NodeId, stand: Stand) {
+        let stale = |proposal: &Proposal| proposal.stands.get(node.index()) != Some(&stand);
+        if let Stage::CatchingUp(proposal, _) | Stage::Accepted(proposal) = &self.stage
+            && stale(proposal)
+        {
+            self.stage = Stage::Gathering;
+        }
+        if self.leading.as_ref().is_some_and(|(proposal, _)| stale(proposal)) {
+            self.leading = None;
+        }
+    }
 }
 
 impl<S: StoreAccess> NodeCore<S> {
@@ -210,7 +224,7 @@ impl<S: StoreAccess> NodeCore<S> {
                     self.stop(now);
                 } else {
                     if let Phase::Forming(forming) = &mut self.phase {
-                        forming.drop_proposal();
+                        forming.drop_unless(from, hello.stand);
                     }
                     let hello = self.hello();
                     self.send(from, Control::Hello(hello));
@@ -262,7 +276,8 @@ impl<S: StoreAccess> NodeCore<S> {
             Err(divergence) => return self.diverged(divergence),
         };
         let last = hellos.iter().map(|hello| hello.last_view).max();
-        let view = ViewId(last.map_or(0, |last| last.0).max(self.accepted.0) + 1);
+        let view = ViewId(last.unwrap_or_default().max(self.proposed).0 + 1);
+        self.proposed = view;
         let stamp = Hlc::from_micros(now.wall_us);
         let proposal = Proposal { view, stamp, stands, targets };
         if let Phase::Forming(forming) = &mut self.phase {
@@ -386,12 +401,13 @@ impl<S: StoreAccess> NodeCore<S> {
             let (shard, source, target) = (running.shard, running.source, running.target);
             let replica = self.replicas[shard.index()].as_ref().expect("an own shard");
             let size = replica.replay().size();
-            if !running.is_empty() {
+            if !running.is_idle() {
                 return;
             }
             // One chunk at a time, and no faster than the own disk.
             if size < target {
                 if replica.backlog_bytes() <= self.config.limits.chunk_bytes {
+                    running.asked = true;
                     let (view, first, end) = (proposal.view, size, target);
                     self.send(source, Control::Fetch { view, shard, first, end });
                 }
@@ -543,10 +559,14 @@ impl<S: StoreAccess> NodeCore<S> {
     ) {
         let (from, _, shard) = of;
         let Some(running) = self.running(of) else { return };
-        let target = running.target;
+        let (target, asked) = (running.target, running.asked);
         let replica = self.replicas[shard.index()].as_ref().expect("an own shard");
         let (size, root) = (replica.replay().size(), replica.replay().root());
-        if first != size || entries.is_empty() || entries.len() as u64 > target.since(size) {
+        if !asked
+            || first != size
+            || entries.is_empty()
+            || entries.len() as u64 > target.since(size)
+        {
             let fault = PeerFault::Message("entries that were not asked for");
             return self.peer_faulty(now, from, fault);
         }

@@ -81,6 +81,8 @@ pub struct NodeCore<S> {
     /// Last view installed, and last one accepted.
     pub(crate) view: ViewId,
     pub(crate) accepted: ViewId,
+    /// At the leader: the last view proposed. No number is proposed twice.
+    pub(crate) proposed: ViewId,
     pub(crate) attempt: u64,
     /// Whether the fabric's rows are those of `view`.
     pub(crate) rows: bool,
@@ -155,6 +157,7 @@ impl<S: StoreAccess> NodeCore<S> {
             lineages,
             view,
             accepted: view,
+            proposed: view,
             attempt: 1,
             rows: false,
             inbox: VecDeque::new(),

@@ -239,10 +239,11 @@ impl<S: StoreAccess> Replica<S> {
         self.durable_at.fill(Version::ZERO);
         let Self { machine, store, .. } = self;
         store.with_mut(|store| machine.begin_view(store, view, records, stamp));
+        self.timers.segment = self.replay().segment().segment();
         self.timers.sealed_at = now.instant;
         self.timers.marked_at = now.instant;
         self.timers.marked = Version::ZERO;
-        self.note_progress(now);
+        self.note_progress(now, out);
         self.take_marks(out);
         self.hand_to_log(out);
     }
@@ -271,7 +272,7 @@ impl<S: StoreAccess> Replica<S> {
         }
         // What was decided just now may be all that was missing.
         self.deliver(turn);
-        self.note_progress(turn.now);
+        self.note_progress(turn.now, turn.out);
         self.hand_to_log(turn.out);
         self.settle(turn);
         self.sign_and_collect(turn);
@@ -518,10 +519,11 @@ impl<S: StoreAccess> Replica<S> {
     }
 
     /// Starts and stops the timers by what was delivered.
-    fn note_progress(&mut self, now: Now) {
+    fn note_progress(&mut self, now: Now, out: &mut Outputs) {
         let Self { machine, timers, .. } = self;
         let segment = machine.replay().segment();
         if timers.segment != segment.segment() {
+            out.counters.seals += segment.segment() - timers.segment;
             timers.segment = segment.segment();
             timers.sealed_at = now.instant;
             timers.content_since = None;

@@ -1,0 +1,100 @@
+//! A simulated disk with one ledger on it: what is synced survives a crash, what is only written may or may not.
+
+use std::collections::BTreeMap;
+
+use tradewind_ledger::tree::{CompactRange, leaf_hash};
+use tradewind_ledger::{Digest, Replay, Version};
+use tradewind_site_protocol::{EntryBatch, RecoveredShard, Values};
+use tradewind_store::Store;
+
+use super::rng::Rng;
+
+/// A ledger on disk.
+#[derive(Debug, Default)]
+pub(crate) struct Disk {
+    entries: Vec<Vec<u8>>,
+    values: BTreeMap<Digest, Vec<u8>>,
+    synced: usize,
+    /// The size that the running fsync will have made durable.
+    syncing: Option<usize>,
+}
+
+impl Disk {
+    /// Takes entries; returns whether an fsync must be started.
+    pub(crate) fn append(&mut self, first: Version, entries: &EntryBatch, values: Values) {
+        assert_eq!(first.0, self.entries.len() as u64, "the log is given entries without a gap");
+        self.entries.extend(entries.iter().map(<[u8]>::to_vec));
+        self.values.extend(values);
+    }
+
+    /// Starts an fsync of all that is written, unless one runs or nothing is to be done.
+    pub(crate) fn start_sync(&mut self) -> bool {
+        let start = self.syncing.is_none() && self.synced < self.entries.len();
+        if start {
+            self.syncing = Some(self.entries.len());
+        }
+        start
+    }
+
+    /// The fsync is done.
+    pub(crate) fn finish_sync(&mut self) -> Version {
+        self.synced = self.syncing.take().expect("an fsync runs");
+        self.synced()
+    }
+
+    /// Entries that survive any crash.
+    pub(crate) fn synced(&self) -> Version {
+        Version(self.synced as u64)
+    }
+
+    /// Power is lost: of what was not synced, any prefix may have reached the disk.
+    pub(crate) fn crash(&mut self, rng: &mut Rng) {
+        let kept = rng.range(self.synced as u64..self.entries.len() as u64 + 1) as usize;
+        self.entries.truncate(kept);
+        self.synced = kept;
+        self.syncing = None;
+    }
+
+    /// Reads everything back as a shell does at its start.
+    pub(crate) fn recover(&self) -> RecoveredShard<Store> {
+        let (mut replay, mut store) = (Replay::new(), Store::new());
+        for (version, bytes) in self.entries.iter().enumerate() {
+            let entry = replay.push(bytes).expect("a ledger on disk replays");
+            store.apply(Version(version as u64), &entry).expect("and applies");
+        }
+        RecoveredShard { replay, store }
+    }
+
+    pub(crate) fn entries(&self) -> &[Vec<u8>] {
+        &self.entries
+    }
+
+    /// Synced entries from `first`, at least one, up to `end` and about `max_bytes`.
+    pub(crate) fn read(&self, first: Version, end: Version, max_bytes: usize) -> EntryBatch {
+        assert!(first < end && end <= self.synced(), "only durable entries are read");
+        let mut batch = EntryBatch::default();
+        for entry in &self.entries[first.0 as usize..end.0 as usize] {
+            if !batch.is_empty() && batch.bytes() + entry.len() > max_bytes {
+                break;
+            }
+            batch.push(entry);
+        }
+        batch
+    }
+
+    pub(crate) fn value(&self, digest: &Digest) -> &[u8] {
+        self.values.get(digest).expect("the value of a durable entry is on disk")
+    }
+
+    /// The root over the first `size` entries.
+    pub(crate) fn root(&self, size: Version) -> Digest {
+        root_of(&self.entries[..size.0 as usize])
+    }
+}
+
+/// The root over entries.
+pub(crate) fn root_of(entries: &[Vec<u8>]) -> Digest {
+    let mut tree = CompactRange::new();
+    entries.iter().for_each(|entry| tree.push(leaf_hash(entry)));
+    tree.root()
+}

@@ -1,0 +1,129 @@
+//! A deterministic simulator of a core group: real [`NodeCore`](tradewind_site_protocol::NodeCore)s on simulated
+//! links, disks, clocks and clients. Everything follows from a seed; a failure names it, and
+//! `tradewind-tests sim --seed S` tells the same run step by step.
+//!
+//! | module | holds |
+//! |---|---|
+//! | `plan` | what a seed stands for: site, shards, limits, faults |
+//! | `world` | the event loop |
+//! | `fabric`, `disk`, `client` | the simulated surroundings |
+//! | `check` | the invariants |
+
+mod check;
+mod client;
+mod disk;
+mod fabric;
+mod plan;
+mod rng;
+mod world;
+
+use std::fmt;
+
+pub use check::Violation;
+use tradewind_site_protocol::{Counters, Mutation};
+
+/// A run that broke an invariant.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Failure {
+    /// What was broken.
+    pub violation: Violation,
+    /// When, in simulated microseconds.
+    pub at_us: u64,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "after {} us: {}", self.at_us, self.violation)
+    }
+}
+
+/// What the runs reached: a simulator that never comes to the hard places proves nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Coverage {
+    /// Counters of all cores, added up.
+    pub core: Counters,
+    /// Nodes that crashed.
+    pub crashes: u64,
+    /// Links that broke.
+    pub broken_links: u64,
+    /// Nodes that were stopped for a while.
+    pub pauses: u64,
+    /// Peers that a core had disconnected.
+    pub disconnects: u64,
+    /// Publishes that arrived after their view.
+    pub frames_of_old_views: u64,
+    /// Submissions refused.
+    pub refused: u64,
+    /// Requests submitted again.
+    pub repeated: u64,
+    /// Requests answered.
+    pub answered: u64,
+    /// Detached values written.
+    pub detached: u64,
+}
+
+impl Coverage {
+    /// Adds what a core counted.
+    pub(crate) fn add(&mut self, counters: &Counters) {
+        let (sum, more) = (&mut self.core, counters);
+        sum.views += more.views;
+        sum.stalls += more.stalls;
+        sum.messages += more.messages;
+        sum.commands += more.commands;
+        sum.resent += more.resent;
+        sum.nulls += more.nulls;
+        sum.wraps += more.wraps;
+        sum.fragments += more.fragments;
+        sum.no_credit += more.no_credit;
+        sum.caught_up += more.caught_up;
+        sum.values_caught_up += more.values_caught_up;
+        sum.seals += more.seals;
+        sum.marks += more.marks;
+        sum.checkpoints += more.checkpoints;
+        sum.clock_ahead += more.clock_ahead;
+        sum.bad_signatures += more.bad_signatures;
+        sum.stale_messages += more.stale_messages;
+    }
+
+    /// Adds another run.
+    pub fn join(&mut self, other: &Coverage) {
+        self.add(&other.core);
+        self.crashes += other.crashes;
+        self.broken_links += other.broken_links;
+        self.pauses += other.pauses;
+        self.disconnects += other.disconnects;
+        self.frames_of_old_views += other.frames_of_old_views;
+        self.refused += other.refused;
+        self.repeated += other.repeated;
+        self.answered += other.answered;
+        self.detached += other.detached;
+    }
+}
+
+/// Runs a seed to its end.
+///
+/// # Errors
+/// The first invariant that is broken.
+pub fn run(seed: u64, mutation: Option<Mutation>) -> Result<Coverage, Failure> {
+    let plan = plan::Plan::of_seed(seed, mutation);
+    world::World::new(&plan, seed, None).run()
+}
+
+/// Runs a seed and tells each step, one line at a time.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_traced(
+    seed: u64,
+    mutation: Option<Mutation>,
+    mut tell: impl FnMut(&str),
+) -> Result<Coverage, Failure> {
+    let plan = plan::Plan::of_seed(seed, mutation);
+    tell(&format!("seed {seed}: {} nodes, {} shards", plan.nodes.len(), plan.shards.len()));
+    for shard in &plan.shards {
+        tell(&format!("  {} on {:?}", shard.genesis.ledger, shard.members));
+    }
+    tell(&format!("  {:?}", plan.limits));
+    let trace = Box::new(|line: String| tell(&line));
+    world::World::new(&plan, seed, Some(trace)).run()
+}

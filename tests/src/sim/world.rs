@@ -1,0 +1,825 @@
+//! The event loop of a run: real cores on simulated links, disks, clocks and clients.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+
+use tradewind_ledger::{Checkpoint, Digest, RequestId, Signer, Version};
+use tradewind_site_protocol::{
+    Action, Answer, EntryBatch, Instant, NodeCore, NodeId, Now, ReadFor, ShardIndex, State,
+    Submission, Ticket,
+};
+use tradewind_store::Store;
+
+use super::check::{Check, Checker};
+use super::client::{Client, Request, entry_of};
+use super::disk::Disk;
+use super::fabric::{Frame, Lane, Link, Rows};
+use super::plan::{MS, Plan};
+use super::rng::Rng;
+use super::{Coverage, Failure, Violation};
+
+/// Something that happens at a time.
+#[derive(Debug)]
+enum Event {
+    /// A node's shell wakes up and takes a turn.
+    Turn(NodeId, u64),
+    /// Something reaches a node that is (still) in this incarnation.
+    Input(NodeId, u64, Input),
+    /// A client looks at its request: submits, or repeats.
+    Client(usize),
+    /// An answer reaches a client.
+    Reply(usize, Answer),
+    Fault,
+    Crash(NodeId),
+    Restart(NodeId),
+    Relink(NodeId, NodeId),
+    /// Faults end: everybody comes back.
+    Heal,
+    /// Whether the end is reached.
+    Look,
+}
+
+#[derive(Debug)]
+enum Input {
+    Frame(NodeId, u64, Frame),
+    Linked(NodeId, u64),
+    Unlinked(NodeId, u64),
+    Synced(usize),
+    Signed(usize, Version, [u8; 64]),
+    LogRead(ReadFor, Version, Digest, EntryBatch),
+    ValueRead(ReadFor, Digest, u64, Vec<u8>),
+    Submit(usize, Submission),
+}
+
+/// A submission on its way or at work.
+struct Submitted {
+    client: usize,
+    shard: usize,
+    request: RequestId,
+    /// The node that has it, as this incarnation of it.
+    node: NodeId,
+    incarnation: u64,
+}
+
+struct Node {
+    core: Option<NodeCore<Store>>,
+    incarnation: u64,
+    crashes: u64,
+    rows: Option<Rows>,
+    /// By shard.
+    disks: BTreeMap<usize, Disk>,
+    /// By peer: the generation of the link, as this node knows it.
+    links: BTreeMap<NodeId, u64>,
+    inbox: VecDeque<Input>,
+    turn_at: Option<u64>,
+    paused_until: u64,
+    /// An fsync that starts before ends after this.
+    slow_until: u64,
+    /// Wall clock minus the world's, microseconds.
+    skew: i64,
+}
+
+/// A run.
+pub(crate) struct World<'a> {
+    plan: &'a Plan,
+    rng: Rng,
+    now: u64,
+    serial: u64,
+    events: BinaryHeap<Reverse<(u64, u64)>>,
+    payloads: BTreeMap<u64, Event>,
+    nodes: Vec<Node>,
+    lanes: BTreeMap<(NodeId, NodeId), Lane>,
+    links: BTreeMap<(NodeId, NodeId), Link>,
+    clients: Vec<Client>,
+    tickets: BTreeMap<Ticket, Submitted>,
+    checker: Checker,
+    healed: bool,
+    /// Whether the present turn delivered anything.
+    delivered: bool,
+    pub(crate) coverage: Coverage,
+    trace: Option<Box<dyn FnMut(String) + 'a>>,
+}
+
+/// Simulated microseconds that a healed group may take to come to rest.
+const REST_WITHIN: u64 = 20_000 * MS;
+
+impl<'a> World<'a> {
+    pub(crate) fn new(
+        plan: &'a Plan,
+        seed: u64,
+        trace: Option<Box<dyn FnMut(String) + 'a>>,
+    ) -> Self {
+        let mut rng = Rng::new(seed.wrapping_add(1));
+        let count = plan.nodes.len();
+        let node = |index: usize| Node {
+            core: None,
+            incarnation: 0,
+            crashes: 0,
+            rows: None,
+            disks: (0..plan.shards.len())
+                .filter(|shard| plan.members(*shard).contains(&NodeId(index as u16)))
+                .map(|shard| (shard, Disk::default()))
+                .collect(),
+            links: BTreeMap::new(),
+            inbox: VecDeque::new(),
+            turn_at: None,
+            paused_until: 0,
+            slow_until: 0,
+            skew: 0,
+        };
+        let mut nodes: Vec<_> = (0..count).map(node).collect();
+        for node in &mut nodes {
+            node.skew = rng.range(0..2_000_000) as i64 - 1_000_000;
+        }
+        let mut world = Self {
+            plan,
+            rng,
+            now: 0,
+            serial: 0,
+            events: BinaryHeap::new(),
+            payloads: BTreeMap::new(),
+            nodes,
+            lanes: BTreeMap::new(),
+            links: BTreeMap::new(),
+            clients: (0..plan.clients).map(Client::new).collect(),
+            tickets: BTreeMap::new(),
+            checker: Checker::new(plan),
+            healed: false,
+            delivered: false,
+            coverage: Coverage::default(),
+            trace,
+        };
+        for index in 0..count {
+            world.at(0, Event::Restart(NodeId(index as u16)));
+        }
+        for client in 0..plan.clients {
+            world.at(client as u64 * MS, Event::Client(client));
+        }
+        if plan.fault_every > 0 {
+            world.at(plan.fault_every, Event::Fault);
+        }
+        world.at(plan.faults_until, Event::Heal);
+        world
+    }
+
+    /// Runs to the end.
+    pub(crate) fn run(mut self) -> Result<Coverage, Failure> {
+        let end = self.plan.faults_until + REST_WITHIN;
+        let result = loop {
+            let Some(Reverse((at, serial))) = self.events.pop() else {
+                break Checker::progress_resumes(Some("nothing happens any more".into()));
+            };
+            self.now = at;
+            let event = self.payloads.remove(&serial).expect("each event has its payload");
+            if matches!(event, Event::Look) && self.is_at_rest() {
+                break self.check_end();
+            }
+            if at > end {
+                break Checker::progress_resumes(Some(self.unrest()));
+            }
+            if let Err(violation) = self.handle(event) {
+                break Err(violation);
+            }
+        };
+        for node in &mut self.nodes {
+            if let Some(core) = &node.core {
+                self.coverage.add(&core.status().counters);
+            }
+        }
+        match result {
+            Ok(()) => Ok(self.coverage),
+            Err(violation) => {
+                let text = format!("VIOLATED {violation}");
+                self.tell(|| text);
+                Err(Failure { violation, at_us: self.now })
+            }
+        }
+    }
+
+    fn at(&mut self, time: u64, event: Event) {
+        self.serial += 1;
+        self.events.push(Reverse((time.max(self.now), self.serial)));
+        self.payloads.insert(self.serial, event);
+    }
+
+    fn tell(&mut self, text: impl FnOnce() -> String) {
+        let now = self.now;
+        if let Some(trace) = &mut self.trace {
+            trace(format!("{:>9}.{:03} ms  {}", now / MS, now % MS, text()));
+        }
+    }
+
+    fn clock(&self, node: NodeId) -> Now {
+        let wall = 1_700_000_000_000_000 + self.now as i64 + self.nodes[node.index()].skew;
+        Now { instant: Instant(self.now), wall_us: wall as u64 }
+    }
+
+    fn handle(&mut self, event: Event) -> Check {
+        match event {
+            Event::Turn(node, incarnation) => return self.turn(node, incarnation),
+            Event::Input(node, incarnation, input) => {
+                if self.nodes[node.index()].incarnation == incarnation {
+                    self.give(node, input);
+                }
+            }
+            Event::Client(client) => self.client(client),
+            Event::Reply(client, answer) => self.answered(client, &answer),
+            Event::Fault => self.fault(),
+            Event::Crash(node) if !self.healed => self.crash(node),
+            Event::Crash(_) => {}
+            Event::Restart(node) => return self.restart(node),
+            Event::Relink(a, b) => self.relink(a, b),
+            Event::Heal => {
+                self.healed = true;
+                self.tell(|| "healed: no more faults".into());
+                for index in 0..self.nodes.len() {
+                    self.nodes[index].paused_until = 0;
+                    self.wake(NodeId(index as u16));
+                    self.at(self.now, Event::Restart(NodeId(index as u16)));
+                }
+                self.at(self.now + 50 * MS, Event::Look);
+            }
+            Event::Look => self.at(self.now + 5 * MS, Event::Look),
+        }
+        Ok(())
+    }
+
+    // Nodes.
+
+    fn give(&mut self, node: NodeId, input: Input) {
+        self.nodes[node.index()].inbox.push_back(input);
+        self.wake(node);
+    }
+
+    fn wake(&mut self, node: NodeId) {
+        let pause = self.nodes[node.index()].paused_until;
+        let at = (self.now + self.rng.range(5..60)).max(pause);
+        self.wake_at(node, at);
+    }
+
+    fn wake_at(&mut self, node: NodeId, at: u64) {
+        let state = &mut self.nodes[node.index()];
+        if state.core.is_some() && state.turn_at.is_none_or(|planned| planned > at) {
+            state.turn_at = Some(at);
+            let incarnation = state.incarnation;
+            self.at(at, Event::Turn(node, incarnation));
+        }
+    }
+
+    /// What a shell does in a turn: takes (some of) what came, lets the core work on the rows, performs its actions.
+    fn turn(&mut self, node: NodeId, incarnation: u64) -> Check {
+        let state = &mut self.nodes[node.index()];
+        if state.incarnation != incarnation || state.turn_at != Some(self.now) {
+            return Ok(());
+        }
+        state.turn_at = None;
+        if state.paused_until > self.now {
+            let at = state.paused_until;
+            self.wake_at(node, at);
+            return Ok(());
+        }
+        let take = match self.rng.percent(20) {
+            true => self.rng.index(state.inbox.len() + 1),
+            false => state.inbox.len(),
+        };
+        let now = self.clock(node);
+        for _ in 0..take {
+            let Some(input) = self.nodes[node.index()].inbox.pop_front() else { break };
+            self.take_input(node, now, input);
+            self.perform(node)?;
+        }
+        let Node { core, rows, .. } = &mut self.nodes[node.index()];
+        let Some(core) = core else { return Ok(()) };
+        // A shell has no rows before the first Prepare; the core does not touch them then.
+        let none = &mut Rows::new(node, tradewind_ledger::ViewId(0), &[], 0);
+        core.handle_rows(now, rows.as_mut().unwrap_or(none));
+        self.perform(node)?;
+        self.flush(node);
+        if std::mem::take(&mut self.delivered) {
+            self.check_turn(node)?;
+        }
+        if !self.nodes[node.index()].inbox.is_empty() {
+            self.wake(node);
+        }
+        let timeout = self.nodes[node.index()].core.as_ref().and_then(NodeCore::poll_timeout);
+        if let Some(Instant(at)) = timeout {
+            self.wake_at(node, at.max(self.now + 10));
+        }
+        Ok(())
+    }
+
+    fn take_input(&mut self, node: NodeId, now: Now, input: Input) {
+        let Node { core, rows, links, disks, .. } = &mut self.nodes[node.index()];
+        let Some(core) = core else { return };
+        match input {
+            Input::Frame(from, generation, frame) => {
+                if links.get(&from) != Some(&generation) {
+                    return;
+                }
+                match frame {
+                    Frame::Message(message) => core.handle_message(now, from, &message),
+                    Frame::Publish { view, offset, bytes } => {
+                        if let Some(rows) = rows.as_mut().filter(|rows| rows.view == view) {
+                            rows.land(from, offset, &bytes);
+                        } else {
+                            self.coverage.frames_of_old_views += 1;
+                        }
+                    }
+                }
+            }
+            Input::Linked(peer, generation) => {
+                links.insert(peer, generation);
+                core.handle_connected(now, peer);
+            }
+            Input::Unlinked(peer, generation) => {
+                if links.get(&peer) == Some(&generation) {
+                    links.remove(&peer);
+                    core.handle_lost(now, peer);
+                }
+            }
+            Input::Synced(shard) => {
+                let disk = disks.get_mut(&shard).expect("an own shard");
+                let size = disk.finish_sync();
+                core.handle_durable(now, ShardIndex(shard as u16), size);
+                self.start_sync(node, shard);
+            }
+            Input::Signed(shard, size, signature) => {
+                core.handle_signature(ShardIndex(shard as u16), size, signature);
+            }
+            Input::LogRead(reader, first, root_before, entries) => {
+                core.handle_log_read(reader, first, root_before, entries);
+            }
+            Input::ValueRead(reader, digest, offset, bytes) => {
+                core.handle_value_read(reader, digest, offset, bytes);
+            }
+            Input::Submit(shard, submission) => {
+                let ticket = submission.ticket;
+                if let Err(refused) = core.handle_submit(ShardIndex(shard as u16), submission) {
+                    self.coverage.refused += 1;
+                    self.tell(|| format!("{node} refuses a request: {refused}"));
+                    self.tickets.remove(&ticket);
+                }
+            }
+        }
+    }
+
+    fn perform(&mut self, node: NodeId) -> Check {
+        while let Some(action) =
+            self.nodes[node.index()].core.as_mut().and_then(NodeCore::poll_action)
+        {
+            self.act(node, action)?;
+        }
+        Ok(())
+    }
+
+    fn act(&mut self, node: NodeId, action: Action) -> Check {
+        let incarnation = self.nodes[node.index()].incarnation;
+        match action {
+            Action::Prepare { view, members, row_len } => {
+                self.tell(|| format!("{node} prepares view {view}"));
+                self.nodes[node.index()].rows = Some(Rows::new(node, view, &members, row_len));
+            }
+            Action::Send { to, message } => self.transmit(node, to, Frame::Message(message)),
+            Action::Disconnect { peer, reason } => {
+                self.tell(|| format!("{node} disconnects {peer}: {reason}"));
+                self.coverage.disconnects += 1;
+                self.break_link(node, peer);
+            }
+            Action::Append { shard, first, entries, values } => {
+                let shard = shard.index();
+                self.tell(|| {
+                    format!("{node} appends {} to shard {shard} at {first}", entries.len())
+                });
+                let disk = self.nodes[node.index()].disks.get_mut(&shard).expect("an own shard");
+                let held = disk.entries().len();
+                self.checker.one_order_without_gap(shard, held, first, &entries)?;
+                self.coverage.detached += values.len() as u64;
+                self.delivered = true;
+                disk.append(first, &entries, values);
+                self.start_sync(node, shard);
+            }
+            Action::ReadLog { reader, first, end, max_bytes } => {
+                let disk = &self.nodes[node.index()].disks[&reader.shard.index()];
+                let entries = disk.read(first, end, max_bytes);
+                let input = Input::LogRead(reader, first, disk.root(first), entries);
+                let at = self.now + self.rng.range(20..2_000);
+                self.at(at, Event::Input(node, incarnation, input));
+            }
+            Action::ReadValue { reader, digest, offset, max_bytes } => {
+                let value = self.nodes[node.index()].disks[&reader.shard.index()].value(&digest);
+                let rest = value.get(offset as usize..).unwrap_or_default();
+                let bytes = rest[..rest.len().min(max_bytes)].to_vec();
+                let input = Input::ValueRead(reader, digest, offset, bytes);
+                let at = self.now + self.rng.range(20..2_000);
+                self.at(at, Event::Input(node, incarnation, input));
+            }
+            Action::Sign { shard, checkpoint } => self.sign(node, shard.index(), &checkpoint)?,
+            Action::Answers(answers) => {
+                for answer in answers {
+                    self.answer(node, answer)?;
+                }
+            }
+            Action::Committed { shard, version } => {
+                let disks = self.disks(shard.index());
+                Checker::committed_is_durable(shard.index(), version, &disks)?;
+            }
+            Action::Checkpoint { shard, size, note } => {
+                self.tell(|| {
+                    format!("{node} has a checkpoint of shard {} at {size}", shard.index())
+                });
+                self.checker.checkpoint_has_majority(shard.index(), size, &note)?;
+            }
+            Action::Installed { view } => self.tell(|| format!("{node} installs view {view}")),
+            Action::Failed(fatal) => {
+                let detail = format!("{node}: {fatal}");
+                return Err(Violation { invariant: "no_node_fails", detail });
+            }
+        }
+        Ok(())
+    }
+
+    fn sign(&mut self, node: NodeId, shard: usize, checkpoint: &Checkpoint) -> Check {
+        let disks: Vec<&Disk> = members_disks(self.plan, &self.nodes, shard);
+        let own = &self.nodes[node.index()].disks[&shard];
+        self.checker.signed_is_durable(shard, checkpoint, own, &disks)?;
+        let signature = self.plan.signers[node.index()].sign(checkpoint.to_string().as_bytes());
+        let input = Input::Signed(shard, checkpoint.size, signature);
+        let at = self.now + self.rng.range(20..500);
+        let incarnation = self.nodes[node.index()].incarnation;
+        self.at(at, Event::Input(node, incarnation, input));
+        Ok(())
+    }
+
+    fn start_sync(&mut self, node: NodeId, shard: usize) {
+        let state = &mut self.nodes[node.index()];
+        if state.disks.get_mut(&shard).is_some_and(Disk::start_sync) {
+            let (usual, longest) = self.plan.fsync;
+            let start = self.now.max(state.slow_until);
+            let (at, incarnation) = (start + self.rng.delay(usual, longest), state.incarnation);
+            self.at(at, Event::Input(node, incarnation, Input::Synced(shard)));
+        }
+    }
+
+    fn disks(&self, shard: usize) -> Vec<&Disk> {
+        members_disks(self.plan, &self.nodes, shard)
+    }
+
+    fn check_turn(&self, node: NodeId) -> Check {
+        for shard in self.nodes[node.index()].disks.keys() {
+            let members = self.plan.members(*shard).iter();
+            let active = |member: &NodeId| {
+                let core = self.nodes[member.index()].core.as_ref()?;
+                let status = core.replica_status(ShardIndex(*shard as u16))?;
+                (core.state() == State::Active).then_some((core.view().0, status))
+            };
+            let statuses: Vec<_> = members.filter_map(active).collect();
+            Checker::stable_before_delivered(*shard, &statuses)?;
+        }
+        Ok(())
+    }
+
+    // Links.
+
+    fn flush(&mut self, node: NodeId) {
+        let Some(rows) = &mut self.nodes[node.index()].rows else { return };
+        let (view, published) = (rows.view, std::mem::take(&mut rows.published));
+        for (peer, range, bytes) in published {
+            // A large range may travel in pieces, lower addresses first.
+            let cut = match bytes.len() > 64 && self.rng.percent(50) {
+                true => self.rng.index(bytes.len() / 8) * 8,
+                false => 0,
+            };
+            let (head, tail) = bytes.split_at(cut);
+            for (offset, bytes) in [(range.start, head), (range.start + cut, tail)] {
+                if !bytes.is_empty() {
+                    let bytes = bytes.to_vec();
+                    self.transmit(node, peer, Frame::Publish { view, offset, bytes });
+                }
+            }
+        }
+    }
+
+    fn transmit(&mut self, from: NodeId, to: NodeId, mut frame: Frame) {
+        let sender = &self.nodes[from.index()];
+        let Some(generation) = sender.links.get(&to).copied() else { return };
+        if let (Frame::Publish { view, offset, bytes }, Some(rows)) = (&mut frame, &sender.rows)
+            && rows.view == *view
+            && self.rng.percent(30)
+        {
+            // A fabric may send what the range holds by then.
+            let len = bytes.len();
+            bytes.copy_from_slice(&rows.own[*offset..*offset + len]);
+        }
+        let link = &self.links[&pair(from, to)];
+        if !link.up || link.generation != generation {
+            return;
+        }
+        let (usual, longest) = self.plan.delay;
+        let arrival = self.now + self.rng.delay(usual, longest);
+        let lane = self.lanes.entry((from, to)).or_default();
+        lane.last_arrival = lane.last_arrival.max(arrival);
+        let (at, incarnation) = (lane.last_arrival, self.nodes[to.index()].incarnation);
+        self.at(at, Event::Input(to, incarnation, Input::Frame(from, generation, frame)));
+    }
+
+    fn break_link(&mut self, a: NodeId, b: NodeId) {
+        let link = self.links.entry(pair(a, b)).or_default();
+        if !link.up {
+            return;
+        }
+        link.up = false;
+        let generation = link.generation;
+        self.coverage.broken_links += 1;
+        for (node, peer) in [(a, b), (b, a)] {
+            // One end may not notice before the next link is there.
+            if self.rng.percent(85) {
+                let at = self.now + self.rng.range(10..15 * MS);
+                let incarnation = self.nodes[node.index()].incarnation;
+                let input = Input::Unlinked(peer, generation);
+                self.at(at, Event::Input(node, incarnation, input));
+            }
+        }
+        let at = self.now + self.rng.range(20 * MS..80 * MS);
+        self.at(at, Event::Relink(a, b));
+    }
+
+    fn relink(&mut self, a: NodeId, b: NodeId) {
+        let running = |node: NodeId| self.nodes[node.index()].core.is_some();
+        if !running(a) || !running(b) {
+            return;
+        }
+        let link = self.links.entry(pair(a, b)).or_default();
+        if link.up {
+            return;
+        }
+        link.up = true;
+        link.generation += 1;
+        let generation = link.generation;
+        for (node, peer) in [(a, b), (b, a)] {
+            let at = self.now + self.rng.range(10..2 * MS);
+            // Nothing arrives before the link is known.
+            let lane = self.lanes.entry((peer, node)).or_default();
+            lane.last_arrival = lane.last_arrival.max(at);
+            let incarnation = self.nodes[node.index()].incarnation;
+            self.at(at, Event::Input(node, incarnation, Input::Linked(peer, generation)));
+        }
+    }
+
+    // Faults.
+
+    fn fault(&mut self) {
+        if self.healed {
+            return;
+        }
+        let count = self.nodes.len();
+        let node = NodeId(self.rng.index(count) as u16);
+        match self.rng.range(0..12) {
+            0..=3 => self.crash(node),
+            4 => {
+                self.tell(|| "power loss: all nodes crash".into());
+                for index in 0..count {
+                    self.crash(NodeId(index as u16));
+                }
+            }
+            5 => {
+                for index in 0..count {
+                    if self.rng.percent(50) {
+                        self.crash(NodeId(index as u16));
+                    }
+                }
+            }
+            6..=7 => {
+                let peer = NodeId(self.rng.index(count) as u16);
+                if peer != node {
+                    self.tell(|| format!("the link between {node} and {peer} breaks"));
+                    self.break_link(node, peer);
+                }
+            }
+            8 => {
+                let pause = self.rng.range(MS..1_000 * MS);
+                self.tell(|| format!("{node} is paused for {} ms", pause / MS));
+                self.coverage.pauses += 1;
+                self.nodes[node.index()].paused_until = self.now + pause;
+            }
+            9..=10 => {
+                // So that a crash finds much that is not synced.
+                let slow = self.rng.range(20 * MS..300 * MS);
+                self.tell(|| format!("the disks of {node} are slow for {} ms", slow / MS));
+                self.nodes[node.index()].slow_until = self.now + slow;
+                self.at(self.now + slow, Event::Crash(node));
+            }
+            _ => {
+                let jump = self.rng.range(0..20_000_000) as i64 - 10_000_000;
+                self.tell(|| format!("the clock of {node} jumps by {} ms", jump / 1000));
+                self.nodes[node.index()].skew += jump;
+            }
+        }
+        let at = self.now + self.rng.range(1..2 * self.plan.fault_every);
+        self.at(at, Event::Fault);
+    }
+
+    fn crash(&mut self, node: NodeId) {
+        if self.nodes[node.index()].core.is_none() {
+            return;
+        }
+        self.tell(|| format!("{node} crashes"));
+        let state = &mut self.nodes[node.index()];
+        let core = state.core.take().expect("it runs");
+        self.coverage.add(&core.status().counters);
+        self.coverage.crashes += 1;
+        state.crashes += 1;
+        state.rows = None;
+        state.links.clear();
+        state.inbox.clear();
+        state.turn_at = None;
+        state.paused_until = 0;
+        // What was on its way to it is lost.
+        state.incarnation += 1;
+        for disk in state.disks.values_mut() {
+            disk.crash(&mut self.rng);
+        }
+        for shard in 0..self.plan.shards.len() {
+            let longest = self.disks(shard).iter().map(|disk| disk.entries().len()).max();
+            self.checker.forget_lost(shard, longest.unwrap_or(0));
+        }
+        for index in 0..self.nodes.len() {
+            let peer = NodeId(index as u16);
+            if peer != node {
+                self.break_link(node, peer);
+            }
+        }
+        let at = self.now + self.rng.range(30 * MS..250 * MS);
+        self.at(at, Event::Restart(node));
+    }
+
+    fn restart(&mut self, node: NodeId) -> Check {
+        let state = &mut self.nodes[node.index()];
+        if state.core.is_some() {
+            // Healing: make sure that it is linked to everybody.
+            return Ok(self.link_all(node));
+        }
+        state.incarnation += 1;
+        let incarnation = state.incarnation;
+        let recovered = state.disks.values().map(Disk::recover).collect();
+        let config = self.plan.config(node, incarnation);
+        let now = self.clock(node);
+        let core = NodeCore::new(config, recovered, now).expect("a valid configuration");
+        self.nodes[node.index()].core = Some(core);
+        self.tell(|| format!("{node} starts as incarnation {incarnation}"));
+        self.perform(node)?;
+        self.wake(node);
+        self.link_all(node);
+        Ok(())
+    }
+
+    fn link_all(&mut self, node: NodeId) {
+        for index in 0..self.nodes.len() {
+            let peer = NodeId(index as u16);
+            if peer != node {
+                let at = self.now + self.rng.range(MS..30 * MS);
+                self.at(at, Event::Relink(node.min(peer), node.max(peer)));
+            }
+        }
+    }
+
+    // Clients.
+
+    fn client(&mut self, client: usize) {
+        let plan = self.plan;
+        let state = &mut self.clients[client];
+        if state.current.is_none() {
+            if state.done == plan.requests_per_client {
+                return;
+            }
+            state.current = Some(state.next_request(plan, &mut self.rng));
+        }
+        let request = state.current.as_mut().expect("made above");
+        request.attempts += 1;
+        self.coverage.repeated += u64::from(request.attempts > 1);
+        let request: Request = request.clone();
+        let node = *self.rng.pick(plan.members(request.shard));
+        self.serial += 1;
+        let ticket = Ticket(self.serial);
+        let incarnation = self.nodes[node.index()].incarnation;
+        let submitted =
+            Submitted { client, shard: request.shard, request: request.id, node, incarnation };
+        self.tickets.insert(ticket, submitted);
+        let submission = Submission {
+            ticket,
+            request: request.id,
+            durability: request.durability,
+            command: request.command.clone(),
+        };
+        let at = self.now + self.rng.range(20..500);
+        self.at(at, Event::Input(node, incarnation, Input::Submit(request.shard, submission)));
+        // Patience ends sometimes before the answer could come: that makes repeated requests.
+        // Growing, so that repetition does not feed on itself.
+        let patience = self.rng.range(20..250) * MS << request.attempts.min(4);
+        self.at(self.now + patience, Event::Client(client));
+    }
+
+    fn answer(&mut self, node: NodeId, answer: Answer) -> Check {
+        let Some(submitted) = self.tickets.remove(&answer.ticket) else {
+            let detail = format!("{node} answers {:?} twice", answer.ticket);
+            return Err(Violation { invariant: "each_submission_answered_once", detail });
+        };
+        let Submitted { client, shard, request, .. } = submitted;
+        if let Some(version) = entry_of(&answer.reply) {
+            let durability = match &self.clients[client].current {
+                Some(current) if current.id == request => current.durability,
+                // Answered before: it was told then.
+                _ => return Ok(()),
+            };
+            let crashes = self.nodes.iter().map(|n| n.core.as_ref().map(|_| n.crashes)).collect();
+            let disks = members_disks(self.plan, &self.nodes, shard);
+            let of = (shard, request);
+            self.checker.acknowledged_is_durable(of, version, durability, &disks, crashes)?;
+        }
+        let at = self.now + self.rng.range(20..500);
+        // The reply names its request by the ticket's serial, which only this submission had.
+        let reply = Answer { ticket: Ticket(request.number.0), reply: answer.reply };
+        self.at(at, Event::Reply(client, reply));
+        Ok(())
+    }
+
+    fn answered(&mut self, client: usize, answer: &Answer) {
+        let state = &mut self.clients[client];
+        let current = state.current.as_ref().is_some_and(|r| r.id.number.0 == answer.ticket.0);
+        if current {
+            state.current = None;
+            state.done += 1;
+            self.coverage.answered += 1;
+            let at = self.now + self.rng.range(10..3 * MS);
+            self.at(at, Event::Client(client));
+        }
+    }
+
+    // The end.
+
+    fn is_at_rest(&self) -> bool {
+        let clients_done = self.clients.iter().all(|c| c.done == self.plan.requests_per_client);
+        clients_done
+            && self.unanswered().is_none()
+            && (0..self.plan.shards.len()).all(|shard| self.shard_is_at_rest(shard))
+    }
+
+    fn shard_is_at_rest(&self, shard: usize) -> bool {
+        let mut statuses = self.plan.members(shard).iter().map(|member| {
+            let core = self.nodes[member.index()].core.as_ref()?;
+            let status = core.replica_status(ShardIndex(shard as u16))?;
+            let rests = core.state() == State::Active
+                && status.committed == status.delivered
+                && status.checkpoint == status.delivered
+                && status.durable == status.delivered
+                && status.pending == 0;
+            rests.then_some((core.view(), status.delivered))
+        });
+        let first = statuses.next().flatten();
+        first.is_some() && statuses.all(|status| status == first)
+    }
+
+    fn unrest(&self) -> String {
+        let mut text = String::new();
+        for (index, node) in self.nodes.iter().enumerate() {
+            let Some(core) = &node.core else { continue };
+            text += &format!("n{index} {:?} view {}", core.state(), core.view());
+            for shard in node.disks.keys() {
+                let status = core.replica_status(ShardIndex(*shard as u16));
+                text += &format!("; shard {shard}: {status:?}");
+            }
+            text.push('\n');
+        }
+        text.extend(self.unanswered());
+        let done: Vec<_> = self.clients.iter().map(|client| client.done).collect();
+        format!("{text}clients did {done:?} of {}", self.plan.requests_per_client)
+    }
+
+    /// What a node accepted it answers, unless it crashed.
+    fn unanswered(&self) -> Option<String> {
+        let kept = |submitted: &&Submitted| {
+            let node = &self.nodes[submitted.node.index()];
+            node.core.is_some() && node.incarnation == submitted.incarnation
+        };
+        let Submitted { request, node, .. } = self.tickets.values().find(kept)?;
+        Some(format!("{node} accepted {request} and never answered"))
+    }
+
+    fn check_end(&mut self) -> Check {
+        for shard in 0..self.plan.shards.len() {
+            let disks = members_disks(self.plan, &self.nodes, shard);
+            self.checker.replicas_are_identical(shard, &disks)?;
+        }
+        let crashes: Vec<u64> = self.nodes.iter().map(|node| node.crashes).collect();
+        self.checker.acknowledged_is_present(&crashes)?;
+        self.checker.each_request_once()?;
+        self.checker.signed_is_present()
+    }
+}
+
+fn members_disks<'n>(plan: &Plan, nodes: &'n [Node], shard: usize) -> Vec<&'n Disk> {
+    plan.members(shard).iter().map(|member| &nodes[member.index()].disks[&shard]).collect()
+}
+
+fn pair(a: NodeId, b: NodeId) -> (NodeId, NodeId) {
+    (a.min(b), a.max(b))
+}

@@ -1,0 +1,131 @@
+//! Core groups under faults, simulated from seeds: invariants hold, the hard places are reached, and planted bugs
+//! are found.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+
+use tradewind_site_protocol::Mutation;
+use tradewind_tests::sim::{self, Coverage};
+
+/// Runs seeds on two threads; stops at the first that breaks something.
+fn run_all(seeds: u64) -> Coverage {
+    let next = AtomicU64::new(0);
+    let work = || {
+        let mut sum = Coverage::default();
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= seeds {
+                return sum;
+            }
+            match sim::run(seed, None) {
+                Ok(coverage) => sum.join(&coverage),
+                Err(failure) => panic!(
+                    "seed {seed}: {failure}\nreplay: cargo run --release -p tradewind-tests -- sim --seed {seed}"
+                ),
+            }
+        }
+    };
+    thread::scope(|scope| {
+        let other = scope.spawn(work);
+        let mut sum = work();
+        sum.join(&other.join().expect("the other half holds"));
+        sum
+    })
+}
+
+#[test]
+fn invariants_hold_and_the_hard_places_are_reached() {
+    let coverage = run_all(200);
+    let core = coverage.core;
+    let reached = [
+        ("views", core.views),
+        ("stalls", core.stalls),
+        ("commands sent again in a later view", core.resent),
+        ("nulls", core.nulls),
+        ("wraps", core.wraps),
+        ("fragments", core.fragments),
+        ("waits for credits", core.no_credit),
+        ("entries caught up", core.caught_up),
+        ("detached values caught up", core.values_caught_up),
+        ("seals", core.seals),
+        ("marks", core.marks),
+        ("checkpoints", core.checkpoints),
+        ("stamps ahead of the clock", core.clock_ahead),
+        ("signatures seen with another size", core.bad_signatures),
+        ("stale control messages", core.stale_messages),
+        ("crashes", coverage.crashes),
+        ("broken links", coverage.broken_links),
+        ("pauses", coverage.pauses),
+        ("silent peers disconnected", coverage.disconnects),
+        ("frames of old views", coverage.frames_of_old_views),
+        ("refusals", coverage.refused),
+        ("repeated requests", coverage.repeated),
+        ("answers", coverage.answered),
+        ("detached values", coverage.detached),
+    ];
+    let missed: Vec<_> = reached.iter().filter(|(_, count)| *count == 0).collect();
+    assert!(missed.is_empty(), "never reached: {missed:?} in {coverage:#?}");
+}
+
+#[test]
+fn a_seed_is_the_same_run_each_time() {
+    let run = |seed| {
+        let mut lines = Vec::new();
+        let result = sim::run_traced(seed, None, |line| lines.push(line.to_owned()));
+        (result, lines)
+    };
+    assert_eq!(run(7), run(7));
+}
+
+/// The invariants that find a planted bug, over at most so many seeds.
+fn found_by(mutation: Mutation, seeds: u64) -> Option<&'static str> {
+    (0..seeds).find_map(|seed| sim::run(seed, Some(mutation)).err().map(|f| f.violation.invariant))
+}
+
+#[test]
+fn delivering_before_it_is_stable_is_found() {
+    assert_eq!(found_by(Mutation::OwnRowStability, 50), Some("stable_before_delivered"));
+}
+
+#[test]
+fn answering_before_the_sync_is_found() {
+    assert_eq!(found_by(Mutation::AnswerBeforeSync, 50), Some("acknowledged_is_durable"));
+}
+
+#[test]
+fn committing_by_the_own_disk_alone_is_found() {
+    assert_eq!(found_by(Mutation::OwnDiskCommits, 50), Some("committed_is_durable"));
+}
+
+#[test]
+fn taking_an_undecided_round_for_a_null_is_found() {
+    let found = found_by(Mutation::NullsEarly, 50);
+    assert!(matches!(found, Some("one_order_without_gap" | "progress_resumes")), "{found:?}");
+}
+
+#[test]
+fn forgetting_nulls_is_found() {
+    assert_eq!(found_by(Mutation::NullsForgotten, 5), Some("progress_resumes"));
+}
+
+#[test]
+fn sealing_by_a_local_clock_is_found() {
+    assert_eq!(found_by(Mutation::SealByLocalClock, 50), Some("one_order_without_gap"));
+}
+
+#[test]
+fn executing_a_repeated_request_again_is_found() {
+    let found = found_by(Mutation::RetryExecutedAgain, 100);
+    assert!(matches!(found, Some("each_request_once" | "acknowledged_is_present")), "{found:?}");
+}
+
+#[test]
+fn signing_before_it_is_durable_is_found() {
+    assert_eq!(found_by(Mutation::SignBeforeSync, 50), Some("signed_is_durable"));
+}
+
+#[test]
+fn forgetting_what_a_stopped_view_did_not_deliver_is_found() {
+    // Clients repeat their requests, so this one shows as submissions that are never answered.
+    assert_eq!(found_by(Mutation::PendingForgotten, 50), Some("progress_resumes"));
+}
