@@ -39,7 +39,7 @@ struct Told {
     shard: usize,
     version: Version,
     durability: Durability,
-    /// By node: how often it had crashed by then; `None` if it was down.
+    /// By node: how often it had crashed by then; `None` if it was down or is no member.
     crashes: Vec<Option<u64>>,
 }
 
@@ -233,8 +233,8 @@ impl Checker {
         Ok(())
     }
 
-    /// At the end: what was acknowledged is there. At level disk always; at level memory unless every node that was
-    /// up at the answer crashed since.
+    /// At the end: what was acknowledged is there. At level disk always; at level memory unless every member that
+    /// was up at the answer crashed since.
     pub(crate) fn acknowledged_is_present(&self, crashes: &[u64]) -> Check {
         for (request, told) in &self.told {
             let survivor = |(then, now): (&Option<u64>, &u64)| *then == Some(*now);

@@ -48,7 +48,7 @@ fn command(plan: &Plan, rng: &mut Rng) -> Command {
     let key = |rng: &mut Rng| format!("key-{}", rng.range(0..12)).into_bytes();
     let len = match rng.percent(plan.big_percent) {
         // Several messages, and sometimes a detached value.
-        true if rng.percent(40) && plan.limits.message_bytes >= 2_000 => 33_000,
+        true if rng.percent(60) && plan.limits.message_bytes >= 2_000 => 33_000,
         true => plan.limits.message_bytes * rng.range(1..5) as usize,
         false => rng.range(0..120) as usize,
     };

@@ -49,7 +49,7 @@ impl Plan {
             .collect();
         let shards =
             (0..rng.range(1..4)).map(|shard| shard_of(&mut rng, shard as u32, &nodes)).collect();
-        let ring_bytes = *rng.pick(&[1024, 2048, 16_384]);
+        let ring_bytes = *rng.pick(&[1024, 2048, 16_384, 16_384]);
         let limits = Limits {
             ring_bytes,
             message_bytes: ring_bytes / *rng.pick(&[4, 4, 8]),
@@ -61,8 +61,8 @@ impl Plan {
                 heartbeat: Duration::from_millis(rng.range(500..1500)),
             },
             mark_interval_us: rng.range(20..100) * MS,
-            heartbeat_us: 50 * MS,
-            silence_us: 600 * MS,
+            heartbeat_us: 30 * MS,
+            silence_us: rng.range(150..400) * MS,
             chunk_bytes: *rng.pick(&[100, 1_000, 20_000]),
             backlog_bytes: *rng.pick(&[2_000, 100_000]),
             pending_submissions: 64,
@@ -81,7 +81,7 @@ impl Plan {
             fault_every: *rng.pick(&[0, 60, 150, 300]) * MS,
             delay: (usual, (usual * *rng.pick(&[2, 10, 40])).min(12 * MS)),
             fsync: (fsync, fsync * *rng.pick(&[2, 10, 50])),
-            big_percent: *rng.pick(&[0, 5, 15]),
+            big_percent: *rng.pick(&[0, 5, 20]),
             memory_percent: *rng.pick(&[0, 10, 50]),
             mutation,
         }

@@ -730,7 +730,8 @@ impl<'a> World<'a> {
                 // Answered before: it was told then.
                 _ => return Ok(()),
             };
-            let crashes = self.nodes.iter().map(|n| n.core.as_ref().map(|_| n.crashes)).collect();
+            let up = |n: &Node| n.core.as_ref().filter(|_| n.disks.contains_key(&shard)).is_some();
+            let crashes = self.nodes.iter().map(|n| up(n).then_some(n.crashes)).collect();
             let disks = members_disks(self.plan, &self.nodes, shard);
             let of = (shard, request);
             self.checker.acknowledged_is_durable(of, version, durability, &disks, crashes)?;
