@@ -5,16 +5,21 @@
 //! | module | holds |
 //! |---|---|
 //! | `plan` | what a seed stands for: site, shards, limits, faults |
-//! | `world` | the event loop |
+//! | `world` | the event loop: shells around cores |
+//! | `links`, `faults`, `work`, `end` | its parts: frames on their way, what goes wrong, clients, coming to rest |
 //! | `fabric`, `disk`, `client` | the simulated surroundings |
 //! | `check` | the invariants |
 
 mod check;
 mod client;
 mod disk;
+mod end;
 mod fabric;
+mod faults;
+mod links;
 mod plan;
 mod rng;
+mod work;
 mod world;
 
 use std::fmt;

@@ -11,7 +11,7 @@ use tradewind_site_protocol::{
 use tradewind_store::Store;
 
 use super::check::{Check, Checker};
-use super::client::{Client, Request, entry_of};
+use super::client::Client;
 use super::disk::Disk;
 use super::fabric::{Frame, Lane, Link, Rows};
 use super::plan::{MS, Plan};
@@ -20,7 +20,7 @@ use super::{Coverage, Failure, Violation};
 
 /// Something that happens at a time.
 #[derive(Debug)]
-enum Event {
+pub(super) enum Event {
     /// A node's shell wakes up and takes a turn.
     Turn(NodeId, u64),
     /// Something reaches a node that is (still) in this incarnation.
@@ -40,7 +40,7 @@ enum Event {
 }
 
 #[derive(Debug)]
-enum Input {
+pub(super) enum Input {
     Frame(NodeId, u64, Frame),
     Linked(NodeId, u64),
     Unlinked(NodeId, u64),
@@ -52,52 +52,52 @@ enum Input {
 }
 
 /// A submission on its way or at work.
-struct Submitted {
-    client: usize,
-    shard: usize,
-    request: RequestId,
+pub(super) struct Submitted {
+    pub(super) client: usize,
+    pub(super) shard: usize,
+    pub(super) request: RequestId,
     /// The node that has it, as this incarnation of it.
-    node: NodeId,
-    incarnation: u64,
+    pub(super) node: NodeId,
+    pub(super) incarnation: u64,
 }
 
-struct Node {
-    core: Option<NodeCore<Store>>,
-    incarnation: u64,
-    crashes: u64,
-    rows: Option<Rows>,
+pub(super) struct Node {
+    pub(super) core: Option<NodeCore<Store>>,
+    pub(super) incarnation: u64,
+    pub(super) crashes: u64,
+    pub(super) rows: Option<Rows>,
     /// By shard.
-    disks: BTreeMap<usize, Disk>,
+    pub(super) disks: BTreeMap<usize, Disk>,
     /// By peer: the generation of the link, as this node knows it.
-    links: BTreeMap<NodeId, u64>,
-    inbox: VecDeque<Input>,
-    turn_at: Option<u64>,
-    paused_until: u64,
+    pub(super) links: BTreeMap<NodeId, u64>,
+    pub(super) inbox: VecDeque<Input>,
+    pub(super) turn_at: Option<u64>,
+    pub(super) paused_until: u64,
     /// An fsync that starts before ends after this.
-    slow_until: u64,
+    pub(super) slow_until: u64,
     /// Wall clock minus the world's, microseconds.
-    skew: i64,
+    pub(super) skew: i64,
 }
 
 /// A run.
 pub(crate) struct World<'a> {
-    plan: &'a Plan,
-    rng: Rng,
-    now: u64,
-    serial: u64,
-    events: BinaryHeap<Reverse<(u64, u64)>>,
-    payloads: BTreeMap<u64, Event>,
-    nodes: Vec<Node>,
-    lanes: BTreeMap<(NodeId, NodeId), Lane>,
-    links: BTreeMap<(NodeId, NodeId), Link>,
-    clients: Vec<Client>,
-    tickets: BTreeMap<Ticket, Submitted>,
-    checker: Checker,
-    healed: bool,
+    pub(super) plan: &'a Plan,
+    pub(super) rng: Rng,
+    pub(super) now: u64,
+    pub(super) serial: u64,
+    pub(super) events: BinaryHeap<Reverse<(u64, u64)>>,
+    pub(super) payloads: BTreeMap<u64, Event>,
+    pub(super) nodes: Vec<Node>,
+    pub(super) lanes: BTreeMap<(NodeId, NodeId), Lane>,
+    pub(super) links: BTreeMap<(NodeId, NodeId), Link>,
+    pub(super) clients: Vec<Client>,
+    pub(super) tickets: BTreeMap<Ticket, Submitted>,
+    pub(super) checker: Checker,
+    pub(super) healed: bool,
     /// Whether the present turn delivered anything.
-    delivered: bool,
+    pub(super) delivered: bool,
     pub(crate) coverage: Coverage,
-    trace: Option<Box<dyn FnMut(String) + 'a>>,
+    pub(super) trace: Option<Box<dyn FnMut(String) + 'a>>,
 }
 
 /// Simulated microseconds that a healed group may take to come to rest.
@@ -196,20 +196,20 @@ impl<'a> World<'a> {
         }
     }
 
-    fn at(&mut self, time: u64, event: Event) {
+    pub(super) fn at(&mut self, time: u64, event: Event) {
         self.serial += 1;
         self.events.push(Reverse((time.max(self.now), self.serial)));
         self.payloads.insert(self.serial, event);
     }
 
-    fn tell(&mut self, text: impl FnOnce() -> String) {
+    pub(super) fn tell(&mut self, text: impl FnOnce() -> String) {
         let now = self.now;
         if let Some(trace) = &mut self.trace {
             trace(format!("{:>9}.{:03} ms  {}", now / MS, now % MS, text()));
         }
     }
 
-    fn clock(&self, node: NodeId) -> Now {
+    pub(super) fn clock(&self, node: NodeId) -> Now {
         let wall = 1_700_000_000_000_000 + self.now as i64 + self.nodes[node.index()].skew;
         Now { instant: Instant(self.now), wall_us: wall as u64 }
     }
@@ -246,18 +246,18 @@ impl<'a> World<'a> {
 
     // Nodes.
 
-    fn give(&mut self, node: NodeId, input: Input) {
+    pub(super) fn give(&mut self, node: NodeId, input: Input) {
         self.nodes[node.index()].inbox.push_back(input);
         self.wake(node);
     }
 
-    fn wake(&mut self, node: NodeId) {
+    pub(super) fn wake(&mut self, node: NodeId) {
         let pause = self.nodes[node.index()].paused_until;
         let at = (self.now + self.rng.range(5..60)).max(pause);
         self.wake_at(node, at);
     }
 
-    fn wake_at(&mut self, node: NodeId, at: u64) {
+    pub(super) fn wake_at(&mut self, node: NodeId, at: u64) {
         let state = &mut self.nodes[node.index()];
         if state.core.is_some() && state.turn_at.is_none_or(|planned| planned > at) {
             state.turn_at = Some(at);
@@ -363,7 +363,7 @@ impl<'a> World<'a> {
         }
     }
 
-    fn perform(&mut self, node: NodeId) -> Check {
+    pub(super) fn perform(&mut self, node: NodeId) -> Check {
         while let Some(action) =
             self.nodes[node.index()].core.as_mut().and_then(NodeCore::poll_action)
         {
@@ -450,7 +450,7 @@ impl<'a> World<'a> {
         Ok(())
     }
 
-    fn start_sync(&mut self, node: NodeId, shard: usize) {
+    pub(super) fn start_sync(&mut self, node: NodeId, shard: usize) {
         let state = &mut self.nodes[node.index()];
         if state.disks.get_mut(&shard).is_some_and(Disk::start_sync) {
             let (usual, longest) = self.plan.fsync;
@@ -460,7 +460,7 @@ impl<'a> World<'a> {
         }
     }
 
-    fn disks(&self, shard: usize) -> Vec<&Disk> {
+    pub(super) fn disks(&self, shard: usize) -> Vec<&Disk> {
         members_disks(self.plan, &self.nodes, shard)
     }
 
@@ -477,350 +477,8 @@ impl<'a> World<'a> {
         }
         Ok(())
     }
-
-    // Links.
-
-    fn flush(&mut self, node: NodeId) {
-        let Some(rows) = &mut self.nodes[node.index()].rows else { return };
-        let (view, published) = (rows.view, std::mem::take(&mut rows.published));
-        for (peer, range, bytes) in published {
-            // A large range may travel in pieces, lower addresses first.
-            let cut = match bytes.len() > 64 && self.rng.percent(50) {
-                true => self.rng.index(bytes.len() / 8) * 8,
-                false => 0,
-            };
-            let (head, tail) = bytes.split_at(cut);
-            for (offset, bytes) in [(range.start, head), (range.start + cut, tail)] {
-                if !bytes.is_empty() {
-                    let bytes = bytes.to_vec();
-                    self.transmit(node, peer, Frame::Publish { view, offset, bytes });
-                }
-            }
-        }
-    }
-
-    fn transmit(&mut self, from: NodeId, to: NodeId, mut frame: Frame) {
-        let sender = &self.nodes[from.index()];
-        let Some(generation) = sender.links.get(&to).copied() else { return };
-        if let (Frame::Publish { view, offset, bytes }, Some(rows)) = (&mut frame, &sender.rows)
-            && rows.view == *view
-            && self.rng.percent(30)
-        {
-            // A fabric may send what the range holds by then.
-            let len = bytes.len();
-            bytes.copy_from_slice(&rows.own[*offset..*offset + len]);
-        }
-        let link = &self.links[&pair(from, to)];
-        if !link.up || link.generation != generation {
-            return;
-        }
-        let (usual, longest) = self.plan.delay;
-        let arrival = self.now + self.rng.delay(usual, longest);
-        let lane = self.lanes.entry((from, to)).or_default();
-        lane.last_arrival = lane.last_arrival.max(arrival);
-        let (at, incarnation) = (lane.last_arrival, self.nodes[to.index()].incarnation);
-        self.at(at, Event::Input(to, incarnation, Input::Frame(from, generation, frame)));
-    }
-
-    fn break_link(&mut self, a: NodeId, b: NodeId) {
-        let link = self.links.entry(pair(a, b)).or_default();
-        if !link.up {
-            return;
-        }
-        link.up = false;
-        let generation = link.generation;
-        self.coverage.broken_links += 1;
-        for (node, peer) in [(a, b), (b, a)] {
-            // One end may not notice before the next link is there.
-            if self.rng.percent(85) {
-                let at = self.now + self.rng.range(10..15 * MS);
-                let incarnation = self.nodes[node.index()].incarnation;
-                let input = Input::Unlinked(peer, generation);
-                self.at(at, Event::Input(node, incarnation, input));
-            }
-        }
-        let at = self.now + self.rng.range(20 * MS..80 * MS);
-        self.at(at, Event::Relink(a, b));
-    }
-
-    fn relink(&mut self, a: NodeId, b: NodeId) {
-        let running = |node: NodeId| self.nodes[node.index()].core.is_some();
-        if !running(a) || !running(b) {
-            return;
-        }
-        let link = self.links.entry(pair(a, b)).or_default();
-        if link.up {
-            return;
-        }
-        link.up = true;
-        link.generation += 1;
-        let generation = link.generation;
-        for (node, peer) in [(a, b), (b, a)] {
-            let at = self.now + self.rng.range(10..2 * MS);
-            // Nothing arrives before the link is known.
-            let lane = self.lanes.entry((peer, node)).or_default();
-            lane.last_arrival = lane.last_arrival.max(at);
-            let incarnation = self.nodes[node.index()].incarnation;
-            self.at(at, Event::Input(node, incarnation, Input::Linked(peer, generation)));
-        }
-    }
-
-    // Faults.
-
-    fn fault(&mut self) {
-        if self.healed {
-            return;
-        }
-        let count = self.nodes.len();
-        let node = NodeId(self.rng.index(count) as u16);
-        match self.rng.range(0..12) {
-            0..=3 => self.crash(node),
-            4 => {
-                self.tell(|| "power loss: all nodes crash".into());
-                for index in 0..count {
-                    self.crash(NodeId(index as u16));
-                }
-            }
-            5 => {
-                for index in 0..count {
-                    if self.rng.percent(50) {
-                        self.crash(NodeId(index as u16));
-                    }
-                }
-            }
-            6..=7 => {
-                let peer = NodeId(self.rng.index(count) as u16);
-                if peer != node {
-                    self.tell(|| format!("the link between {node} and {peer} breaks"));
-                    self.break_link(node, peer);
-                }
-            }
-            8 => {
-                let pause = self.rng.range(MS..1_000 * MS);
-                self.tell(|| format!("{node} is paused for {} ms", pause / MS));
-                self.coverage.pauses += 1;
-                self.nodes[node.index()].paused_until = self.now + pause;
-            }
-            9..=10 => {
-                // So that a crash finds much that is not synced.
-                let slow = self.rng.range(20 * MS..300 * MS);
-                self.tell(|| format!("the disks of {node} are slow for {} ms", slow / MS));
-                self.nodes[node.index()].slow_until = self.now + slow;
-                self.at(self.now + slow, Event::Crash(node));
-            }
-            _ => {
-                let jump = self.rng.range(0..20_000_000) as i64 - 10_000_000;
-                self.tell(|| format!("the clock of {node} jumps by {} ms", jump / 1000));
-                self.nodes[node.index()].skew += jump;
-            }
-        }
-        let at = self.now + self.rng.range(1..2 * self.plan.fault_every);
-        self.at(at, Event::Fault);
-    }
-
-    fn crash(&mut self, node: NodeId) {
-        if self.nodes[node.index()].core.is_none() {
-            return;
-        }
-        self.tell(|| format!("{node} crashes"));
-        let state = &mut self.nodes[node.index()];
-        let core = state.core.take().expect("it runs");
-        self.coverage.add(&core.status().counters);
-        self.coverage.crashes += 1;
-        state.crashes += 1;
-        state.rows = None;
-        state.links.clear();
-        state.inbox.clear();
-        state.turn_at = None;
-        state.paused_until = 0;
-        // What was on its way to it is lost.
-        state.incarnation += 1;
-        for disk in state.disks.values_mut() {
-            disk.crash(&mut self.rng);
-        }
-        for shard in 0..self.plan.shards.len() {
-            let longest = self.disks(shard).iter().map(|disk| disk.entries().len()).max();
-            self.checker.forget_lost(shard, longest.unwrap_or(0));
-        }
-        for index in 0..self.nodes.len() {
-            let peer = NodeId(index as u16);
-            if peer != node {
-                self.break_link(node, peer);
-            }
-        }
-        let at = self.now + self.rng.range(30 * MS..250 * MS);
-        self.at(at, Event::Restart(node));
-    }
-
-    fn restart(&mut self, node: NodeId) -> Check {
-        let state = &mut self.nodes[node.index()];
-        if state.core.is_some() {
-            // Healing: make sure that it is linked to everybody.
-            return Ok(self.link_all(node));
-        }
-        state.incarnation += 1;
-        let incarnation = state.incarnation;
-        let recovered = state.disks.values().map(Disk::recover).collect();
-        let config = self.plan.config(node, incarnation);
-        let now = self.clock(node);
-        let core = NodeCore::new(config, recovered, now).expect("a valid configuration");
-        self.nodes[node.index()].core = Some(core);
-        self.tell(|| format!("{node} starts as incarnation {incarnation}"));
-        self.perform(node)?;
-        self.wake(node);
-        self.link_all(node);
-        Ok(())
-    }
-
-    fn link_all(&mut self, node: NodeId) {
-        for index in 0..self.nodes.len() {
-            let peer = NodeId(index as u16);
-            if peer != node {
-                let at = self.now + self.rng.range(MS..30 * MS);
-                self.at(at, Event::Relink(node.min(peer), node.max(peer)));
-            }
-        }
-    }
-
-    // Clients.
-
-    fn client(&mut self, client: usize) {
-        let plan = self.plan;
-        let state = &mut self.clients[client];
-        if state.current.is_none() {
-            if state.done == plan.requests_per_client {
-                return;
-            }
-            state.current = Some(state.next_request(plan, &mut self.rng));
-        }
-        let request = state.current.as_mut().expect("made above");
-        request.attempts += 1;
-        self.coverage.repeated += u64::from(request.attempts > 1);
-        let request: Request = request.clone();
-        let node = *self.rng.pick(plan.members(request.shard));
-        self.serial += 1;
-        let ticket = Ticket(self.serial);
-        let incarnation = self.nodes[node.index()].incarnation;
-        let submitted =
-            Submitted { client, shard: request.shard, request: request.id, node, incarnation };
-        self.tickets.insert(ticket, submitted);
-        let submission = Submission {
-            ticket,
-            request: request.id,
-            durability: request.durability,
-            command: request.command.clone(),
-        };
-        let at = self.now + self.rng.range(20..500);
-        self.at(at, Event::Input(node, incarnation, Input::Submit(request.shard, submission)));
-        // Patience ends sometimes before the answer could come: that makes repeated requests.
-        // Growing, so that repetition does not feed on itself.
-        let patience = self.rng.range(20..250) * MS << request.attempts.min(4);
-        self.at(self.now + patience, Event::Client(client));
-    }
-
-    fn answer(&mut self, node: NodeId, answer: Answer) -> Check {
-        let Some(submitted) = self.tickets.remove(&answer.ticket) else {
-            let detail = format!("{node} answers {:?} twice", answer.ticket);
-            return Err(Violation { invariant: "each_submission_answered_once", detail });
-        };
-        let Submitted { client, shard, request, .. } = submitted;
-        if let Some(version) = entry_of(&answer.reply) {
-            let durability = match &self.clients[client].current {
-                Some(current) if current.id == request => current.durability,
-                // Answered before: it was told then.
-                _ => return Ok(()),
-            };
-            let up = |n: &Node| n.core.as_ref().filter(|_| n.disks.contains_key(&shard)).is_some();
-            let crashes = self.nodes.iter().map(|n| up(n).then_some(n.crashes)).collect();
-            let disks = members_disks(self.plan, &self.nodes, shard);
-            let of = (shard, request);
-            self.checker.acknowledged_is_durable(of, version, durability, &disks, crashes)?;
-        }
-        let at = self.now + self.rng.range(20..500);
-        // The reply names its request by the ticket's serial, which only this submission had.
-        let reply = Answer { ticket: Ticket(request.number.0), reply: answer.reply };
-        self.at(at, Event::Reply(client, reply));
-        Ok(())
-    }
-
-    fn answered(&mut self, client: usize, answer: &Answer) {
-        let state = &mut self.clients[client];
-        let current = state.current.as_ref().is_some_and(|r| r.id.number.0 == answer.ticket.0);
-        if current {
-            state.current = None;
-            state.done += 1;
-            self.coverage.answered += 1;
-            let at = self.now + self.rng.range(10..3 * MS);
-            self.at(at, Event::Client(client));
-        }
-    }
-
-    // The end.
-
-    fn is_at_rest(&self) -> bool {
-        let clients_done = self.clients.iter().all(|c| c.done == self.plan.requests_per_client);
-        clients_done
-            && self.unanswered().is_none()
-            && (0..self.plan.shards.len()).all(|shard| self.shard_is_at_rest(shard))
-    }
-
-    fn shard_is_at_rest(&self, shard: usize) -> bool {
-        let mut statuses = self.plan.members(shard).iter().map(|member| {
-            let core = self.nodes[member.index()].core.as_ref()?;
-            let status = core.replica_status(ShardIndex(shard as u16))?;
-            let rests = core.state() == State::Active
-                && status.committed == status.delivered
-                && status.checkpoint == status.delivered
-                && status.durable == status.delivered
-                && status.pending == 0;
-            rests.then_some((core.view(), status.delivered))
-        });
-        let first = statuses.next().flatten();
-        first.is_some() && statuses.all(|status| status == first)
-    }
-
-    fn unrest(&self) -> String {
-        let mut text = String::new();
-        for (index, node) in self.nodes.iter().enumerate() {
-            let Some(core) = &node.core else { continue };
-            text += &format!("n{index} {:?} view {}", core.state(), core.view());
-            for shard in node.disks.keys() {
-                let status = core.replica_status(ShardIndex(*shard as u16));
-                text += &format!("; shard {shard}: {status:?}");
-            }
-            text.push('\n');
-        }
-        text.extend(self.unanswered());
-        let done: Vec<_> = self.clients.iter().map(|client| client.done).collect();
-        format!("{text}clients did {done:?} of {}", self.plan.requests_per_client)
-    }
-
-    /// What a node accepted it answers, unless it crashed.
-    fn unanswered(&self) -> Option<String> {
-        let kept = |submitted: &&Submitted| {
-            let node = &self.nodes[submitted.node.index()];
-            node.core.is_some() && node.incarnation == submitted.incarnation
-        };
-        let Submitted { request, node, .. } = self.tickets.values().find(kept)?;
-        Some(format!("{node} accepted {request} and never answered"))
-    }
-
-    fn check_end(&mut self) -> Check {
-        for shard in 0..self.plan.shards.len() {
-            let disks = members_disks(self.plan, &self.nodes, shard);
-            self.checker.replicas_are_identical(shard, &disks)?;
-        }
-        let crashes: Vec<u64> = self.nodes.iter().map(|node| node.crashes).collect();
-        self.checker.acknowledged_is_present(&crashes)?;
-        self.checker.each_request_once()?;
-        self.checker.signed_is_present()
-    }
 }
 
-fn members_disks<'n>(plan: &Plan, nodes: &'n [Node], shard: usize) -> Vec<&'n Disk> {
+pub(super) fn members_disks<'n>(plan: &Plan, nodes: &'n [Node], shard: usize) -> Vec<&'n Disk> {
     plan.members(shard).iter().map(|member| &nodes[member.index()].disks[&shard]).collect()
-}
-
-fn pair(a: NodeId, b: NodeId) -> (NodeId, NodeId) {
-    (a.min(b), a.max(b))
 }

@@ -1,0 +1,98 @@
+//! Links between nodes: publishes and messages on their way, breaks, new generations.
+
+use tradewind_site_protocol::NodeId;
+
+use super::fabric::Frame;
+use super::plan::MS;
+use super::world::{Event, Input, World};
+
+impl World<'_> {
+    pub(super) fn flush(&mut self, node: NodeId) {
+        let Some(rows) = &mut self.nodes[node.index()].rows else { return };
+        let (view, published) = (rows.view, std::mem::take(&mut rows.published));
+        for (peer, range, bytes) in published {
+            // A large range may travel in pieces, lower addresses first.
+            let cut = match bytes.len() > 64 && self.rng.percent(50) {
+                true => self.rng.index(bytes.len() / 8) * 8,
+                false => 0,
+            };
+            let (head, tail) = bytes.split_at(cut);
+            for (offset, bytes) in [(range.start, head), (range.start + cut, tail)] {
+                if !bytes.is_empty() {
+                    let bytes = bytes.to_vec();
+                    self.transmit(node, peer, Frame::Publish { view, offset, bytes });
+                }
+            }
+        }
+    }
+
+    pub(super) fn transmit(&mut self, from: NodeId, to: NodeId, mut frame: Frame) {
+        let sender = &self.nodes[from.index()];
+        let Some(generation) = sender.links.get(&to).copied() else { return };
+        if let (Frame::Publish { view, offset, bytes }, Some(rows)) = (&mut frame, &sender.rows)
+            && rows.view == *view
+            && self.rng.percent(30)
+        {
+            // A fabric may send what the range holds by then.
+            let len = bytes.len();
+            bytes.copy_from_slice(&rows.own[*offset..*offset + len]);
+        }
+        let link = &self.links[&pair(from, to)];
+        if !link.up || link.generation != generation {
+            return;
+        }
+        let (usual, longest) = self.plan.delay;
+        let arrival = self.now + self.rng.delay(usual, longest);
+        let lane = self.lanes.entry((from, to)).or_default();
+        lane.last_arrival = lane.last_arrival.max(arrival);
+        let (at, incarnation) = (lane.last_arrival, self.nodes[to.index()].incarnation);
+        self.at(at, Event::Input(to, incarnation, Input::Frame(from, generation, frame)));
+    }
+
+    pub(super) fn break_link(&mut self, a: NodeId, b: NodeId) {
+        let link = self.links.entry(pair(a, b)).or_default();
+        if !link.up {
+            return;
+        }
+        link.up = false;
+        let generation = link.generation;
+        self.coverage.broken_links += 1;
+        for (node, peer) in [(a, b), (b, a)] {
+            // One end may not notice before the next link is there.
+            if self.rng.percent(85) {
+                let at = self.now + self.rng.range(10..15 * MS);
+                let incarnation = self.nodes[node.index()].incarnation;
+                let input = Input::Unlinked(peer, generation);
+                self.at(at, Event::Input(node, incarnation, input));
+            }
+        }
+        let at = self.now + self.rng.range(20 * MS..80 * MS);
+        self.at(at, Event::Relink(a, b));
+    }
+
+    pub(super) fn relink(&mut self, a: NodeId, b: NodeId) {
+        let running = |node: NodeId| self.nodes[node.index()].core.is_some();
+        if !running(a) || !running(b) {
+            return;
+        }
+        let link = self.links.entry(pair(a, b)).or_default();
+        if link.up {
+            return;
+        }
+        link.up = true;
+        link.generation += 1;
+        let generation = link.generation;
+        for (node, peer) in [(a, b), (b, a)] {
+            let at = self.now + self.rng.range(10..2 * MS);
+            // Nothing arrives before the link is known.
+            let lane = self.lanes.entry((peer, node)).or_default();
+            lane.last_arrival = lane.last_arrival.max(at);
+            let incarnation = self.nodes[node.index()].incarnation;
+            self.at(at, Event::Input(node, incarnation, Input::Linked(peer, generation)));
+        }
+    }
+}
+
+fn pair(a: NodeId, b: NodeId) -> (NodeId, NodeId) {
+    (a.min(b), a.max(b))
+}

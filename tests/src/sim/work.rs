@@ -1,0 +1,82 @@
+//! Clients at work: submissions, answers, repetition.
+
+use tradewind_site_protocol::{Answer, NodeId, Submission, Ticket};
+
+use super::Violation;
+use super::check::Check;
+use super::client::{Request, entry_of};
+use super::plan::MS;
+use super::world::{Event, Input, Node, Submitted, World, members_disks};
+
+impl World<'_> {
+    pub(super) fn client(&mut self, client: usize) {
+        let plan = self.plan;
+        let state = &mut self.clients[client];
+        if state.current.is_none() {
+            if state.done == plan.requests_per_client {
+                return;
+            }
+            state.current = Some(state.next_request(plan, &mut self.rng));
+        }
+        let request = state.current.as_mut().expect("made above");
+        request.attempts += 1;
+        self.coverage.repeated += u64::from(request.attempts > 1);
+        let request: Request = request.clone();
+        let node = *self.rng.pick(plan.members(request.shard));
+        self.serial += 1;
+        let ticket = Ticket(self.serial);
+        let incarnation = self.nodes[node.index()].incarnation;
+        let submitted =
+            Submitted { client, shard: request.shard, request: request.id, node, incarnation };
+        self.tickets.insert(ticket, submitted);
+        let submission = Submission {
+            ticket,
+            request: request.id,
+            durability: request.durability,
+            command: request.command.clone(),
+        };
+        let at = self.now + self.rng.range(20..500);
+        self.at(at, Event::Input(node, incarnation, Input::Submit(request.shard, submission)));
+        // Patience ends sometimes before the answer could come: that makes repeated requests.
+        // Growing, so that repetition does not feed on itself.
+        let patience = (self.rng.range(20..250) * MS) << request.attempts.min(4);
+        self.at(self.now + patience, Event::Client(client));
+    }
+
+    pub(super) fn answer(&mut self, node: NodeId, answer: Answer) -> Check {
+        let Some(submitted) = self.tickets.remove(&answer.ticket) else {
+            let detail = format!("{node} answers {:?} twice", answer.ticket);
+            return Err(Violation { invariant: "each_submission_answered_once", detail });
+        };
+        let Submitted { client, shard, request, .. } = submitted;
+        if let Some(version) = entry_of(&answer.reply) {
+            let durability = match &self.clients[client].current {
+                Some(current) if current.id == request => current.durability,
+                // Answered before: it was told then.
+                _ => return Ok(()),
+            };
+            let up = |n: &Node| n.core.as_ref().filter(|_| n.disks.contains_key(&shard)).is_some();
+            let crashes = self.nodes.iter().map(|n| up(n).then_some(n.crashes)).collect();
+            let disks = members_disks(self.plan, &self.nodes, shard);
+            let of = (shard, request);
+            self.checker.acknowledged_is_durable(of, version, durability, &disks, crashes)?;
+        }
+        let at = self.now + self.rng.range(20..500);
+        // The reply names its request by the ticket's serial, which only this submission had.
+        let reply = Answer { ticket: Ticket(request.number.0), reply: answer.reply };
+        self.at(at, Event::Reply(client, reply));
+        Ok(())
+    }
+
+    pub(super) fn answered(&mut self, client: usize, answer: &Answer) {
+        let state = &mut self.clients[client];
+        let current = state.current.as_ref().is_some_and(|r| r.id.number.0 == answer.ticket.0);
+        if current {
+            state.current = None;
+            state.done += 1;
+            self.coverage.answered += 1;
+            let at = self.now + self.rng.range(10..3 * MS);
+            self.at(at, Event::Client(client));
+        }
+    }
+}
