@@ -82,9 +82,9 @@ impl Run<'_> {
         tiles: &mut Tiles<'_>,
         size: Version,
     ) {
-        let mut missing = 0;
+        let (mut missing, mut size_hint) = (0, 0);
         for index in 0.. {
-            let mut chunk = Chunk { index, ..Chunk::default() };
+            let mut chunk = Chunk::new(index, size_hint);
             let first = Version(chunk.first());
             if let Some(segments) = segments.as_deref_mut() {
                 self.fill(&mut chunk, segments, size);
@@ -94,6 +94,7 @@ impl Run<'_> {
                 chunk.append(None);
             }
             tiles.check_bundle(&mut chunk, &mut self.problems);
+            size_hint = chunk.bytes.len();
             let none = chunk.entries.iter().all(Option::is_none);
             missing = if none { missing + 1 } else { 0 };
             let leaves = (0..chunk.entries.len()).map(|at| self.take(&chunk, at)).collect();

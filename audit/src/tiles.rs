@@ -47,6 +47,11 @@ pub(crate) struct Chunk {
 }
 
 impl Chunk {
+    /// The chunk `index`, of about `bytes` bytes.
+    pub(crate) fn new(index: u64, bytes: usize) -> Self {
+        Self { index, bytes: Vec::with_capacity(bytes), ..Self::default() }
+    }
+
     pub(crate) fn first(&self) -> u64 {
         self.index * u64::from(TILE_WIDTH)
     }
