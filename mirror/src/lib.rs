@@ -18,14 +18,14 @@
 //! | `publish` | the publisher thread |
 //! | `sink` | what the follower hands over |
 //! | `backend` | what the gateway serves |
-//! | `data` | whose data directory it is; evidence files |
+//! | `evidence` | evidence of forks, kept for people |
 //!
 //! Crash at any point: the ledgers' own recovery tells how far each one is, and the follower goes on
 //! from there. What lies beyond the published checkpoint is shown again only when a parent has
 //! proven anew that it is signed for.
 
 mod backend;
-mod data;
+mod evidence;
 mod log;
 mod mirror;
 mod open;
@@ -34,6 +34,5 @@ mod replica;
 mod sink;
 
 pub use backend::mirror_json;
-pub use data::DataError;
 pub use mirror::{Config, Mirror, RouteStatus, StartError};
 pub use open::ReplicaError;

@@ -6,6 +6,7 @@ use parking_lot::Mutex;
 use quinn::{Endpoint, VarInt};
 use tokio::sync::watch;
 use tradewind_ledger::{Genesis, LedgerId};
+use tradewind_ledger_disk::{DataError, Owner, claim};
 use tradewind_topology::Topology;
 use tradewind_transport::{
     Directory, DirectoryError, Identity,
@@ -19,7 +20,7 @@ use tradewind_wan::{
 };
 
 use crate::{
-    data::{self, DataError, EvidenceFolder},
+    evidence::EvidenceFolder,
     log::{Log, Owned},
     open::{ReplicaError, open_replica},
     publish::PublisherThread,
@@ -229,8 +230,13 @@ struct Opened {
 
 impl Opening {
     fn open(self, routes: Vec<Route>) -> Result<(Self, Opened), StartError> {
-        let deployment = self.topology.name.as_str();
-        let incarnation = data::claim(&self.data, deployment, &self.name, &self.key)?;
+        let owner = Owner {
+            deployment: self.topology.name.to_string(),
+            role: "mirror",
+            name: self.name.clone(),
+            key: self.key.clone(),
+        };
+        let incarnation = claim(&self.data, &owner)?;
         let mut opened = Opened {
             incarnation,
             replicas: BTreeMap::new(),

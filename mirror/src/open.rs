@@ -13,12 +13,12 @@ use tradewind_ledger::note::VerifierKeyError;
 use tradewind_ledger::{
     EntryError, Genesis, Hlc, Policy, PolicyError, Replay, SignedNote, Version,
 };
-use tradewind_ledger_disk::{LedgerWriter, OpenError, Options, Publisher, open};
+use tradewind_ledger_disk::{DataError, LedgerWriter, OpenError, Options, Publisher, open};
 use tradewind_store::Store;
 use tradewind_wan::protocol::{Head, LedgerConfig};
 
 use crate::{
-    data::{DataError, EvidenceFolder},
+    evidence::EvidenceFolder,
     replica::{Reader, Replica},
 };
 

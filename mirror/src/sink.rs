@@ -13,7 +13,7 @@ use tradewind_ledger::{Digest, LedgerId, Version};
 use tradewind_wan::protocol::{Admitted, Evidence, Head, Local};
 use tradewind_wan::{DurableNotice, Sink};
 
-use crate::{data::EvidenceFolder, log::Order, replica::Replica};
+use crate::{evidence::EvidenceFolder, log::Order, replica::Replica};
 
 /// Paths to sites, one for each route, and what children are told of them.
 #[derive(Debug)]

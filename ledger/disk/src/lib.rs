@@ -50,7 +50,7 @@ mod tests;
 
 pub use error::{Damage, FileError, Found, OpenError, PublishError, ReadError, WriteError};
 pub use open::{Opened, Options, Recovery, VisitError, open};
-pub use owner::{DataError, Owner, claim};
+pub use owner::{DataError, Owner, claim, replace};
 pub use publisher::Publisher;
 pub use reader::LedgerReader;
 pub use shared::SealedSegment;

@@ -119,8 +119,11 @@ fn check(path: &Path, text: &str, owner: &Owner) -> Result<u64, DataError> {
 }
 
 /// Writes a file so that after a crash the old or the new content is there, never neither.
-fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
-    let temporary = path.with_extension("new");
+///
+/// # Errors
+/// What the file system says; the old content stands then.
+pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    let temporary = path.with_extension("tmp");
     let mut file = File::create(&temporary)?;
     file.write_all(content)?;
     file.sync_all()?;
