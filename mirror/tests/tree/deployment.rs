@@ -145,6 +145,8 @@ pub(crate) struct Grower {
     pub(crate) reader: LedgerReader,
     pub(crate) replay: Replay,
     chain: HashMap<Vec<u8>, (KeyVersion, Version)>,
+    /// When to cut a segment.
+    pub(crate) seals: SealLimits,
     pub(crate) heads: watch::Sender<Option<Arc<Head>>>,
 }
 
@@ -167,15 +169,16 @@ impl Grower {
             reader: opened.reader,
             replay: opened.replay,
             chain,
+            seals: SealLimits { entries: 500, ..SealLimits::default() },
             heads: watch::Sender::new(None),
         };
         if grower.replay.size() == Version::ZERO {
             let genesis = grower.genesis.clone();
             let members = genesis.members.clone();
-            grower.push(genesis.into_entry());
+            grower.push(&genesis.into_entry());
             let view = ViewId(1);
             let body = Body::View(ViewRecord { view, members });
-            grower.push(Entry { hlc: grower.hlc(), view, body });
+            grower.push(&Entry { hlc: grower.hlc(), view, body });
         }
         grower.sign();
         grower
@@ -190,7 +193,7 @@ impl Grower {
         start.after(self.replay.last_hlc())
     }
 
-    fn push(&mut self, entry: Entry) {
+    fn push(&mut self, entry: &Entry) {
         let bytes = entry.to_bytes().unwrap();
         self.replay.push(&bytes).unwrap();
         self.writer.append(&[bytes]).unwrap();
@@ -215,17 +218,21 @@ impl Grower {
         let request = RequestId { session: SessionId(7), number: RequestNumber(version.0) };
         let body = Body::Put(Write { request, update });
         let (hlc, view) = (self.hlc(), self.replay.view());
-        self.push(Entry { hlc, view, body });
-        let limits = SealLimits { entries: 500, ..SealLimits::default() };
+        self.push(&Entry { hlc, view, body });
         let hlc = self.hlc();
-        if self.replay.segment().due(&limits, hlc) {
-            self.push(self.replay.segment().make_seal(hlc, view));
+        if self.replay.segment().due(&self.seals, hlc) {
+            self.push(&self.replay.segment().make_seal(hlc, view));
         }
+    }
+
+    /// Makes everything durable.
+    pub(crate) fn flush(&mut self) {
+        self.writer.sync().unwrap();
     }
 
     /// Makes everything durable and signs it, as a majority of the nodes does.
     pub(crate) fn sign(&mut self) {
-        self.writer.sync().unwrap();
+        self.flush();
         let note = self.note(&["a1", "a3"]);
         let (size, root) = (self.replay.size(), self.replay.root());
         let head = Head::signed(size, root, self.replay.last_hlc(), &note.to_string());

@@ -146,7 +146,17 @@ impl Header {
 pub(super) fn encode<T: Serialize>(kind: u8, value: &T) -> Vec<u8> {
     let mut out = Vec::with_capacity(256);
     out.resize(HEADER_BYTES, 0);
-    let mut out = postcard::to_extend(value, out).expect("own messages can be encoded");
+    finish(kind, postcard::to_extend(value, out).expect("own messages can be encoded"))
+}
+
+/// A whole frame around any payload.
+#[cfg(test)]
+pub(super) fn encode_raw(kind: u8, payload: &[u8]) -> Vec<u8> {
+    finish(kind, [&[0; HEADER_BYTES], payload].concat())
+}
+
+/// Fills in the header.
+fn finish(kind: u8, mut out: Vec<u8>) -> Vec<u8> {
     let length = u32::try_from(out.len() - HEADER_BYTES).expect("own messages are short");
     assert!(length <= CONTROL_BYTES_MAX, "own message of {length} bytes is too long");
     let crc = checksum(kind, length, &out[HEADER_BYTES..]);

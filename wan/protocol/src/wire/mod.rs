@@ -24,3 +24,6 @@ pub const BATCH_ENTRIES_MAX: u32 = 1 << 16;
 
 /// Ledgers, reports or digests in one message at most.
 pub const LIST_MAX: usize = 4_096;
+
+#[cfg(test)]
+mod tests;
