@@ -75,8 +75,8 @@ pub(crate) fn judge(
 }
 
 fn check_lineage(options: &Options, report: &mut LedgerReport, problems: &mut Problems) {
-    if report.size == Version::ZERO && problems.len() == 0 {
-        let message = "the ledger holds no entry yet";
+    if report.size == Version::ZERO && report.checkpoint_size.is_none() {
+        let message = "there is neither an entry nor a checkpoint";
         problems.add(ProblemKind::Unchecked, Place::default(), message);
     }
     let Some(lineage) = report.lineage.filter(|_| !options.lineages.is_empty()) else { return };
@@ -97,13 +97,15 @@ fn proven(
     problems: &mut Problems,
 ) -> Option<(Version, Digest, Hlc)> {
     let Checkpoint { size, root: stated, .. } = checkpoint;
-    let mut fault = |message: String| problems.fault(Place::file("checkpoint"), message);
+    let fault = |problems: &mut Problems, message: String| {
+        problems.fault(Place::file("checkpoint"), message);
+    };
     if let Some(mark) = mark {
         if mark.root == *stated {
             return Some((*size, mark.root, mark.hlc));
         }
         let root = mark.root;
-        fault(format!("it states root {stated} at size {size}, the entries give {root}"));
+        fault(problems, format!("it states root {stated} at size {size}, the entries give {root}"));
         return None;
     }
     // The entries could not be followed that far: the tiles may still tie the beginning to the root.
@@ -115,11 +117,15 @@ fn proven(
             same.then(|| (replay.size(), range.root(), replay.last_hlc()))
         }
         Ok(root) => {
-            fault(format!("it states root {stated} at size {size}, the tiles give {root}"));
+            fault(
+                problems,
+                format!("it states root {stated} at size {size}, the tiles give {root}"),
+            );
             None
         }
         Err(error) => {
-            fault(format!("its root cannot be computed: {error}"));
+            let message = format!("its root cannot be computed: {error}");
+            problems.missing(Place::file("checkpoint"), message);
             None
         }
     }

@@ -135,7 +135,7 @@ impl Run<'_> {
         let Some(bytes) = chunk.entry(at) else {
             if !self.broken {
                 self.broken = true;
-                self.problems.fault(chunk.place(at), "the entry is nowhere to be found");
+                self.problems.missing(chunk.place(at), "the entry is nowhere to be found");
             }
             return None;
         };

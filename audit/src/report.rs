@@ -203,6 +203,7 @@ impl std::fmt::Display for Problem {
 pub(crate) struct Problems {
     list: Vec<Problem>,
     dropped: u64,
+    unread: bool,
 }
 
 /// Problems listed of one ledger at most; the rest is only counted.
@@ -252,11 +253,20 @@ impl Problems {
         // A file that is too long is wrong; one that cannot be read is unknown.
         let kind = match error {
             crate::SourceError::TooLong { .. } => ProblemKind::Fault,
-            crate::SourceError::Io { .. } => ProblemKind::Unchecked,
+            crate::SourceError::Io { .. } => {
+                self.unread = true;
+                ProblemKind::Unchecked
+            }
         };
         let (crate::SourceError::TooLong { path, .. } | crate::SourceError::Io { path, .. }) =
             error;
         self.add(kind, Place::file(path.clone()), error.to_string());
+    }
+
+    /// Something is not there. After a failure to read it may well be: then nothing is known of it.
+    pub(crate) fn missing(&mut self, place: Place, message: impl Into<String>) {
+        let kind = if self.unread { ProblemKind::Unchecked } else { ProblemKind::Fault };
+        self.add(kind, place, message);
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -196,7 +196,7 @@ impl<'a> Tiles<'a> {
             Ok(_) => {
                 let message =
                     format!("missing, though the checkpoint's size {} needs it", self.size);
-                problems.fault(Place::file(id.to_string()), message);
+                problems.missing(Place::file(id.to_string()), message);
             }
         }
     }

@@ -6,7 +6,7 @@ use tradewind_ledger::entry::MAX_VALUE;
 use tradewind_ledger::tree::value_digest;
 use tradewind_ledger::{Digest, Version};
 
-use crate::report::{Place, Problems};
+use crate::report::{Place, ProblemKind, Problems};
 use crate::source::Source;
 
 /// The detached values of a ledger.
@@ -46,7 +46,12 @@ impl<'a> Values<'a> {
                 problems.fault(place(), message);
             }
             Ok(Some(_)) => {}
-            Ok(None) => problems.fault(place(), "the detached value is missing"),
+            // C2SP's public face knows no detached values: a server may leave them out.
+            Ok(None) if matches!(self.source.list("values"), Ok(None)) => {
+                let message = "the detached value is not served, so only its hash is proven";
+                problems.add(ProblemKind::Unchecked, place(), message);
+            }
+            Ok(None) => problems.missing(place(), "the detached value is missing"),
             Err(()) => {}
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! | module | what lives there |
 //! |---|---|
-//! | [`ids`] | newtypes: [`Version`](ids::Version), [`Hlc`](ids::Hlc), [`Digest`](ids::Digest) ... |
+//! | [`ids`] | newtypes: [`Version`], [`Hlc`], [`Digest`] ... |
 //! | [`entry`] | what a leaf says, and its canonical bytes |
 //! | [`tree`] | the RFC 6962 tree: roots, inclusion and consistency proofs |
 //! | [`segment`] | the open segment: when to seal, what the SEAL says |

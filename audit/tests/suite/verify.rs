@@ -110,6 +110,43 @@ fn a_missing_segment_is_found_and_the_rest_is_still_proven_by_the_bundles() {
     assert_eq!(report.ledgers[0].verified_through.0, ledger.replay.size().0 - 20);
 }
 
+/// A server that breaks down at some files.
+struct Broken(DirSource, &'static str);
+
+impl Source for Broken {
+    fn name(&self) -> String {
+        "broken".into()
+    }
+
+    fn read(&self, path: &str, limit: u64) -> Result<Option<Vec<u8>>, SourceError> {
+        if path.starts_with(self.1) {
+            return Err(SourceError::Io { path: path.into(), reason: "connection reset".into() });
+        }
+        self.0.read(path, limit)
+    }
+
+    fn list(&self, _: &str) -> Result<Option<Vec<String>>, SourceError> {
+        Ok(None)
+    }
+}
+
+#[test]
+fn what_cannot_be_read_or_is_not_served_is_unknown_not_wrong() {
+    let (_temp, ledger) = sample();
+    for path in ["checkpoint", "tile/entries/001", "tile/0/000", "tile/entries", "values"] {
+        let report = verify(&Broken(DirSource::new(&ledger.dir), path), &Options::default());
+        assert_eq!(report.verdict(), Verdict::CouldNotCheck, "{path}: {}", messages(&report));
+    }
+    let empty = TempDir::new().unwrap();
+    let report = verify(&Face(DirSource::new(empty.path())), &Options::default());
+    assert_eq!(report.verdict(), Verdict::CouldNotCheck);
+    let value = crate::common::files(&ledger.dir.join("values")).remove(0);
+    fs::remove_file(value).unwrap();
+    let report = verify(&Face(DirSource::new(&ledger.dir)), &Options::default());
+    assert_eq!(report.verdict(), Verdict::CouldNotCheck);
+    assert_eq!(report.ledgers[0].verified_through.0, ledger.replay.size().0 - 20);
+}
+
 #[test]
 fn a_missing_value_is_found() {
     let (_temp, ledger) = sample();
