@@ -68,7 +68,7 @@ pub(crate) struct VerifyArgs {
     source: String,
     #[command(flatten)]
     trust: TrustArgs,
-    /// Trust the ledger of this identity: the hash of its genesis, as printed here
+    /// Trust the ledger of this identity: the hash of its genesis, as -o json tells it
     #[arg(long, value_name = "HASH", help_heading = "Trust")]
     lineage: Vec<Digest>,
     /// A checkpoint seen before or elsewhere, which must agree
@@ -279,10 +279,9 @@ impl CheckArgs {
             let origin = report.origin.as_deref().unwrap_or("an unknown ledger");
             lines.push(match verdict {
                 Verdict::Holds => format!(
-                    "holds: {version} is in {origin}, signed by {} of {} keys at size {}",
-                    report.signers.len(),
-                    report.threshold,
-                    report.size.unwrap_or_default()
+                    "holds: {version} is in {origin}, of size {}, signed by {}",
+                    report.size.unwrap_or_default(),
+                    signers(report.signers.len(), report.threshold)
                 ),
                 _ => format!("{}: {version} of {origin}", report::words(verdict)),
             });
@@ -321,6 +320,11 @@ impl ConsistencyArgs {
         })?;
         Ok(exit(verdict))
     }
+}
+
+/// "2 keys (2 needed)".
+fn signers(signers: usize, needed: usize) -> String {
+    format!("{} ({needed} needed)", count(signers, "key"))
 }
 
 fn entry_json(entry: &Entry) -> Value {

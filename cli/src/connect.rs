@@ -121,7 +121,12 @@ impl Connector {
     /// Who did not answer.
     pub(crate) async fn client(&self, pool: Option<&str>) -> anyhow::Result<Client> {
         let endpoints = self.endpoints(pool)?;
-        self.connect(endpoints, self.only, self.timeout).await
+        let names: Vec<String> = endpoints.iter().map(|endpoint| endpoint.name.clone()).collect();
+        let connected = self.connect(endpoints, self.only, self.timeout).await;
+        connected.with_context(|| {
+            let names = names.join(", ");
+            format!("asked {names}; are they running? See `tradewind status`, and their logs")
+        })
     }
 
     /// The processes that were named as endpoints, or all of the topology.
@@ -152,7 +157,6 @@ impl Connector {
     ) -> anyhow::Result<Client> {
         let credentials = self.credentials.clone();
         let named: Vec<String> = endpoints.iter().map(|endpoint| endpoint.name.clone()).collect();
-        let names = named.join(", ");
         let tls: TlsFor = Arc::new(move |server: &str| {
             // Whoever else is dialled does not hold the key that is asked for here.
             let admitted = !only || named.iter().any(|name| name == server);
@@ -163,9 +167,7 @@ impl Connector {
         config.deadline = timeout;
         config.connect_timeout = self.topology.timeouts.connect.min(timeout);
         config.agent = concat!("tradewind/", env!("CARGO_PKG_VERSION")).to_owned();
-        Client::connect(config, endpoints).await.with_context(|| {
-            format!("asked {names}; are they running? See `tradewind status`, and their logs")
-        })
+        Ok(Client::connect(config, endpoints).await?)
     }
 
     fn endpoints(&self, pool: Option<&str>) -> anyhow::Result<Vec<Endpoint>> {

@@ -36,12 +36,21 @@ pub(crate) fn report(error: &anyhow::Error, output: &Output) -> Exit {
     }
     let exit = exit_of(error);
     if output.is_json() {
-        let object = serde_json::json!({ "error": format!("{error:#}"), "exit_code": exit as u8 });
+        let object = serde_json::json!({ "error": words(error), "exit_code": exit as u8 });
         eprintln!("{object}");
     } else {
-        eprintln!("{} {error:#}", output.red("error:"));
+        eprintln!("{} {}", output.red("error:"), words(error));
     }
     exit
+}
+
+/// An error and its causes; a cause that the error's own words repeat is left out.
+pub(crate) fn words(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |said, cause| match said.as_str() {
+        "" => cause,
+        said if said.contains(&cause) => said.to_owned(),
+        said => format!("{said}: {cause}"),
+    })
 }
 
 fn exit_of(error: &anyhow::Error) -> Exit {
@@ -53,4 +62,17 @@ fn exit_of(error: &anyhow::Error) -> Exit {
 
 fn causes<T: std::error::Error + 'static>(error: &anyhow::Error) -> impl Iterator<Item = &T> {
     error.chain().filter_map(|cause| cause.downcast_ref())
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::anyhow;
+
+    use super::words;
+
+    #[test]
+    fn causes_are_told_once() {
+        let error = anyhow!("no such file").context("reading x: no such file").context("import");
+        assert_eq!(words(&error), "import: reading x: no such file");
+    }
 }

@@ -7,7 +7,7 @@ use tradewind_topology::{Process, ProcessName};
 
 use crate::{
     connect::{ConnectArgs, Connector, block_on},
-    exit::Exit,
+    exit::{Exit, words},
     output::{Output, table},
 };
 
@@ -68,7 +68,7 @@ async fn ask(connector: &Connector, name: &ProcessName) -> Value {
             Process::Node { .. } => "node",
             Process::Mirror(_) => "mirror",
         };
-        json!({ "name": name, "role": role, "ready": false, "fault": format!("{error:#}") })
+        json!({ "name": name, "role": role, "ready": false, "fault": words(&error) })
     })
 }
 

@@ -1,6 +1,5 @@
 //! Every page of help, golden: `BLESS=1 cargo test -p tradewind-cli --test help` writes them anew.
 
-#[expect(dead_code, reason = "each test file uses a part of it")]
 mod common;
 
 use std::path::Path;

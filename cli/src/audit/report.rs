@@ -23,7 +23,7 @@ pub(super) fn text(report: &Report) -> String {
     }
     if !report.ledgers.is_empty() {
         let mut table =
-            table(&["ledger", "verdict", "proven", "held", "signers", "trust", "age", "root"]);
+            table(&["ledger", "verdict", "proven", "held", "signed by", "trust", "age", "root"]);
         table.add_rows(report.ledgers.iter().map(row));
         lines.push(table.trim_fmt());
     }
@@ -57,7 +57,7 @@ fn row(ledger: &LedgerReport) -> [String; 8] {
         words(ledger.verdict()).to_owned(),
         format!("0..{}", ledger.verified_through),
         format!("0..{}", ledger.size),
-        format!("{} of {}", ledger.signers.len(), ledger.threshold),
+        super::signers(ledger.signers.len(), ledger.threshold),
         trust.to_owned(),
         ledger.age_seconds.map_or(String::new(), |age| format!("{age} s")),
         ledger.root.map_or(String::new(), |root| format!("{:.16}", root.to_string())),

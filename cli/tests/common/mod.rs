@@ -6,7 +6,7 @@ use std::{
 };
 
 /// The binary with these arguments, in a clean environment.
-pub fn tradewind(arguments: &[&str]) -> Command {
+pub(crate) fn tradewind(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tradewind"));
     command.args(arguments).env_remove("NO_COLOR").env_remove("COLUMNS");
     for (name, _) in std::env::vars_os() {
@@ -18,7 +18,7 @@ pub fn tradewind(arguments: &[&str]) -> Command {
 }
 
 /// Its exit code, stdout and stderr.
-pub fn run(command: &mut Command) -> (i32, String, String) {
+pub(crate) fn run(command: &mut Command) -> (i32, String, String) {
     let Output { status, stdout, stderr } = command.output().expect("the binary runs");
     let code = status.code().expect("no signal ended it");
     (code, text(stdout), text(stderr))
@@ -29,7 +29,7 @@ fn text(bytes: Vec<u8>) -> String {
 }
 
 /// Compares with a golden file; `BLESS=1` writes it anew. Returns what is wrong.
-pub fn golden(file: &Path, text: &str) -> Result<(), String> {
+pub(crate) fn golden(file: &Path, text: &str) -> Result<(), String> {
     if std::env::var_os("BLESS").is_some() {
         std::fs::write(file, text).expect("a golden file can be written");
     }
