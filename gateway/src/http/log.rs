@@ -1,7 +1,7 @@
 //! `/log/<ledger>/...`: the ledger's public face, as c2sp.org/tlog-tiles has it.
 //!
 //! A path is parsed and written anew, never handed to the file system as it came. A partial tile that was replaced by a
-//! wider one since the client read its checkpoint is cut out of that.
+//! wider one since the client read its checkpoint is cut out of that. Detached values lie beside the tiles.
 
 use super::{Failure, Shared};
 use axum::{
@@ -14,7 +14,7 @@ use axum::{
 use serde_json::{Value, json};
 use std::{fs, io, path};
 use tradewind_ledger::{
-    LedgerId,
+    Digest, LedgerId,
     tile::{TILE_WIDTH, TileId, TileKind, decode_bundle},
 };
 
@@ -38,29 +38,42 @@ pub(super) async fn file(
     if path == "checkpoint" {
         return checkpoint(directory).await;
     }
-    let Ok(tile) = path.parse::<TileId>() else {
+    let (tile, value) = (path.parse::<TileId>(), value(&path));
+    let reading = tokio::task::spawn_blocking(move || match (tile, value) {
+        (Ok(tile), _) => Some(read_tile(&directory, tile)),
+        (Err(_), Some(value)) => Some(read_file(&directory.join(value))),
+        (Err(_), None) => None,
+    });
+    let reading = reading.await.unwrap_or_else(|error| Some(Err(io::Error::other(error))));
+    let Some(read) = reading else {
         return Err(missing(
             format!("no file {path} in a ledger's public face"),
-            "checkpoint, tile/<level>/<index>[.p/<width>], tile/entries/<index>[.p/<width>]".into(),
+            "checkpoint, tile/<level>/<index>[.p/<width>], tile/entries/<index>[.p/<width>], \
+             values/<2 hex digits>/<64 hex digits>"
+                .into(),
         ));
     };
-    let reading = tokio::task::spawn_blocking(move || read_tile(&directory, tile)).await;
-    let bytes = reading
-        .unwrap_or_else(|error| Err(io::Error::other(error)))
-        .map_err(|error| failed(&error))?;
-    let Some(bytes) = bytes else {
+    let Some(bytes) = read.map_err(|error| failed(&error))? else {
         return Err(missing(
             format!("{path} is not there (yet)"),
-            "tiles of the size that the checkpoint says, or a smaller one".into(),
+            "tiles of the size that the checkpoint says, or a smaller one; values of its entries"
+                .into(),
         ));
     };
     let mut response = Response::new(Body::from(bytes));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
-    // What a tile of given width holds never changes.
+    // What a tile of given width, or a value of given hash, holds never changes.
     let for_ever = HeaderValue::from_static("public, max-age=31536000, immutable");
     headers.insert(header::CACHE_CONTROL, for_ever);
     Ok(response)
+}
+
+/// The path of a detached value, written anew: `values/<2 hex digits>/<64 hex digits>`.
+fn value(path: &str) -> Option<String> {
+    let (start, digest) = path.strip_prefix("values/")?.split_once('/')?;
+    let digest = digest.parse::<Digest>().ok()?.to_string();
+    (start == &digest[..2]).then(|| format!("values/{}/{digest}", &digest[..2]))
 }
 
 async fn checkpoint(directory: path::PathBuf) -> Result<Response, Failure> {
