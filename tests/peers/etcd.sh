@@ -43,7 +43,7 @@ trap stop EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 
-GO111MODULE=off GOPATH=/usr/share/gocode GOFLAGS= GOCACHE="$dir/cache" \
+GO111MODULE=off GOPATH=/usr/share/gocode GOFLAGS= \
     go build -o "$dir/etcdload" "$here/etcdload/main.go"
 
 # Six free ports: for each member one for clients and one for its peers.
