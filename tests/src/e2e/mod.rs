@@ -125,7 +125,7 @@ impl Running {
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
     }
 
-    /// Fails the test and tells the end of each process' log.
+    /// Fails the test and tells each process' status and the end of its log.
     ///
     /// # Panics
     /// Always.
@@ -135,7 +135,11 @@ impl Running {
             let log = std::fs::read_to_string(self.deployment.log(&name)).unwrap_or_default();
             let lines: Vec<&str> = log.lines().collect();
             let tail = lines[lines.len().saturating_sub(12)..].join("\n    ");
-            told += &format!("\n  {name}:\n    {tail}");
+            let status = match self.deployment.fetch(&name, "/status") {
+                Ok((_, status)) => status,
+                Err(error) => error.to_string(),
+            };
+            told += &format!("\n  {name}: {status}\n    {tail}");
         }
         panic!("{why}\nlogs in {}:{told}", self.dir.path().display());
     }
