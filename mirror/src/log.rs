@@ -143,6 +143,9 @@ impl Run {
             match order {
                 Order::Value(ledger, digest, bytes) => {
                     self.write(&ledger, |writer| writer.store_value(&digest, &bytes))?;
+                    if let Some(notice) = self.ledgers[&ledger].replica.notice.get() {
+                        notice.stored(&ledger, digest);
+                    }
                 }
                 Order::Commit(admitted) => {
                     let ledger = admitted.ledger.clone();

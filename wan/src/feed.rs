@@ -201,7 +201,11 @@ impl Feed<'_> {
                     digest,
                 ));
             }
-            FeedAction::Report(reports) => self.config.mirrors.report(self.via, reports),
+            FeedAction::Report(mut reports) => {
+                // Names come from the child; only those of mirrors are kept.
+                reports.retain(|report| self.config.topology.mirror(&report.mirror).is_some());
+                self.config.mirrors.report(self.via, reports);
+            }
             FeedAction::Close { reason } => return Some(reason),
         }
         None

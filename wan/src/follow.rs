@@ -42,6 +42,7 @@ pub trait Sink: Local + Send + Sync + 'static {
     /// Called once before all others: through `notice` the sink answers what it is told to commit.
     fn attach(&self, notice: DurableNotice);
     /// Stores a detached value; it must be there before what is committed after it is durable.
+    /// [`DurableNotice::stored`] tells when.
     fn store_value(&self, ledger: &LedgerId, digest: Digest, bytes: Vec<u8>);
     /// Makes entries durable, then applies and shows them; [`DurableNotice::durable`] tells when.
     fn commit(&self, admitted: Box<Admitted>);
@@ -79,6 +80,7 @@ pub struct FollowConfig {
 /// Things that happen beside connections.
 enum Order {
     Durable(LedgerId, Version, Hlc),
+    Stored(LedgerId, Digest),
     Stop,
 }
 
@@ -98,6 +100,11 @@ impl DurableNotice {
     pub fn durable(&self, ledger: &LedgerId, size: Version, hlc: Hlc) {
         // After the end nobody needs to know.
         _ = self.0.send(Order::Durable(ledger.clone(), size, hlc));
+    }
+
+    /// A detached value takes no more memory here: it is stored.
+    pub fn stored(&self, ledger: &LedgerId, digest: Digest) {
+        _ = self.0.send(Order::Stored(ledger.clone(), digest));
     }
 }
 
@@ -256,8 +263,12 @@ impl Shell {
     }
 
     fn order(&mut self, now: Instant, order: Order) {
-        if let Order::Durable(ledger, size, hlc) = order {
-            self.core.handle_durable(now, &ledger, size, hlc);
+        match order {
+            Order::Durable(ledger, size, hlc) => {
+                self.core.handle_durable(now, &ledger, size, hlc);
+            }
+            Order::Stored(ledger, digest) => self.core.handle_stored(&ledger, digest),
+            Order::Stop => {}
         }
     }
 
@@ -272,10 +283,10 @@ impl Shell {
             Input::Message(session, message) => {
                 self.core.handle_message(now, local, session, message);
             }
-            Input::Bulk(session, Bulk::Batch(batch)) => {
+            Input::Bulk(session, Bulk::Batch(batch), _room) => {
                 self.core.handle_batch(now, local, session, batch);
             }
-            Input::Bulk(session, Bulk::Value(value)) => {
+            Input::Bulk(session, Bulk::Value(value), _room) => {
                 self.core.handle_value(now, session, value);
             }
             Input::Progress(session) => self.core.handle_progress(now, session),

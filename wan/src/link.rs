@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use quinn::{Connection, Endpoint, RecvStream, VarInt};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tradewind_ledger::entry::MAX_VALUE;
 use tradewind_transport::{
     quic::{self, Tuning},
@@ -17,7 +17,7 @@ use crate::{
     stream::{self, StreamError},
 };
 
-/// Bulk streams that are read at once.
+/// Bulk streams that are read or wait to be handled at once.
 const BULK_MAX: usize = 12;
 
 /// What the tasks of a connection tell the follower.
@@ -25,8 +25,15 @@ pub(crate) enum Input {
     Connected(SessionId),
     Closed(SessionId, String),
     Message(SessionId, ParentMessage),
-    Bulk(SessionId, Bulk),
+    /// With the room that it takes up, given back when it is dropped.
+    Bulk(SessionId, Bulk, Room),
     Progress(SessionId),
+}
+
+/// Permits for what is read and not yet handled: a stream's, and those of a value's bytes.
+pub(crate) struct Room {
+    _stream: OwnedSemaphorePermit,
+    _value: Option<OwnedSemaphorePermit>,
 }
 
 /// What it takes to dial.
@@ -150,9 +157,9 @@ impl Dialer {
             };
             let (inputs, values) = (self.inputs.clone(), Arc::clone(&values));
             tasks.spawn(async move {
-                let bulk = read_bulk(session, stream, &inputs, &values).await?;
-                drop(permit);
-                _ = inputs.send(Input::Bulk(session, bulk)).await;
+                let (bulk, value) = read_bulk(session, stream, &inputs, values).await?;
+                let room = Room { _stream: permit, _value: value };
+                _ = inputs.send(Input::Bulk(session, bulk, room)).await;
                 Ok(())
             });
         }
@@ -163,19 +170,19 @@ async fn read_bulk(
     session: SessionId,
     mut stream: RecvStream,
     inputs: &mpsc::Sender<Input>,
-    values: &Semaphore,
-) -> Result<Bulk, StreamError> {
+    values: Arc<Semaphore>,
+) -> Result<(Bulk, Option<OwnedSemaphorePermit>), StreamError> {
     let header = stream::read_announcement(&mut stream).await?;
     let bytes = header.body_bytes();
-    let _room = match &header {
+    let room = match &header {
         BulkHeader::Value(_) => {
             let permits = u32::try_from(bytes).expect("values are limited");
-            Some(values.acquire_many(permits).await.expect("it is never closed"))
+            Some(values.acquire_many_owned(permits).await.expect("it is never closed"))
         }
         BulkHeader::Batch(_) => None,
     };
     // Progress is a hint: when the follower is busy it needs none.
     let progress = || _ = inputs.try_send(Input::Progress(session));
     let body = stream::read_body(&mut stream, bytes, progress).await?;
-    Ok(header.with_body(body)?)
+    Ok((header.with_body(body)?, room))
 }

@@ -21,9 +21,9 @@ use crate::wire::{
     Welcome,
 };
 
-/// Values asked for at once.
+/// Values asked for, or here and not stored yet, at once.
 const VALUES_WANTED_MAX: usize = 8;
-/// Bytes of values asked for at once, unless a single one is longer.
+/// Their bytes.
 const VALUE_BYTES_WANTED_MAX: u64 = 64 << 20;
 
 impl Follower {
@@ -127,6 +127,7 @@ impl Follower {
         let of = self.ledgers.get_mut(&ledger).expect("values of known ledgers are wanted");
         of.found(&digest);
         let bytes = value.body;
+        self.storing.insert((ledger.clone(), digest), len);
         self.actions.push_back(FollowAction::StoreValue { ledger: ledger.clone(), digest, bytes });
         self.commit(&ledger);
         self.want();
@@ -286,12 +287,13 @@ impl Follower {
     /// Asks for values that verified entries wait for, a few at a time.
     pub(super) fn want(&mut self) {
         let Some(active) = self.active.as_mut().filter(|active| active.is_open()) else { return };
-        let mut bytes: u64 = active.wanted.values().sum();
+        let held = self.storing.len();
+        let mut bytes: u64 = active.wanted.values().chain(self.storing.values()).sum();
         for (id, ledger) in &self.ledgers {
             let mut digests: Vec<Digest> = Vec::new();
             for (digest, len) in ledger.missing() {
-                let fits = active.wanted.is_empty() || bytes + len <= VALUE_BYTES_WANTED_MAX;
-                if active.wanted.len() >= VALUES_WANTED_MAX || !fits {
+                let fits = bytes == 0 || bytes + len <= VALUE_BYTES_WANTED_MAX;
+                if active.wanted.len() + held >= VALUES_WANTED_MAX || !fits {
                     break;
                 }
                 if active.wanted.insert((id.clone(), *digest), len).is_none() {

@@ -98,7 +98,8 @@ pub enum FollowAction {
         /// In words, for the parent's log too.
         reason: String,
     },
-    /// Store a detached value, before what is committed after it.
+    /// Store a detached value, before what is committed after it; answer with
+    /// [`Follower::handle_stored`].
     StoreValue {
         /// Whose.
         ledger: LedgerId,
@@ -201,6 +202,8 @@ pub struct Follower {
     probe: Option<Session>,
     sessions: u64,
     path: Option<Vec<String>>,
+    /// Values handed on and not stored yet, with their lengths.
+    storing: BTreeMap<(LedgerId, Digest), u64>,
     /// What mirrors below this one reported, by name.
     subtree: BTreeMap<String, MirrorReport>,
     /// Whose report is to be sent; the own name stands for the own.
@@ -227,6 +230,7 @@ impl Follower {
             probe: None,
             sessions: 0,
             path: None,
+            storing: BTreeMap::new(),
             subtree: BTreeMap::new(),
             dirty: BTreeSet::new(),
             next_report: now,
@@ -276,6 +280,12 @@ impl Follower {
         self.grant();
         self.dirty.insert(self.config.name.clone());
         self.report(now);
+    }
+
+    /// A detached value was stored.
+    pub fn handle_stored(&mut self, ledger: &LedgerId, digest: Digest) {
+        self.storing.remove(&(ledger.clone(), digest));
+        self.want();
     }
 
     /// Mirrors below this one reported.

@@ -39,6 +39,8 @@ struct World {
     child: Follower,
     parents: Vec<ParentSide>,
     disk: Disk,
+    /// Values that a slow disk has not stored yet; `None` for a fast one.
+    unstored: Option<Vec<(LedgerId, Digest)>>,
     shown: BTreeMap<LedgerId, Version>,
     evidence: Vec<Evidence>,
     events: Vec<FollowEvent>,
@@ -81,6 +83,7 @@ impl World {
             child: Follower::new(config, vec![ledger], now),
             parents,
             disk: Disk::of(history, size),
+            unstored: None,
             shown: BTreeMap::new(),
             evidence: Vec::new(),
             events: Vec::new(),
@@ -144,8 +147,12 @@ impl World {
                     parent.feeder.take_if(|(id, _)| *id == session);
                 }
             }
-            FollowAction::StoreValue { digest, bytes, .. } => {
+            FollowAction::StoreValue { ledger, digest, bytes } => {
                 self.disk.values.insert(digest, bytes);
+                match &mut self.unstored {
+                    Some(unstored) => unstored.push((ledger, digest)),
+                    None => self.child.handle_stored(&ledger, digest),
+                }
             }
             FollowAction::Commit(admitted) => self.commit(&admitted),
             FollowAction::Confirm { head, .. } => self.confirmed.push(head),
@@ -422,6 +429,27 @@ fn a_wrong_value_is_refused_and_its_entry_is_not_made_durable() {
     let frontier = &world.child.status().ledgers[0].frontier;
     assert_eq!((frontier.verified, frontier.durable), (size, size));
     assert_eq!(world.disk.values, history.values);
+}
+
+#[test]
+fn a_slow_disk_bounds_the_values_that_are_asked_for() {
+    let mut history = History::new(LEDGER);
+    (0..40).for_each(|index| history.put(index * 11 + 10, format!("{index}").as_bytes()));
+    let size = history.size();
+    let mut world = World::new(&history, Version(0), vec![parent("a1", &history, None)]);
+    world.unstored = Some(Vec::new());
+    world.grow(0, size);
+    let mut seen = 0;
+    while let Some(unstored) = world.unstored.replace(Vec::new()).filter(|list| !list.is_empty()) {
+        assert!(unstored.len() <= 8, "{} values are in memory", unstored.len());
+        seen += unstored.len();
+        for (ledger, digest) in unstored {
+            world.child.handle_stored(&ledger, digest);
+        }
+        world.settle();
+    }
+    assert_eq!((seen, world.verified()), (40, size));
+    assert_eq!(world.child.status().ledgers[0].frontier.durable, size);
 }
 
 #[test]

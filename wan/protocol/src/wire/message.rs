@@ -236,6 +236,20 @@ messages! {
     }
 }
 
+/// Bytes of a name or reason at most.
+const TEXT_MAX: usize = 1_024;
+
+fn text(text: &str) -> Result<(), WireError> {
+    let (found, max) = (text.len() as u64, TEXT_MAX as u64);
+    if found > max { Err(WireError::Length { what: "text", found, max }) } else { Ok(()) }
+}
+
+fn names(path: Option<&Vec<String>>) -> Result<(), WireError> {
+    let path = path.map_or(&[][..], Vec::as_slice);
+    limit("path", path.len())?;
+    path.iter().try_for_each(|name| text(name))
+}
+
 fn limit(what: &'static str, found: usize) -> Result<(), WireError> {
     if found > LIST_MAX {
         return Err(WireError::Length { what, found: found as u64, max: LIST_MAX as u64 });
@@ -246,13 +260,19 @@ fn limit(what: &'static str, found: usize) -> Result<(), WireError> {
 impl ChildMessage {
     fn check(&self) -> Result<(), WireError> {
         match self {
+            Self::Hello(hello) => text(&hello.deployment).and_then(|()| text(&hello.mirror)),
             Self::Follow(positions) => limit("list of ledgers", positions.len()),
+            Self::Grant(_) => Ok(()),
             Self::Want(want) => limit("list of values", want.digests.len()),
             Self::Report(reports) => {
                 limit("list of mirrors", reports.len())?;
-                reports.iter().try_for_each(|report| limit("list of ledgers", report.ledgers.len()))
+                reports.iter().try_for_each(|report| {
+                    text(&report.mirror)?;
+                    text(&report.parent)?;
+                    limit("list of ledgers", report.ledgers.len())
+                })
             }
-            Self::Hello(_) | Self::Grant(_) | Self::Bye(_) => Ok(()),
+            Self::Bye(bye) => text(&bye.reason),
         }
     }
 }
@@ -260,12 +280,17 @@ impl ChildMessage {
 impl ParentMessage {
     fn check(&self) -> Result<(), WireError> {
         match self {
-            Self::Welcome(Welcome { path: Some(path), .. }) => limit("path", path.len()),
-            Self::Beat(Beat { path, ledgers }) => {
-                limit("path", path.as_ref().map_or(0, Vec::len))?;
-                limit("list of ledgers", ledgers.len())
+            Self::Welcome(welcome) => {
+                text(&welcome.name)?;
+                names(welcome.path.as_ref())
             }
-            _ => Ok(()),
+            Self::Beat(beat) => {
+                names(beat.path.as_ref())?;
+                limit("list of ledgers", beat.ledgers.len())
+            }
+            Self::Bye(bye) => text(&bye.reason),
+            // Notes and proofs have limits of their own where they are verified.
+            Self::Accept(_) | Self::Refuse(_) | Self::Head(_) | Self::NoValue(_) => Ok(()),
         }
     }
 }
