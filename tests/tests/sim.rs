@@ -84,48 +84,54 @@ fn found_by(mutation: Mutation, seeds: u64) -> Option<&'static str> {
 
 #[test]
 fn delivering_before_it_is_stable_is_found() {
-    assert_eq!(found_by(Mutation::OwnRowStability, 50), Some("stable_before_delivered"));
+    assert_eq!(found_by(Mutation::OwnRowStability, 50), Some("invariant_stable_before_delivered"));
 }
 
 #[test]
 fn answering_before_the_sync_is_found() {
-    assert_eq!(found_by(Mutation::AnswerBeforeSync, 50), Some("acknowledged_is_durable"));
+    assert_eq!(found_by(Mutation::AnswerBeforeSync, 50), Some("invariant_acknowledged_is_durable"));
 }
 
 #[test]
 fn committing_by_the_own_disk_alone_is_found() {
-    assert_eq!(found_by(Mutation::OwnDiskCommits, 50), Some("committed_is_durable"));
+    assert_eq!(found_by(Mutation::OwnDiskCommits, 50), Some("invariant_committed_is_durable"));
 }
 
 #[test]
 fn taking_an_undecided_round_for_a_null_is_found() {
     let found = found_by(Mutation::NullsEarly, 50);
-    assert!(matches!(found, Some("one_order_without_gap" | "progress_resumes")), "{found:?}");
+    assert!(
+        matches!(found, Some("invariant_one_order" | "invariant_progress_resumes")),
+        "{found:?}"
+    );
 }
 
 #[test]
 fn forgetting_nulls_is_found() {
-    assert_eq!(found_by(Mutation::NullsForgotten, 5), Some("progress_resumes"));
+    assert_eq!(found_by(Mutation::NullsForgotten, 5), Some("invariant_progress_resumes"));
 }
 
 #[test]
 fn sealing_by_a_local_clock_is_found() {
-    assert_eq!(found_by(Mutation::SealByLocalClock, 50), Some("one_order_without_gap"));
+    assert_eq!(found_by(Mutation::SealByLocalClock, 50), Some("invariant_one_order"));
 }
 
 #[test]
 fn executing_a_repeated_request_again_is_found() {
     let found = found_by(Mutation::RetryExecutedAgain, 100);
-    assert!(matches!(found, Some("each_request_once" | "acknowledged_is_present")), "{found:?}");
+    assert!(
+        matches!(found, Some("invariant_each_request_once" | "invariant_acknowledged_is_present")),
+        "{found:?}"
+    );
 }
 
 #[test]
 fn signing_before_it_is_durable_is_found() {
-    assert_eq!(found_by(Mutation::SignBeforeSync, 50), Some("signed_is_durable"));
+    assert_eq!(found_by(Mutation::SignBeforeSync, 50), Some("invariant_signed_is_durable"));
 }
 
 #[test]
 fn forgetting_what_a_stopped_view_did_not_deliver_is_found() {
     // Clients repeat their requests, so this one shows as submissions that are never answered.
-    assert_eq!(found_by(Mutation::PendingForgotten, 50), Some("progress_resumes"));
+    assert_eq!(found_by(Mutation::PendingForgotten, 50), Some("invariant_progress_resumes"));
 }

@@ -55,8 +55,9 @@ pub struct Limits {
     pub silence_us: u64,
     /// A sender whose stamp is ahead of the own wall clock by more than this is counted, µs.
     pub clock_skew_us: u64,
-    /// Bytes delivered and not yet on the own disk; beyond it this node takes no more messages out of
-    /// its peers' rings, which in the end makes the senders wait.
+    /// Bytes delivered and not yet on the own disk; beyond it this node sends nothing and takes no more
+    /// messages out of its peers' rings, which makes the senders wait in turn: a shard goes at the pace of its
+    /// slowest disk. Heartbeats go on.
     pub backlog_bytes: usize,
     /// Bytes of one chunk of entries or of a detached value while catching up.
     pub chunk_bytes: usize,

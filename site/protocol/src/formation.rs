@@ -26,6 +26,7 @@ use crate::catch_up::{CatchUp, Step};
 use crate::error::{Divergence, Fatal, PeerFault, Refusal};
 use crate::ids::{Instant, NodeId, Now, ShardIndex};
 use crate::node::{NodeCore, Phase};
+use crate::shard::Replica;
 use crate::wire::{Control, Hello, LedgerState, Proposal, Stand, Target};
 
 /// What a node holds while no view runs.
@@ -182,7 +183,7 @@ impl<S: StoreAccess> NodeCore<S> {
 
     fn hello(&self) -> Hello {
         let replicas = self.replicas.iter().flatten();
-        let ledger = |(index, replica): (usize, &Option<crate::shard::Replica<S>>)| {
+        let ledger = |(index, replica): (usize, &Option<Replica<S>>)| {
             let replica = replica.as_ref()?;
             Some(LedgerState {
                 shard: ShardIndex(index as u16),
@@ -198,7 +199,7 @@ impl<S: StoreAccess> NodeCore<S> {
             topology: self.config.topology_digest,
             last_view: self.view.max(self.accepted),
             waiting_for,
-            settled: replicas.into_iter().all(crate::shard::Replica::is_settled),
+            settled: replicas.into_iter().all(Replica::is_settled),
             ledgers: self.replicas.iter().enumerate().filter_map(ledger).collect(),
         }
     }
@@ -381,7 +382,7 @@ impl<S: StoreAccess> NodeCore<S> {
         let Phase::Forming(forming) = &mut self.phase else { return };
         if matches!(forming.stage, Stage::Gathering) {
             let told = forming.told_settled;
-            if !told && self.replicas.iter().flatten().all(crate::shard::Replica::is_settled) {
+            if !told && self.replicas.iter().flatten().all(Replica::is_settled) {
                 self.tell_all();
             }
             return;
@@ -522,7 +523,7 @@ impl<S: StoreAccess> NodeCore<S> {
             return self.peer_faulty(now, from, PeerFault::Message("fetch of a foreign shard"));
         }
         // What was told in a hello is on disk, and ledgers only grow.
-        let held = self.replicas[shard.index()].as_ref().map(|r| r.replay().size());
+        let held = self.replicas[shard.index()].as_ref().map(Replica::durable);
         if first >= end || held < Some(end) {
             return self.peer_faulty(now, from, PeerFault::Message("fetch beyond the ledger"));
         }

@@ -175,6 +175,11 @@ impl<S: StoreAccess> Replica<S> {
         &mut self.store
     }
 
+    /// Entries on the own disk.
+    pub(crate) fn durable(&self) -> Version {
+        self.durable
+    }
+
     /// Whether all that was delivered is on the own disk.
     pub(crate) fn is_settled(&self) -> bool {
         self.durable == self.machine.size()
@@ -430,7 +435,7 @@ impl<S: StoreAccess> Replica<S> {
     /// Sends what waits, a few messages at most, so that batches grow under load.
     fn send<M: Memory>(&mut self, turn: &mut Turn<'_, M>) {
         let limits = &turn.config.limits;
-        while self.flow().order.outstanding() < limits.outstanding_messages {
+        while self.may_send(limits) {
             let plan = self.outbox.plan(limits.message_bytes);
             let control = self.control_flags(turn.now.instant, limits, plan.is_some());
             let (completes, flags, len) = match &plan {
@@ -470,6 +475,12 @@ impl<S: StoreAccess> Replica<S> {
         }
     }
 
+    /// Whether another own message may be on its way. If not, a delivery or a sync will say so again.
+    fn may_send(&self, limits: &Limits) -> bool {
+        let outstanding = self.flow.as_ref().map_or(0, |flow| flow.order.outstanding());
+        outstanding < limits.outstanding_messages && self.backlog_bytes <= limits.backlog_bytes
+    }
+
     /// What rank 0 has to ask for with its next message; `rides` if one is sent anyway.
     fn control_flags(&self, now: Instant, limits: &Limits, rides: bool) -> Flags {
         let mut flags = Flags::default();
@@ -506,6 +517,10 @@ impl<S: StoreAccess> Replica<S> {
     /// When rank 0 has something to ask for if nothing happens until then.
     pub(crate) fn next_timer(&self, limits: &Limits) -> Option<Instant> {
         let flow = self.flow.as_ref().filter(|_| self.own == 0)?;
+        if !self.may_send(limits) || flow.writer.place(0).is_none() {
+            // Not time, but something that lands will make it possible.
+            return None;
+        }
         let seal = match flow.seals_sent {
             0 => self.seal_due_at(limits).or_else(|| self.beat_due_at(limits)),
             _ => None,

@@ -69,7 +69,7 @@ impl Checker {
 
     /// One order: what any node delivers at a place of the ledger is what every other delivers there, byte for byte.
     /// No gap: it goes on where that node's ledger ends.
-    pub(crate) fn one_order_without_gap(
+    pub(crate) fn invariant_one_order(
         &mut self,
         shard: usize,
         held: usize,
@@ -78,7 +78,7 @@ impl Checker {
     ) -> Check {
         if first.0 != held as u64 {
             let detail = format!("shard {shard}: entries from {first} after a ledger of {held}");
-            return broken("one_order_without_gap", detail);
+            return broken("invariant_one_order", detail);
         }
         let order = &mut self.order[shard];
         for (at, entry) in (held..).zip(entries.iter()) {
@@ -87,7 +87,7 @@ impl Checker {
                 Some(known) => {
                     let (known, entry) = (Entry::decode(known), Entry::decode(entry));
                     let detail = format!("shard {shard}, entry {at}: {known:?} and {entry:?}");
-                    return broken("one_order_without_gap", detail);
+                    return broken("invariant_one_order", detail);
                 }
                 None => order.push(entry.to_vec()),
             }
@@ -101,7 +101,7 @@ impl Checker {
     }
 
     /// Stable before delivered: what a node delivered of a sender, every member of the same view has received.
-    pub(crate) fn stable_before_delivered(
+    pub(crate) fn invariant_stable_before_delivered(
         shard: usize,
         statuses: &[(u64, ReplicaStatus)],
     ) -> Check {
@@ -112,7 +112,7 @@ impl Checker {
                     let detail = format!(
                         "shard {shard}: {delivered} messages delivered, a member received {received}"
                     );
-                    return broken("stable_before_delivered", detail);
+                    return broken("invariant_stable_before_delivered", detail);
                 }
             }
         }
@@ -120,18 +120,22 @@ impl Checker {
     }
 
     /// Committed means durable at a majority: of the disks themselves, not of what is told about them.
-    pub(crate) fn committed_is_durable(shard: usize, size: Version, disks: &[&Disk]) -> Check {
+    pub(crate) fn invariant_committed_is_durable(
+        shard: usize,
+        size: Version,
+        disks: &[&Disk],
+    ) -> Check {
         let holding = disks.iter().filter(|disk| disk.synced() >= size).count();
         if holding > disks.len() / 2 {
             return Ok(());
         }
         let detail = format!("shard {shard}: size {size} is on {holding} of {} disks", disks.len());
-        broken("committed_is_durable", detail)
+        broken("invariant_committed_is_durable", detail)
     }
 
     /// Acknowledged at level disk means durable at a majority, at the moment of the answer. A repeated answer names
     /// the same entry as the first.
-    pub(crate) fn acknowledged_is_durable(
+    pub(crate) fn invariant_acknowledged_is_durable(
         &mut self,
         (shard, request): (usize, RequestId),
         version: Version,
@@ -140,16 +144,18 @@ impl Checker {
         crashes: Vec<Option<u64>>,
     ) -> Check {
         if durability == Durability::Disk {
-            Self::committed_is_durable(shard, version.next(), disks).map_err(|violation| {
-                let detail = format!("{request}: {}", violation.detail);
-                Violation { invariant: "acknowledged_is_durable", detail }
-            })?;
+            Self::invariant_committed_is_durable(shard, version.next(), disks).map_err(
+                |violation| {
+                    let detail = format!("{request}: {}", violation.detail);
+                    Violation { invariant: "invariant_acknowledged_is_durable", detail }
+                },
+            )?;
         }
         let told = Told { shard, version, durability, crashes };
         match self.told.get(&request) {
             Some(first) if first.version != version => {
                 let detail = format!("{request}: first told {}, then {version}", first.version);
-                broken("each_request_once", detail)
+                broken("invariant_each_request_once", detail)
             }
             Some(first) if first.durability == Durability::Disk => Ok(()),
             _ => {
@@ -161,7 +167,7 @@ impl Checker {
 
     /// A checkpoint is signed only for a prefix that is durable here and at a majority, with the root of that
     /// prefix, and no size is ever signed with two roots.
-    pub(crate) fn signed_is_durable(
+    pub(crate) fn invariant_signed_is_durable(
         &mut self,
         shard: usize,
         checkpoint: &Checkpoint,
@@ -169,12 +175,12 @@ impl Checker {
         disks: &[&Disk],
     ) -> Check {
         let size = checkpoint.size;
-        let invariant = "signed_is_durable";
+        let invariant = "invariant_signed_is_durable";
         if own.synced() < size {
             let detail = format!("shard {shard}: size {size} is signed, {} synced", own.synced());
             return broken(invariant, detail);
         }
-        Self::committed_is_durable(shard, size, disks)
+        Self::invariant_committed_is_durable(shard, size, disks)
             .map_err(|violation| Violation { invariant, ..violation })?;
         if own.root(size) != checkpoint.root {
             return broken(invariant, format!("shard {shard}: the root of size {size} is another"));
@@ -188,7 +194,7 @@ impl Checker {
     }
 
     /// A checkpoint that a node hands out verifies under the policy of the ledger's genesis.
-    pub(crate) fn checkpoint_has_majority(
+    pub(crate) fn invariant_checkpoint_has_majority(
         &self,
         shard: usize,
         size: Version,
@@ -205,13 +211,15 @@ impl Checker {
             {
                 Ok(())
             }
-            other => broken("checkpoint_has_majority", format!("shard {shard}: {other:?}")),
+            other => {
+                broken("invariant_checkpoint_has_majority", format!("shard {shard}: {other:?}"))
+            }
         }
     }
 
     /// At the end: the replicas hold the same ledger, which replays from its genesis, cut into the same segments.
-    pub(crate) fn replicas_are_identical(&self, shard: usize, disks: &[&Disk]) -> Check {
-        let invariant = "replicas_are_identical";
+    pub(crate) fn invariant_segments_identical(&self, shard: usize, disks: &[&Disk]) -> Check {
+        let invariant = "invariant_segments_identical";
         for disk in disks {
             let same = disk.entries() == self.order[shard].as_slice();
             if !same || disk.synced().0 != self.order[shard].len() as u64 {
@@ -235,7 +243,7 @@ impl Checker {
 
     /// At the end: what was acknowledged is there. At level disk always; at level memory unless every member that
     /// was up at the answer crashed since.
-    pub(crate) fn acknowledged_is_present(&self, crashes: &[u64]) -> Check {
+    pub(crate) fn invariant_acknowledged_is_present(&self, crashes: &[u64]) -> Check {
         for (request, told) in &self.told {
             let survivor = |(then, now): (&Option<u64>, &u64)| *then == Some(*now);
             let kept = told.durability == Durability::Disk
@@ -248,14 +256,14 @@ impl Checker {
                     "{request} was acknowledged as entry {} of shard {}, where {found:?} stands",
                     told.version, told.shard
                 );
-                return broken("acknowledged_is_present", detail);
+                return broken("invariant_acknowledged_is_present", detail);
             }
         }
         Ok(())
     }
 
     /// At the end: each request made at most one entry.
-    pub(crate) fn each_request_once(&self) -> Check {
+    pub(crate) fn invariant_each_request_once(&self) -> Check {
         for (shard, order) in self.order.iter().enumerate() {
             let mut seen = BTreeMap::new();
             for (at, bytes) in order.iter().enumerate() {
@@ -265,7 +273,7 @@ impl Checker {
                 let key = (request.session.0 >> 32, request.number);
                 if let Some(first) = seen.insert(key, at) {
                     let detail = format!("shard {shard}: {request} made entries {first} and {at}");
-                    return broken("each_request_once", detail);
+                    return broken("invariant_each_request_once", detail);
                 }
             }
         }
@@ -273,13 +281,16 @@ impl Checker {
     }
 
     /// At the end: signed sizes are prefixes of the ledger that there is.
-    pub(crate) fn signed_is_present(&self) -> Check {
+    pub(crate) fn invariant_signed_is_present(&self) -> Check {
         for (shard, signed) in self.signed.iter().enumerate() {
             // Only the newest: it covers all before.
             let Some((size, root)) = signed.last_key_value() else { continue };
             let there = self.order[shard].get(..size.0 as usize).map(root_of);
             if there != Some(*root) {
-                return broken("signed_is_present", format!("shard {shard}: size {size} is gone"));
+                return broken(
+                    "invariant_signed_is_present",
+                    format!("shard {shard}: size {size} is gone"),
+                );
             }
         }
         Ok(())
@@ -287,8 +298,8 @@ impl Checker {
 
     /// After the faults heal, everybody is in one view, every request is answered, everything is on every disk, and
     /// the newest mark has its checkpoint.
-    pub(crate) fn progress_resumes(detail: Option<String>) -> Check {
-        detail.map_or(Ok(()), |detail| broken("progress_resumes", detail))
+    pub(crate) fn invariant_progress_resumes(detail: Option<String>) -> Check {
+        detail.map_or(Ok(()), |detail| broken("invariant_progress_resumes", detail))
     }
 }
 

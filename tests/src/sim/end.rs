@@ -57,11 +57,11 @@ impl World<'_> {
     pub(super) fn check_end(&mut self) -> Check {
         for shard in 0..self.plan.shards.len() {
             let disks = members_disks(self.plan, &self.nodes, shard);
-            self.checker.replicas_are_identical(shard, &disks)?;
+            self.checker.invariant_segments_identical(shard, &disks)?;
         }
         let crashes: Vec<u64> = self.nodes.iter().map(|node| node.crashes).collect();
-        self.checker.acknowledged_is_present(&crashes)?;
-        self.checker.each_request_once()?;
-        self.checker.signed_is_present()
+        self.checker.invariant_acknowledged_is_present(&crashes)?;
+        self.checker.invariant_each_request_once()?;
+        self.checker.invariant_signed_is_present()
     }
 }

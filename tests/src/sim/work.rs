@@ -46,7 +46,7 @@ impl World<'_> {
     pub(super) fn answer(&mut self, node: NodeId, answer: Answer) -> Check {
         let Some(submitted) = self.tickets.remove(&answer.ticket) else {
             let detail = format!("{node} answers {:?} twice", answer.ticket);
-            return Err(Violation { invariant: "each_submission_answered_once", detail });
+            return Err(Violation { invariant: "invariant_answered_once", detail });
         };
         let Submitted { client, shard, request, .. } = submitted;
         if let Some(version) = entry_of(&answer.reply) {
@@ -59,7 +59,8 @@ impl World<'_> {
             let crashes = self.nodes.iter().map(|n| up(n).then_some(n.crashes)).collect();
             let disks = members_disks(self.plan, &self.nodes, shard);
             let of = (shard, request);
-            self.checker.acknowledged_is_durable(of, version, durability, &disks, crashes)?;
+            self.checker
+                .invariant_acknowledged_is_durable(of, version, durability, &disks, crashes)?;
         }
         let at = self.now + self.rng.range(20..500);
         // The reply names its request by the ticket's serial, which only this submission had.

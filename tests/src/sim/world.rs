@@ -167,7 +167,7 @@ impl<'a> World<'a> {
         let end = self.plan.faults_until + REST_WITHIN;
         let result = loop {
             let Some(Reverse((at, serial))) = self.events.pop() else {
-                break Checker::progress_resumes(Some("nothing happens any more".into()));
+                break Checker::invariant_progress_resumes(Some("nothing happens any more".into()));
             };
             self.now = at;
             let event = self.payloads.remove(&serial).expect("each event has its payload");
@@ -175,7 +175,7 @@ impl<'a> World<'a> {
                 break self.check_end();
             }
             if at > end {
-                break Checker::progress_resumes(Some(self.unrest()));
+                break Checker::invariant_progress_resumes(Some(self.unrest()));
             }
             if let Err(violation) = self.handle(event) {
                 break Err(violation);
@@ -392,7 +392,7 @@ impl<'a> World<'a> {
                 });
                 let disk = self.nodes[node.index()].disks.get_mut(&shard).expect("an own shard");
                 let held = disk.entries().len();
-                self.checker.one_order_without_gap(shard, held, first, &entries)?;
+                self.checker.invariant_one_order(shard, held, first, &entries)?;
                 self.coverage.detached += values.len() as u64;
                 self.delivered = true;
                 disk.append(first, &entries, values);
@@ -421,18 +421,18 @@ impl<'a> World<'a> {
             }
             Action::Committed { shard, version } => {
                 let disks = self.disks(shard.index());
-                Checker::committed_is_durable(shard.index(), version, &disks)?;
+                Checker::invariant_committed_is_durable(shard.index(), version, &disks)?;
             }
             Action::Checkpoint { shard, size, note } => {
                 self.tell(|| {
                     format!("{node} has a checkpoint of shard {} at {size}", shard.index())
                 });
-                self.checker.checkpoint_has_majority(shard.index(), size, &note)?;
+                self.checker.invariant_checkpoint_has_majority(shard.index(), size, &note)?;
             }
             Action::Installed { view } => self.tell(|| format!("{node} installs view {view}")),
             Action::Failed(fatal) => {
                 let detail = format!("{node}: {fatal}");
-                return Err(Violation { invariant: "no_node_fails", detail });
+                return Err(Violation { invariant: "invariant_no_node_fails", detail });
             }
         }
         Ok(())
@@ -441,7 +441,7 @@ impl<'a> World<'a> {
     fn sign(&mut self, node: NodeId, shard: usize, checkpoint: &Checkpoint) -> Check {
         let disks: Vec<&Disk> = members_disks(self.plan, &self.nodes, shard);
         let own = &self.nodes[node.index()].disks[&shard];
-        self.checker.signed_is_durable(shard, checkpoint, own, &disks)?;
+        self.checker.invariant_signed_is_durable(shard, checkpoint, own, &disks)?;
         let signature = self.plan.signers[node.index()].sign(checkpoint.to_string().as_bytes());
         let input = Input::Signed(shard, checkpoint.size, signature);
         let at = self.now + self.rng.range(20..500);
@@ -473,7 +473,7 @@ impl<'a> World<'a> {
                 (core.state() == State::Active).then_some((core.view().0, status))
             };
             let statuses: Vec<_> = members.filter_map(active).collect();
-            Checker::stable_before_delivered(*shard, &statuses)?;
+            Checker::invariant_stable_before_delivered(*shard, &statuses)?;
         }
         Ok(())
     }
