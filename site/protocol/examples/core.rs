@@ -58,8 +58,6 @@ fn config(own: usize, signers: &[Ed25519Signer]) -> NodeConfig {
         incarnation: Incarnation(1),
         topology_digest: Digest::ZERO,
         limits: Limits::default(),
-        #[cfg(feature = "mutations")]
-        mutation: None,
     }
 }
 

@@ -124,9 +124,6 @@ pub struct NodeConfig {
     pub topology_digest: Digest,
     /// Sizes, periods and bounds.
     pub limits: Limits,
-    /// A bug to plant, so that tests can show that the checkers find it.
-    #[cfg(feature = "mutations")]
-    pub mutation: Option<Mutation>,
 }
 
 impl NodeConfig {
@@ -158,18 +155,6 @@ impl NodeConfig {
             }
         }
         Ok(())
-    }
-    /// Whether a bug is planted; never outside the simulator.
-    #[cfg(feature = "mutations")]
-    pub(crate) fn planted(&self, mutation: Mutation) -> bool {
-        self.mutation == Some(mutation)
-    }
-
-    /// Without the feature there is no bug to plant.
-    #[cfg(not(feature = "mutations"))]
-    #[expect(clippy::unused_self, reason = "the same signature with and without the feature")]
-    pub(crate) fn planted(&self, _: Mutation) -> bool {
-        false
     }
 }
 

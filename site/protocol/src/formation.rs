@@ -159,7 +159,7 @@ impl<S: StoreAccess> NodeCore<S> {
             Phase::Failed(_) => return,
             Phase::Active => {
                 for replica in self.replicas.iter_mut().flatten() {
-                    replica.stop(&self.config, &mut self.out);
+                    replica.stop(self.planted, &mut self.out);
                 }
                 self.out.counters.stalls += 1;
                 self.phase = Phase::Forming(Forming::new(now.instant, self.config.nodes.len()));

@@ -12,7 +12,7 @@ use tradewind_ledger::{Body, Digest, Entry, Hlc, Lineage, Policy, Replay, Versio
 use crate::access::StoreAccess;
 use crate::action::{Action, ReadFor, Submission};
 use crate::batch::EntryBatch;
-use crate::config::NodeConfig;
+use crate::config::{Mutation, NodeConfig};
 use crate::error::{ConfigError, Fatal, PeerFault, Refusal, Refused};
 use crate::formation::Forming;
 use crate::ids::{Instant, NodeId, Now, ShardIndex};
@@ -90,6 +90,8 @@ pub struct NodeCore<S> {
     pub(crate) inbox: VecDeque<Control>,
     pub(crate) out: Outputs,
     clock_ahead: Vec<u64>,
+    /// A bug of the simulator's; none anywhere else.
+    pub(crate) planted: Option<Mutation>,
     beat: u64,
     beat_at: Instant,
     turned_at: Instant,
@@ -161,12 +163,19 @@ impl<S: StoreAccess> NodeCore<S> {
             attempt: 1,
             rows: false,
             inbox: VecDeque::new(),
+            planted: None,
             out,
             beat: 0,
             beat_at: now.instant,
             turned_at: now.instant,
             config,
         })
+    }
+
+    /// Plants a bug, so that tests can show that the checkers find it.
+    #[cfg(feature = "mutations")]
+    pub fn plant(&mut self, mutation: Option<Mutation>) {
+        self.planted = mutation;
     }
 
     /// A client's command for a shard.
@@ -236,8 +245,9 @@ impl<S: StoreAccess> NodeCore<S> {
         if self.rows && !matches!(self.phase, Phase::Failed(_)) {
             let active = matches!(self.phase, Phase::Active);
             let mut fault = None;
-            let Self { replicas, config, out, clock_ahead, .. } = self;
-            let mut turn = Turn { now, memory, config, out, clock_ahead };
+            let Self { replicas, config, out, clock_ahead, planted, .. } = self;
+            let planted = *planted;
+            let mut turn = Turn { now, memory, config, out, clock_ahead, planted };
             for replica in replicas.iter_mut().flatten() {
                 if active {
                     fault = fault.or(replica.turn(&mut turn).err());

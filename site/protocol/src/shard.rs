@@ -39,6 +39,14 @@ pub(crate) struct Turn<'a, M> {
     pub(crate) out: &'a mut Outputs,
     /// By node: how far its last stamp was ahead of the own clock.
     pub(crate) clock_ahead: &'a mut [u64],
+    pub(crate) planted: Option<Mutation>,
+}
+
+impl<M> Turn<'_, M> {
+    /// Whether this bug is planted; never outside the simulator.
+    fn planted(&self, mutation: Mutation) -> bool {
+        self.planted == Some(mutation)
+    }
 }
 
 /// A message that waits for its place in the order.
@@ -254,9 +262,9 @@ impl<S: StoreAccess> Replica<S> {
     }
 
     /// The view stopped: nothing more is sent or delivered in it.
-    pub(crate) fn stop(&mut self, config: &NodeConfig, out: &mut Outputs) {
+    pub(crate) fn stop(&mut self, planted: Option<Mutation>, out: &mut Outputs) {
         out.counters.resent += self.outbox.requeue() as u64;
-        if config.planted(Mutation::PendingForgotten) {
+        if planted == Some(Mutation::PendingForgotten) {
             self.outbox.forget();
         }
     }
@@ -272,7 +280,7 @@ impl<S: StoreAccess> Replica<S> {
         self.receive(turn)?;
         self.deliver(turn);
         self.send(turn);
-        if !turn.config.planted(Mutation::NullsForgotten) {
+        if !turn.planted(Mutation::NullsForgotten) {
             self.flow().order.decide_nulls();
         }
         // What was decided just now may be all that was missing.
@@ -331,7 +339,7 @@ impl<S: StoreAccess> Replica<S> {
 
     /// Every member's `received` counters say what is stable, and what room the own ring has.
     fn note_stable<M: Memory>(&mut self, turn: &Turn<'_, M>) {
-        let own_row_only = turn.config.planted(Mutation::OwnRowStability);
+        let own_row_only = turn.planted(Mutation::OwnRowStability);
         let (own, layout) = (self.own, self.layout);
         let Self { members, flow, .. } = self;
         let flow = flow.as_mut().expect("a view runs");
@@ -363,8 +371,8 @@ impl<S: StoreAccess> Replica<S> {
             flow.order.set_stable(0, sent);
             flow.writer.release(sent);
         }
-        let nulls_early = turn.config.planted(Mutation::NullsEarly);
-        if turn.config.planted(Mutation::SealByLocalClock) {
+        let nulls_early = turn.planted(Mutation::NullsEarly);
+        if turn.planted(Mutation::SealByLocalClock) {
             self.machine.local_clock = Some(Hlc::from_micros(turn.now.wall_us));
         }
         while let Some(next) = self.flow().order.next(nulls_early) {
@@ -377,7 +385,7 @@ impl<S: StoreAccess> Replica<S> {
 
     fn deliver_message<M: Memory>(&mut self, rank: usize, item: Item, turn: &mut Turn<'_, M>) {
         let Item { flags, stamp, content } = item;
-        let again = turn.config.planted(Mutation::RetryExecutedAgain);
+        let again = turn.planted(Mutation::RetryExecutedAgain);
         let own = self.own;
         let Self { machine, store, outbox, flow, .. } = self;
         let flow = flow.as_mut().expect("a view runs");
@@ -579,7 +587,7 @@ impl<S: StoreAccess> Replica<S> {
         sizes.sort_unstable();
         // The majority-th largest: (n / 2 + 1) members have at least this.
         let mut majority = sizes[(sizes.len() - 1) / 2];
-        if turn.config.planted(Mutation::OwnDiskCommits) {
+        if turn.planted(Mutation::OwnDiskCommits) {
             majority = self.durable;
         }
         let committed = majority.min(self.machine.size());
@@ -587,7 +595,7 @@ impl<S: StoreAccess> Replica<S> {
             self.committed = committed;
             turn.out.actions.push_back(Action::Committed { shard: self.shard, version: committed });
         }
-        let answered = match turn.config.planted(Mutation::AnswerBeforeSync) {
+        let answered = match turn.planted(Mutation::AnswerBeforeSync) {
             true => self.machine.size(),
             false => self.committed,
         };
@@ -597,7 +605,7 @@ impl<S: StoreAccess> Replica<S> {
     fn sign_and_collect<M: Memory>(&mut self, turn: &mut Turn<'_, M>) {
         let delivered = self.machine.size();
         let mut signable = self.committed.min(self.durable);
-        if turn.config.planted(Mutation::SignBeforeSync) {
+        if turn.planted(Mutation::SignBeforeSync) {
             signable = delivered;
         }
         if let Some(checkpoint) = self.marks.next_to_sign(signable) {

@@ -105,7 +105,8 @@ impl World<'_> {
         let recovered = state.disks.values().map(Disk::recover).collect();
         let config = self.plan.config(node, incarnation);
         let now = self.clock(node);
-        let core = NodeCore::new(config, recovered, now).expect("a valid configuration");
+        let mut core = NodeCore::new(config, recovered, now).expect("a valid configuration");
+        core.plant(self.plan.mutation);
         self.nodes[node.index()].core = Some(core);
         self.tell(|| format!("{node} starts as incarnation {incarnation}"));
         self.perform(node)?;

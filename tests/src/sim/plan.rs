@@ -95,7 +95,6 @@ impl Plan {
             incarnation: Incarnation(incarnation),
             topology_digest: Digest([7; 32]),
             limits: self.limits.clone(),
-            mutation: self.mutation,
         }
     }
 
