@@ -3,5 +3,6 @@
 mod crash;
 mod damage;
 mod failures;
+mod golden;
 mod publish;
 mod ranges;
