@@ -1,5 +1,6 @@
 //! A shard as one of its members runs it: rings and counters of the view, the replicated machine, and what
-//! waits for the disk. One [`Replica::turn`] takes what has landed, delivers, sends, and publishes once.
+//! waits for the disk (docs/protocol.md, sections 3 and 5). One [`Replica::turn`] takes what has landed, delivers, sends,
+//! and publishes once.
 
 use alloc::collections::VecDeque;
 use alloc::vec;

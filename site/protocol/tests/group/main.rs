@@ -1,0 +1,221 @@
+//! What a shell sees of the core in single situations. Faults in all combinations are the simulator's.
+
+mod harness;
+
+use harness::{Group, SHARD, config, empty, recovered};
+use tradewind_ledger::{Digest, Version};
+use tradewind_site_protocol::{
+    ConfigError, Fatal, NodeId, PeerFault, Refusal, Refused, ShardIndex, State,
+};
+use tradewind_store::{CommandError, Refusal as StoreRefusal, Reply};
+
+#[test]
+fn a_put_is_answered_after_a_majority_of_disks() {
+    let mut group = Group::fresh();
+    for node in 1..3 {
+        group.nodes[node].syncs = false;
+    }
+    group.submit(0, 1, 100).unwrap();
+    group.settle();
+    assert!(group.nodes[0].answers.is_empty(), "one disk of three is no majority");
+    let size = Version(group.nodes[1].ledgers[0].len() as u64);
+    let now = group.now();
+    group.nodes[1].core.handle_durable(now, SHARD, size);
+    group.settle();
+    assert!(
+        matches!(group.nodes[0].answers[..], [ref a] if matches!(a.reply, Reply::Written { .. }))
+    );
+}
+
+#[test]
+fn a_missing_node_is_named_and_nothing_is_accepted() {
+    let mut group = Group::fresh();
+    group.cut(1, 2);
+    group.settle();
+    for node in 0..3 {
+        let State::Stalled { missing, .. } = group.nodes[node].core.state() else {
+            panic!("node {node} is {:?}", group.nodes[node].core.state());
+        };
+        assert!(missing.contains(&NodeId(2)) || missing.contains(&NodeId(1)));
+    }
+    let Err(Refused::Unavailable { waiting_for }) = group.submit(1, 1, 10) else {
+        panic!("accepted while stalled");
+    };
+    assert!(waiting_for.contains(&"a3".to_owned()), "{waiting_for:?}");
+    group.link(1, 2);
+    group.settle();
+    assert!(group.nodes.iter().all(|node| node.core.state() == State::Active));
+    group.submit(1, 1, 10).unwrap();
+    group.settle();
+    assert_eq!(group.nodes[1].answers.len(), 1);
+}
+
+#[test]
+fn what_was_accepted_before_a_stall_is_answered_after_it() {
+    let mut group = Group::fresh();
+    group.submit(0, 1, 10).unwrap();
+    group.cut(0, 2);
+    group.settle();
+    assert!(group.nodes[0].answers.is_empty());
+    group.link(0, 2);
+    group.settle();
+    assert_eq!(group.nodes[0].answers.len(), 1);
+    assert_eq!(group.nodes[0].ledgers[0], group.nodes[2].ledgers[0]);
+}
+
+#[test]
+fn limits_are_told_with_their_figures() {
+    let mut group = Group::fresh();
+    let unknown = ShardIndex(9);
+    let submission = |len: usize| vec![0; len];
+    let allowed = config(0).limits.command_bytes;
+    assert_eq!(
+        group.submit_bytes(0, 1, submission(allowed + 1)),
+        Err(Refused::TooLarge { len: allowed + 1, allowed })
+    );
+    assert!(group.nodes[0].core.replica_status(unknown).is_none());
+    assert!(group.nodes[2].core.replica_status(ShardIndex(1)).is_none(), "no member");
+    for number in 0.. {
+        match group.submit(0, number, 0) {
+            Ok(()) => {}
+            Err(Refused::Busy { submissions, .. }) => {
+                assert_eq!(submissions, config(0).limits.pending_submissions);
+                break;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_command_that_cannot_be_decoded_is_answered_and_writes_nothing() {
+    let mut group = Group::fresh();
+    let before = group.nodes[0].ledgers[0].len();
+    group.submit_bytes(1, 1, vec![0xFF; 20]).unwrap();
+    group.settle();
+    let answer = &group.nodes[1].answers[0];
+    let refusal = StoreRefusal::Command(CommandError::Malformed(20));
+    assert_eq!(answer.reply, Reply::Refused(refusal));
+    assert_eq!(group.nodes[0].ledgers[0].len(), before);
+}
+
+#[test]
+fn a_command_larger_than_a_message_goes_in_pieces() {
+    let mut group = Group::fresh();
+    group.submit(2, 1, 30_000).unwrap();
+    group.submit(2, 2, 10).unwrap();
+    group.settle();
+    assert_eq!(group.nodes[2].answers.len(), 2);
+    assert!(group.nodes[2].core.status().counters.fragments >= 4);
+}
+
+#[test]
+fn seals_and_checkpoints_come_by_themselves() {
+    let mut group = Group::fresh();
+    group.submit(0, 1, 10).unwrap();
+    group.settle();
+    group.pass(3_000_000);
+    for node in &group.nodes {
+        let status = node.core.replica_status(SHARD).unwrap();
+        assert_eq!(status.checkpoint, status.delivered, "the last mark is signed by a majority");
+        assert!(node.core.status().counters.seals > 0);
+    }
+    let sizes: Vec<_> = group.nodes.iter().map(|node| node.ledgers[0].len()).collect();
+    group.pass(10_000_000);
+    let later: Vec<_> = group.nodes.iter().map(|node| node.ledgers[0].len()).collect();
+    assert_eq!(sizes, later, "an idle group writes nothing for a minute");
+    group.pass(60_000_000);
+    assert!(group.nodes[0].ledgers[0].len() > sizes[0], "then it shows a sign of life");
+}
+
+#[test]
+fn a_majority_of_signatures_is_enough() {
+    let mut group = Group::fresh();
+    group.nodes[1].signs = false;
+    let before = group.nodes[0].checkpoints.len();
+    group.submit(0, 1, 10).unwrap();
+    group.pass(3_000_000);
+    assert!(group.nodes[0].checkpoints.len() > before);
+}
+
+#[test]
+fn a_silent_peer_is_disconnected() {
+    let mut group = Group::fresh();
+    // Node 2 is stopped: the others go on with their timers.
+    for _ in 0..50 {
+        group.now_us += 100_000;
+        let stopped = group.nodes.pop().unwrap();
+        group.settle();
+        group.nodes.push(stopped);
+    }
+    let fault = group.nodes[0].disconnected.first();
+    assert!(matches!(fault, Some(PeerFault::Silent(us)) if *us > 3_000_000), "{fault:?}");
+    assert!(matches!(group.nodes[0].core.state(), State::Stalled { .. }));
+}
+
+#[test]
+fn another_topology_is_refused_in_words() {
+    let none = || vec![Vec::new(); 2];
+    let mut other = config(2);
+    other.topology_digest = Digest([2; 32]);
+    let parts = vec![
+        (config(0), empty(2), none()),
+        (config(1), empty(2), none()),
+        (other, empty(1), none()),
+    ];
+    let mut group = Group::new(parts).unwrap();
+    group.link_all();
+    group.settle();
+    assert!(group.nodes.iter().all(|node| node.core.state() != State::Active));
+    let refusal = group.nodes[0].core.status().peers[1].refusal.clone();
+    assert!(matches!(refusal, Some(Refusal::Topology { .. })), "{refusal:?}");
+    let text = refusal.unwrap().to_string();
+    assert!(text.contains("same topology file"), "{text}");
+}
+
+#[test]
+fn data_of_another_deployment_is_refused_at_the_start() {
+    let donor = Group::fresh();
+    let ledger = donor.nodes[0].ledgers[0].clone();
+    let mut other = config(0);
+    other.shards[0].genesis.deployment = "another".into();
+    let parts = vec![(other, vec![recovered(&ledger), recovered(&[])], vec![ledger, Vec::new()])];
+    assert!(matches!(Group::new(parts).err(), Some(ConfigError::Lineage { .. })));
+}
+
+/// Ledgers of the same size and other content, and of another length and other content, stop the group with both
+/// roots; nobody overwrites anything.
+#[test]
+fn diverged_ledgers_are_never_merged() {
+    for behind in [0, 1] {
+        let (mut one, mut two) = (Group::fresh(), Group::fresh());
+        one.submit(0, 1, 10).unwrap();
+        two.submit(0, 1, 11).unwrap();
+        one.settle();
+        two.settle();
+        let mut ledgers: Vec<_> = one.nodes.iter().map(|node| node.ledgers.clone()).collect();
+        ledgers[1] = two.nodes[1].ledgers.clone();
+        if behind == 1 {
+            two.submit(0, 2, 1).unwrap();
+            two.settle();
+            ledgers[1] = two.nodes[1].ledgers.clone();
+        }
+        let before = ledgers.clone();
+        let parts = (0..3_u16).map(|node| {
+            let ledgers = ledgers[usize::from(node)].clone();
+            let shards = if node == 2 { 1 } else { 2 };
+            let mut config = config(node);
+            config.incarnation = tradewind_site_protocol::Incarnation(2);
+            (config, ledgers[..shards].iter().map(|ledger| recovered(ledger)).collect(), ledgers)
+        });
+        let mut group = Group::new(parts.collect()).unwrap();
+        group.link_all();
+        group.settle();
+        let failed = group.nodes.iter().find_map(|node| node.failed.clone());
+        let Some(Fatal::Divergence(divergence)) = failed else { panic!("{failed:?}") };
+        assert_ne!(divergence.root, divergence.other_root);
+        assert!(divergence.to_string().contains("flights.0"), "{divergence}");
+        let after: Vec<_> = group.nodes.iter().map(|node| node.ledgers.clone()).collect();
+        assert_eq!(before, after, "nothing was written");
+    }
+}
