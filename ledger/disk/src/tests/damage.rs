@@ -10,8 +10,8 @@ use tradewind_ledger::segment_file::{PAGE, RECORD_HEADER};
 use tradewind_ledger::tree::leaf_hash;
 
 use crate::error::{Found, OpenError, ReadError};
-use crate::open::{Opened, Options, open};
-use crate::testing::{Author, tempdir};
+use crate::open::{Opened, Options, open, open_with};
+use crate::testing::{Author, Event, Recorder, tempdir};
 
 const FIRST: &str = "segments/00000000000000000000-00000000000000000004.seg";
 const SECOND: &str = "segments/00000000000000000005-00000000000000000008.seg";
@@ -168,13 +168,21 @@ fn a_tail_torn_at_any_byte_is_cut_off_and_the_log_goes_on() {
 }
 
 #[test]
-fn whole_entries_beyond_the_watermark_are_kept() {
+fn whole_entries_beyond_the_watermark_are_kept_and_written_again() {
     let (dir, author) = ledger("damage");
     without_last_mark(&dir.path().join(OPEN), 3);
-    let opened = reopen(dir.path()).expect("it opens");
+    let recorder = Recorder::default();
+    let opened = open_with(recorder.ops(dir.path()), dir.path(), &options(), |_, _| Ok(()));
+    let opened = opened.expect("it opens");
     assert_eq!(opened.replay.size(), author.size());
     assert_eq!(opened.recovery.resynced_entries, 1);
     assert_eq!(opened.recovery.truncated_bytes, 0);
+    // A failed sync may have left them in memory alone, marked as if they were on disk.
+    let events = recorder.events();
+    let entry = author.entries.last().expect("some");
+    let is_written = |event: &Event| matches!(event, Event::Write(_, _, it) if it.ends_with(entry));
+    let written = events.iter().position(is_written).expect("the entry was written again");
+    assert!(events[written..].iter().any(|event| matches!(event, Event::SyncFile(_))));
 }
 
 #[test]
