@@ -4,7 +4,6 @@
 //! |---|---|
 //! | `command` | the command line: which subcommands there are, and what runs them |
 //! | `exit` | exit codes, and how an error becomes one |
-//! | `http_source` | the public face of a ledger, for the auditor |
 //! | `output` | tables for people, JSON for programs |
 //! | `scratch` | a directory that lives as long as the command |
 //! | `progress` | bars on stderr, on a terminal only |

@@ -2,9 +2,10 @@
 
 use std::fmt;
 
-use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
 use comfy_table::{CellAlignment, Table};
 use serde::Serialize;
+
+use crate::output;
 
 use super::limits::Limits;
 use super::load::Row;
@@ -43,7 +44,7 @@ pub(crate) struct Setting {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(setting) = &self.setting {
-            writeln!(f, "{setting}\n\n{}", table(&self.rows))?;
+            writeln!(f, "{setting}\n\n{}", table(&self.rows).trim_fmt())?;
             for row in &self.rows {
                 if let Some(error) = &row.first_error {
                     writeln!(
@@ -95,10 +96,9 @@ impl fmt::Display for Setting {
 }
 
 fn table(rows: &[Row]) -> Table {
-    let mut table = Table::new();
-    table.load_style(UTF8_HORIZONTAL_ONLY);
-    let columns = ["p50 us", "p99 us", "max us", "CPU us/op: client", "servers", "all"];
-    table.set_header(["in flight", "ops/s"].into_iter().chain(columns));
+    let cpu = ["cpu us/op: client", "servers", "all"];
+    let head = ["in flight", "ops/s", "p50 us", "p99 us", "max us"].into_iter();
+    let mut table = output::table(&head.chain(cpu).collect::<Vec<_>>());
     for row in rows {
         let cpu = row.cpu_us_per_operation;
         let some = |us: Option<f64>| us.map_or_else(|| "-".into(), |us| format!("{us:.1}"));

@@ -82,21 +82,29 @@ impl DemoArgs {
 /// What to try while everything is up.
 fn invite(deployment: &Deployment, figures: &Figures) {
     let topology = deployment.topology_file();
-    let topology = topology.display();
-    eprintln!("A page to look at, from each process:");
     let mirrors = figures.mirrors.iter().map(|mirror| &mirror.name);
+    let last = figures.mirrors.last().map_or("", |mirror| &mirror.name);
+    eprintln!("A page to look at, from each process:");
     for name in figures.sites.iter().map(|site| &site.nodes[0]).chain(mirrors) {
         eprintln!("  {name:<8} {}/", deployment.http(name));
     }
-    eprintln!("\nIn another terminal:\n  export TRADEWIND_TOPOLOGY={topology}");
+    eprintln!("\nIn another terminal:\n  export TRADEWIND_TOPOLOGY={}", topology.display());
     for command in EXAMPLES {
         eprintln!("  {command}");
     }
+    eprintln!("  tradewind audit verify {}", deployment.http(last));
     eprintln!("\nEverything stays up until Ctrl-C.");
 }
 
 /// Commands that work with the environment of [`invite`].
-const EXAMPLES: [&str; 0] = [];
+const EXAMPLES: [&str; 6] = [
+    "tradewind status",
+    "tradewind put flights TW0-0001 '{\"state\":\"delayed\"}'",
+    "tradewind history flights TW0-0001",
+    "tradewind get flights TW0-0001 --endpoints leaf-2 --only --min-version VERSION",
+    "tradewind list airports --prefix EH --endpoints relay",
+    "tradewind topology show",
+];
 
 /// The signals that end the demo.
 struct Interrupts([(tokio::signal::unix::Signal, &'static str); 3]);

@@ -2,15 +2,16 @@
 
 use std::fmt;
 
-use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
 use comfy_table::{CellAlignment, Table};
+
+use crate::output;
 
 use super::figures::{Figures, Ledger, Mirror, Site};
 
 impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         tree(self, f)?;
-        writeln!(f, "\n{}\n", table(self))?;
+        writeln!(f, "\n{}\n", table(self).trim_fmt())?;
         let Self { import, writes, crash, audit, .. } = self;
         writeln!(
             f,
@@ -91,11 +92,9 @@ fn branches(
 
 /// A line a ledger, a column a place: up to which version it is proven there.
 fn table(figures: &Figures) -> Table {
-    let mut table = Table::new();
-    table.load_style(UTF8_HORIZONTAL_ONLY);
     let places: Vec<&str> = figures.mirrors.iter().map(|mirror| mirror.name.as_str()).collect();
-    let header = ["ledger", "home", "version", "proven at home"].into_iter();
-    table.set_header(header.map(String::from).chain(places.iter().map(ToString::to_string)));
+    let head = ["ledger", "home", "version", "proven at home"].into_iter();
+    let mut table = output::table(&head.chain(places.iter().copied()).collect::<Vec<_>>());
     for Ledger { ledger, home, version, places: proven } in &figures.ledgers {
         let is_mirror = |place: &str| places.contains(&place);
         let at_home = proven.iter().filter(|proven| !is_mirror(&proven.place));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{bail, ensure};
 use tokio::task::block_in_place;
 use tradewind_client::wire::Read;
 use tradewind_client::{Client, Range};
@@ -216,15 +216,14 @@ async fn wait_for_sizes(
     let client = deployment.client_of_only(mirror).await?;
     for (ledger, &size) in sizes {
         loop {
-            let found = readable(&client, ledger.pool(), ledger.shard()).await;
-            let found =
-                found.with_context(|| format!("asking {mirror} for the size of {ledger}"))?;
-            if found >= size {
-                break;
-            }
+            let last = match readable(&client, ledger.pool(), ledger.shard()).await {
+                Ok(found) if found >= size => break,
+                Ok(found) => format!("{found} entries"),
+                Err(error) => error.to_string(),
+            };
             ensure!(
                 Instant::now() < deadline,
-                "{mirror} has {found} of {size} entries of {ledger} after {} s; its log is {}",
+                "{mirror} does not have the {size} entries of {ledger} after {} s: {last}; its log is {}",
                 LIMIT.as_secs(),
                 deployment.log(mirror).display()
             );
