@@ -8,8 +8,8 @@
 //! | module | holds |
 //! |---|---|
 //! | `node` | [`NodeCore`]: inputs, outputs, heartbeats, status |
-//! | `formation`, `catch_up`, `wire` | agreement on a view and on its first state; control messages |
-//! | `shard` | one shard at one member: a turn |
+//! | `formation` (`completion`), `catch_up`, `wire` | agreement on a view and on its first state; control messages |
+//! | `shard` (`timers`) | one shard at one member: a turn |
 //! | `layout`, `ring`, `payload` | where columns lie; messages in a ring; commands in a message |
 //! | `order` | rounds, nulls, stability: the total order of a view |
 //! | `machine` | ordered commands to entries, seals and marks: the replicated part |

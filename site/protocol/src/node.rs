@@ -272,7 +272,7 @@ impl<S: StoreAccess> NodeCore<S> {
     /// If the log claims more than it was given.
     pub fn handle_durable(&mut self, now: Now, shard: ShardIndex, size: Version) {
         self.replica(shard).set_durable(size);
-        self.continue_forming(now);
+        self.continue_forming();
         self.drain_inbox(now);
     }
 

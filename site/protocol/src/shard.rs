@@ -2,6 +2,8 @@
 //! waits for the disk (docs/protocol.md, sections 3 and 5). One [`Replica::turn`] takes what has landed, delivers, sends,
 //! and publishes once.
 
+mod timers;
+
 use alloc::collections::VecDeque;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -14,7 +16,7 @@ use crate::batch::Values;
 use crate::checkpoint::Marks;
 use crate::config::{Limits, Mutation, NodeConfig};
 use crate::error::PeerFault;
-use crate::ids::{Instant, NodeId, Now, ShardIndex};
+use crate::ids::{NodeId, Now, ShardIndex};
 use crate::layout::ShardLayout;
 use crate::machine::Machine;
 use crate::memory::Memory;
@@ -23,6 +25,7 @@ use crate::outbox::Outbox;
 use crate::payload::{Assembly, Checker, next_item};
 use crate::ring::{Flags, Header, Reader, Words, Writer};
 use crate::status::{Counters, ReplicaStatus};
+use timers::Timers;
 
 /// What a turn gives to the outside.
 #[derive(Default, Debug)]
@@ -82,20 +85,6 @@ struct Flow {
     marks_sent: usize,
 }
 
-/// Deadlines of rank 0, who asks for seals and marks.
-#[derive(Debug)]
-struct Timers {
-    /// Since when the open segment has entries.
-    content_since: Option<Instant>,
-    /// When the last segment was sealed.
-    sealed_at: Instant,
-    segment: u64,
-    /// Since when there are entries behind the last mark.
-    unmarked_since: Option<Instant>,
-    marked: Version,
-    marked_at: Instant,
-}
-
 /// A member's part of one shard.
 #[derive(Debug)]
 pub(crate) struct Replica<S> {
@@ -135,14 +124,6 @@ impl<S: StoreAccess> Replica<S> {
         let own = members.iter().position(|node| *node == config.own).expect("a member");
         let peers = members.iter().copied().filter(|node| *node != config.own).collect();
         let durable = replay.size();
-        let timers = Timers {
-            content_since: None,
-            sealed_at: Instant(0),
-            segment: 0,
-            unmarked_since: None,
-            marked: Version::ZERO,
-            marked_at: Instant(0),
-        };
         Self {
             shard,
             own,
@@ -153,7 +134,7 @@ impl<S: StoreAccess> Replica<S> {
             outbox: Outbox::default(),
             marks: Marks::new(policy, own),
             flow: None,
-            timers,
+            timers: Timers::default(),
             durable,
             durable_at: vec![Version::ZERO; members.len()],
             members,
@@ -253,10 +234,7 @@ impl<S: StoreAccess> Replica<S> {
         self.durable_at.fill(Version::ZERO);
         let Self { machine, store, .. } = self;
         store.with_mut(|store| machine.begin_view(store, view, records, stamp));
-        self.timers.segment = self.replay().segment().segment();
-        self.timers.sealed_at = now.instant;
-        self.timers.marked_at = now.instant;
-        self.timers.marked = Version::ZERO;
+        self.timers = Timers::of_view(now.instant, self.replay().segment().segment());
         self.note_progress(now, out);
         self.take_marks(out);
         self.hand_to_log(out);
@@ -481,86 +459,6 @@ impl<S: StoreAccess> Replica<S> {
             counters.messages += 1;
             counters.wraps += u64::from(place.wraps());
             counters.fragments += u64::from(flags.has(Flags::FRAGMENT));
-        }
-    }
-
-    /// Whether another own message may be on its way. If not, a delivery or a sync will say so again.
-    fn may_send(&self, limits: &Limits) -> bool {
-        let outstanding = self.flow.as_ref().map_or(0, |flow| flow.order.outstanding());
-        outstanding < limits.outstanding_messages && self.backlog_bytes <= limits.backlog_bytes
-    }
-
-    /// What rank 0 has to ask for with its next message; `rides` if one is sent anyway.
-    fn control_flags(&self, now: Instant, limits: &Limits, rides: bool) -> Flags {
-        let mut flags = Flags::default();
-        let Some(flow) = self.flow.as_ref().filter(|_| self.own == 0) else { return flags };
-        let timers = &self.timers;
-        if flow.seals_sent == 0 {
-            if self.seal_due_at(limits).is_some_and(|due| due <= now) {
-                flags = flags.with(Flags::SEAL);
-            } else if self.beat_due_at(limits).is_some_and(|due| due <= now) {
-                flags = flags.with(Flags::BEAT);
-            }
-        }
-        let interval = limits.mark_interval_us;
-        // One mark at a time, unless its signatures do not come.
-        let patience = if self.marks.is_outstanding() { 50 * interval } else { interval };
-        if flow.marks_sent == 0 && now >= timers.marked_at.plus(patience) {
-            let waited = timers.unmarked_since.is_some_and(|since| now >= since.plus(interval));
-            if waited || rides && timers.unmarked_since.is_some() {
-                flags = flags.with(Flags::MARK);
-            }
-        }
-        flags
-    }
-
-    fn seal_due_at(&self, limits: &Limits) -> Option<Instant> {
-        self.timers.content_since.map(|since| since.plus(limits.seal.age.as_micros() as u64))
-    }
-
-    fn beat_due_at(&self, limits: &Limits) -> Option<Instant> {
-        let beat = limits.seal.heartbeat.as_micros() as u64;
-        self.replay().segment().is_empty().then(|| self.timers.sealed_at.plus(beat))
-    }
-
-    /// When rank 0 has something to ask for if nothing happens until then.
-    pub(crate) fn next_timer(&self, limits: &Limits) -> Option<Instant> {
-        let flow = self.flow.as_ref().filter(|_| self.own == 0)?;
-        if !self.may_send(limits) || flow.writer.place(0).is_none() {
-            // Not time, but something that lands will make it possible.
-            return None;
-        }
-        let seal = match flow.seals_sent {
-            0 => self.seal_due_at(limits).or_else(|| self.beat_due_at(limits)),
-            _ => None,
-        };
-        let interval = limits.mark_interval_us;
-        let mark = self.timers.unmarked_since.filter(|_| flow.marks_sent == 0).map(|since| {
-            let patience = if self.marks.is_outstanding() { 50 * interval } else { interval };
-            since.plus(interval).max(self.timers.marked_at.plus(patience))
-        });
-        seal.into_iter().chain(mark).min()
-    }
-
-    /// Starts and stops the timers by what was delivered.
-    fn note_progress(&mut self, now: Now, out: &mut Outputs) {
-        let Self { machine, timers, .. } = self;
-        let segment = machine.replay().segment();
-        if timers.segment != segment.segment() {
-            out.counters.seals += segment.segment() - timers.segment;
-            timers.segment = segment.segment();
-            timers.sealed_at = now.instant;
-            timers.content_since = None;
-        }
-        if segment.is_empty() {
-            timers.content_since = None;
-        } else {
-            timers.content_since.get_or_insert(now.instant);
-        }
-        if machine.size() > timers.marked {
-            timers.unmarked_since.get_or_insert(now.instant);
-        } else {
-            timers.unmarked_since = None;
         }
     }
 
