@@ -76,22 +76,27 @@ struct Attempts {
     /// Whether an attempt may have been executed without our learning of it.
     unknown: bool,
     tried: usize,
+    /// The latest reason that a server gave: it says more than that another one is gone.
+    fault: Option<Error>,
 }
 
 impl Attempts {
     fn new(allowed: Duration) -> Self {
         let deadline = Instant::now() + allowed;
-        Self { deadline, allowed, pause: PAUSE_MIN, unknown: false, tried: 0 }
+        Self { deadline, allowed, pause: PAUSE_MIN, unknown: false, tried: 0, fault: None }
     }
 
     /// Waits before the next attempt, a little longer each time all candidates were tried; ends with an error when
     /// time is up.
     async fn failed(&mut self, error: Error, candidates: usize) -> Result<(), Error> {
         self.tried += 1;
+        if matches!(error, Error::Fault(_)) {
+            self.fault = Some(error.clone());
+        }
         let pause = if self.tried.is_multiple_of(candidates) { self.pause } else { Duration::ZERO };
         if Instant::now() + pause >= self.deadline {
             let after_ms = self.allowed.as_millis() as u64;
-            let last = Box::new(error);
+            let last = Box::new(self.fault.take().unwrap_or(error));
             return Err(match self.unknown {
                 true => Error::OutcomeUnknown { after_ms, last },
                 false => Error::NotExecuted { after_ms, last },

@@ -118,7 +118,8 @@ mod tests {
         assert!(take().is_none());
         drop(first);
         assert_eq!(take().expect("moved on").request.number, RequestNumber(SPAN + 1));
-        session.renew(session.lock().id, Hlc(9), 9);
+        let old = session.lock().id;
+        session.renew(old, Hlc(9), 9);
         assert_eq!(take().expect("anew").request.number, RequestNumber(1));
     }
 }
