@@ -253,6 +253,7 @@ fn stalls(mut store: Store) {
     store.deployment.kill("ams-3").unwrap();
     let (code, _, stderr) = store.run(&["put", "bench", "k", "v", "--timeout", "4"]);
     assert!([2, 5].contains(&code), "{code}: {stderr}");
+    assert!(stderr.contains("waiting for ams-3"), "{stderr}");
     let got = store.json(&["get", "bench", "fresh", "--level", "local", "--endpoints", "ams-1"], 0);
     assert_eq!(got["value"], "x");
     let status = store.json(&["status"], 1);
