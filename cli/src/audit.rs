@@ -39,7 +39,7 @@ pub(crate) enum AuditCommand {
 #[command(next_help_heading = "Trust")]
 struct TrustArgs {
     /// Trust the nodes' keys of this topology file
-    #[arg(long, env = "TRADEWIND_TOPOLOGY", value_name = "FILE")]
+    #[arg(long, env = "TRADEWIND_TOPOLOGY", hide_env_values = true, value_name = "FILE")]
     topology: Option<PathBuf>,
     /// Trust the verifier keys of this file, one a line, as `tradewind keys show --vkey` prints them
     #[arg(long, value_name = "FILE")]
@@ -52,11 +52,12 @@ struct TrustArgs {
 /// Re-derive everything that ledgers claim: every hash, link, signature and value
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Lists all faults, each with file and offset, and ends with the proven range of each ledger. Without --topology, --vkeys or
---lineage the keys are those of a ledger's own genesis: then the history is shown to hang together, but not whose it is.
+Lists all faults, each with file and offset, and ends with the proven range of each ledger. \
+Without --topology, --vkeys or --lineage the keys are those of a ledger's own genesis: then the \
+history is shown to hang together, but not whose it is.
 
-Exit codes: 0 holds; 1 does not hold; 2 could not check; 3 two signed histories, evidence written; 4 valid, but too few
-signers or too old.
+Exit codes: 0 holds; 1 does not hold; 2 could not check; 3 two signed histories, evidence written; \
+4 valid, but too few signers or too old.
 
 Examples:
   tradewind audit verify data/nyc-1 --topology atlas.toml        # all ledgers of a process

@@ -29,15 +29,16 @@ use crate::{
     after_help = "\
 Exit codes:
   0  done, or it holds
-  1  answered, and the answer is no: condition not met, no such key, file with faults, ledger that does not verify
+  1  no: condition not met, no such key, file with faults, ledger that does not verify
   2  not done: bad arguments, servers unreachable or refusing, files unreadable
   3  audit: two signed histories of one ledger; the evidence is written down
   4  audit: valid as far as it goes, but too few signatures, or too old
   5  whether a write was executed is not known: read the key to find out
 
 Environment:
-  TRADEWIND_TOPOLOGY, TRADEWIND_AS, TRADEWIND_ENDPOINTS, TRADEWIND_CONTEXT   defaults of the flags of their names
-  NO_COLOR   no colours
+  TRADEWIND_TOPOLOGY, TRADEWIND_AS, TRADEWIND_ENDPOINTS, TRADEWIND_CONTEXT
+            defaults of the flags of their names
+  NO_COLOR  no colours
 
 Begin with `tradewind demo`, or with `tradewind topology init`."
 )]

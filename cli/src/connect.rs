@@ -31,20 +31,26 @@ const ONE_PROCESS: Duration = Duration::from_secs(3);
 #[command(next_help_heading = "Connection")]
 pub(crate) struct ConnectArgs {
     /// The topology file: it names the servers and their keys
-    #[arg(long, env = "TRADEWIND_TOPOLOGY", value_name = "FILE")]
+    #[arg(long, env = "TRADEWIND_TOPOLOGY", hide_env_values = true, value_name = "FILE")]
     topology: Option<PathBuf>,
     /// Which client of the topology to be [default: the one whose key file is here]
-    #[arg(long = "as", env = "TRADEWIND_AS", value_name = "CLIENT")]
+    #[arg(long = "as", env = "TRADEWIND_AS", hide_env_values = true, value_name = "CLIENT")]
     client: Option<String>,
     /// Whom to ask first: nodes or mirrors by name, separated by commas; NAME=ADDRESS:PORT through a
     /// tunnel [default: the nodes of the pool's home]
-    #[arg(long, env = "TRADEWIND_ENDPOINTS", value_name = "NAMES", value_delimiter = ',')]
+    #[arg(
+        long,
+        env = "TRADEWIND_ENDPOINTS",
+        hide_env_values = true,
+        value_name = "NAMES",
+        value_delimiter = ','
+    )]
     endpoints: Vec<String>,
     /// Ask nobody else, even if none of them answers
     #[arg(long)]
     only: bool,
     /// A named set of the above, from ~/.config/tradewind/contexts.toml
-    #[arg(long, env = "TRADEWIND_CONTEXT", value_name = "NAME")]
+    #[arg(long, env = "TRADEWIND_CONTEXT", hide_env_values = true, value_name = "NAME")]
     context: Option<String>,
     /// Seconds until a request is given up, failing over included
     #[arg(long, default_value = "10", value_name = "SECONDS", value_parser = seconds)]

@@ -33,11 +33,12 @@ const PAGE: u32 = 1_000;
 /// Export all keys of a pool: as NDJSON, CSV, or a directory of files
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Keys come in ascending order. Each shard is exported as it is at one version: the latest one when the export begins, or
-that of --version or --at; which ones, is told at the end and can be given to --version again.
+Keys come in ascending order. Each shard is exported as it is at one version: the latest one when \
+the export begins, or that of --version or --at; which ones, is told at the end and can be given to \
+--version again.
 
-What is exported can be imported again, byte for byte: NDJSON takes any pool, CSV one whose values are JSON objects of the
-same fields, one of which is the key, a directory one whose keys are paths.
+What is exported can be imported again, byte for byte: NDJSON takes any pool, CSV one whose values \
+are JSON objects of the same fields, one of which is the key, a directory one whose keys are paths.
 
 Examples:
   tradewind export airports > airports.ndjson

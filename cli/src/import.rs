@@ -33,13 +33,13 @@ const BUDGET_KIB: usize = 192 << 10;
 /// Import records: NDJSON, CSV, or a directory of files
 #[derive(Args, Debug)]
 #[command(after_help = "\
-NDJSON   {\"key\": \"...\", \"value\": \"...\"} a line, or key_base64 and value_base64 for bytes that are no UTF-8.
-         With --key-column the whole line is the value, and the field of that name the key.
+NDJSON   {\"key\": \"...\", \"value\": \"...\"} a line; key_base64, value_base64 if not UTF-8.
+         With --key-column the line is the value, and the field of that name the key.
 CSV      the first line names the columns; the value is a JSON object of them.
 DIR      every file is a value, its path below the directory the key.
 
-Writes of one key keep their order. Interrupted, or stopped by a bad record: run it again with --resume, which leaves
-records alone that are there already.
+Writes of one key keep their order. Interrupted, or stopped by a bad record: run it again with \
+--resume, which leaves records alone that are there already.
 
 Examples:
   tradewind import airports airports.csv --key-column icao

@@ -52,7 +52,7 @@ pub(crate) struct ShowArgs {
     #[arg(conflicts_with = "vkey")]
     files: Vec<PathBuf>,
     /// The topology file
-    #[arg(long, env = "TRADEWIND_TOPOLOGY", value_name = "FILE")]
+    #[arg(long, env = "TRADEWIND_TOPOLOGY", hide_env_values = true, value_name = "FILE")]
     topology: Option<PathBuf>,
     /// A ledger, POOL.SHARD: print the verifier keys of its signers
     #[arg(long, value_name = "LEDGER", requires = "topology")]

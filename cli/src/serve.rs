@@ -27,8 +27,9 @@ use crate::topology::load;
 /// Run one process of a deployment: a node or a mirror, by its name in the topology
 #[derive(Args, Debug)]
 #[command(after_help = "\
-The process finds its role, addresses and peers in the topology, its private key in `<keys>/NAME.key` and its data in
-`<data>/NAME`. It logs to stderr (RUST_LOG sets what), and ends on SIGTERM or Ctrl-C after what it has accepted is on disk.
+The process finds its role, addresses and peers in the topology, its private key in \
+`<keys>/NAME.key` and its data in `<data>/NAME`. It logs to stderr (RUST_LOG sets what), and ends on \
+SIGTERM or Ctrl-C after what it has accepted is on disk.
 
 Exit code 0 after a signal, 2 if it could not start or could not go on.
 
@@ -37,7 +38,7 @@ Examples:
   RUST_LOG=debug tradewind serve --topology atlas.toml nyc-leaf")]
 pub(crate) struct ServeArgs {
     /// The topology file
-    #[arg(long, env = "TRADEWIND_TOPOLOGY", value_name = "FILE")]
+    #[arg(long, env = "TRADEWIND_TOPOLOGY", hide_env_values = true, value_name = "FILE")]
     topology: PathBuf,
     /// The process' name in the topology
     name: String,

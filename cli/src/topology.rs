@@ -32,7 +32,7 @@ Examples:
   tradewind topology check atlas.toml -o json | jq '.diagnostics[].key'")]
 pub(crate) struct CheckArgs {
     /// The topology file
-    #[arg(env = "TRADEWIND_TOPOLOGY")]
+    #[arg(env = "TRADEWIND_TOPOLOGY", hide_env_values = true)]
     file: PathBuf,
     /// Take warnings for errors
     #[arg(long)]
@@ -47,7 +47,7 @@ Examples:
   tradewind topology show atlas.toml -o json | jq '.pools'")]
 pub(crate) struct ShowArgs {
     /// The topology file
-    #[arg(env = "TRADEWIND_TOPOLOGY")]
+    #[arg(env = "TRADEWIND_TOPOLOGY", hide_env_values = true)]
     file: PathBuf,
 }
 
@@ -59,7 +59,7 @@ Examples:
   tradewind topology graph atlas.toml --format dot | dot -Tpng > atlas.png")]
 pub(crate) struct GraphArgs {
     /// The topology file
-    #[arg(env = "TRADEWIND_TOPOLOGY")]
+    #[arg(env = "TRADEWIND_TOPOLOGY", hide_env_values = true)]
     file: PathBuf,
     /// A picture of its own, or input for Graphviz
     #[arg(long, value_enum, default_value_t = Picture::Svg)]

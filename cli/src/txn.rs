@@ -23,13 +23,17 @@ use crate::{
 /// Do several reads and writes at once, depending on comparisons
 #[derive(Args, Debug)]
 #[command(after_help = "\
-If all comparisons hold, `then` is done, otherwise `otherwise`; all or nothing. All keys must be of one shard: those with
-the same part in braces are, as in order/{alice}/1 and cart/{alice}. Exit code 1 if `otherwise` was done.
+If all comparisons hold, `then` is done, otherwise `otherwise`; all or nothing. All keys must be of \
+one shard: those with the same part in braces are, as in order/{alice}/1 and cart/{alice}. Exit \
+code 1 if `otherwise` was done.
 
   {
-    \"compare\":   [ {\"key\": \"{a}/x\", \"version\": 17}, {\"key\": \"{a}/y\", \"exists\": false},
-                   {\"key\": \"{a}/z\", \"value\": \"open\"}, {\"key\": \"{a}/z\", \"key_version\": 2} ],
-    \"then\":      [ {\"op\": \"put\", \"key\": \"{a}/x\", \"value\": \"1\"}, {\"op\": \"delete\", \"key\": \"{a}/z\"} ],
+    \"compare\":   [ {\"key\": \"{a}/x\", \"version\": 17},
+                   {\"key\": \"{a}/y\", \"exists\": false},
+                   {\"key\": \"{a}/z\", \"value\": \"open\"},
+                   {\"key\": \"{a}/z\", \"key_version\": 2} ],
+    \"then\":      [ {\"op\": \"put\", \"key\": \"{a}/x\", \"value\": \"1\"},
+                   {\"op\": \"delete\", \"key\": \"{a}/z\"} ],
     \"otherwise\": [ {\"op\": \"get\", \"key\": \"{a}/x\"} ]
   }
 
