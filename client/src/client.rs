@@ -70,20 +70,32 @@ impl Link {
 
 /// What has become of a request so far.
 struct Attempts {
+    began: Instant,
     deadline: Instant,
-    allowed: Duration,
     pause: Duration,
-    /// Whether an attempt may have been executed without our learning of it.
+    /// Whether an attempt may have had an effect without our learning of it.
     unknown: bool,
+    writes: bool,
     tried: usize,
     /// The latest reason that a server gave: it says more than that another one is gone.
     fault: Option<Error>,
 }
 
 impl Attempts {
-    fn new(allowed: Duration) -> Self {
-        let deadline = Instant::now() + allowed;
-        Self { deadline, allowed, pause: PAUSE_MIN, unknown: false, tried: 0, fault: None }
+    fn new(allowed: Duration, writes: bool) -> Self {
+        let began = Instant::now();
+        let deadline = began + allowed;
+        Self { began, deadline, pause: PAUSE_MIN, unknown: false, writes, tried: 0, fault: None }
+    }
+
+    /// The error of a request that is given up.
+    fn over(&mut self, last: Error) -> Error {
+        let after_ms = self.began.elapsed().as_millis() as u64;
+        let last = Box::new(self.fault.take().unwrap_or(last));
+        match self.writes && self.unknown {
+            true => Error::OutcomeUnknown { after_ms, last },
+            false => Error::NotExecuted { after_ms, last },
+        }
     }
 
     /// Waits before the next attempt, a little longer each time all candidates were tried; ends with an error when
@@ -95,12 +107,7 @@ impl Attempts {
         }
         let pause = if self.tried.is_multiple_of(candidates) { self.pause } else { Duration::ZERO };
         if Instant::now() + pause >= self.deadline {
-            let after_ms = self.allowed.as_millis() as u64;
-            let last = Box::new(self.fault.take().unwrap_or(error));
-            return Err(match self.unknown {
-                true => Error::OutcomeUnknown { after_ms, last },
-                false => Error::NotExecuted { after_ms, last },
-            });
+            return Err(self.over(error));
         }
         if !pause.is_zero() {
             sleep_until(Instant::now() + pause).await;
@@ -119,7 +126,7 @@ impl Client {
     /// # Errors
     /// [`Error::Connection`] with the last endpoint's reason, if none answers within the deadline.
     pub async fn connect(config: Config, endpoints: Vec<Endpoint>) -> Result<Self, Error> {
-        let mut attempts = Attempts::new(config.deadline);
+        let mut attempts = Attempts::new(config.deadline, false);
         loop {
             let mut last = Error::NoEndpoints;
             for endpoint in &endpoints {
@@ -175,80 +182,106 @@ impl Client {
         let (index, info) = self.pool(pool)?;
         let shard = command.shard(info.shards.len() as u32)?;
         let bytes = command.encode();
-        let mut attempts = Attempts::new(self.shared.config.deadline);
+        let mut attempts = Attempts::new(self.shared.config.deadline, true);
+        let session = self.session(index, shard);
+        let candidates = self.writers(info, shard);
         loop {
-            let session = self.session(index, shard);
             let Ok(numbered) = timeout_at(attempts.deadline, session.number()).await else {
-                let after_ms = self.shared.config.deadline.as_millis() as u64;
-                return Err(Error::NotExecuted { after_ms, last: Box::new(Error::TimedOut) });
+                return Err(attempts.over(Error::TimedOut));
             };
             let request = numbered.request;
-            let write =
-                Request::Write(Write { pool: index, shard, request, durability, command: &bytes });
-            let candidates = self.writers(info, shard);
-            match self.attempt(&write, bytes.len(), &candidates, &mut attempts).await? {
-                (Answer::Reply(Reply::Refused(Refusal::SessionExpired)), connection)
-                    if !attempts.unknown =>
-                {
+            let send = |command| Write { pool: index, shard, request, durability, command };
+            let mut answered = None;
+            while answered.is_none() && !attempts.unknown {
+                let write = Request::Write(send(&bytes));
+                answered = self.attempt(&write, bytes.len(), &candidates, &mut attempts).await?;
+            }
+            let (answer, connection) = match answered {
+                Some(answered) => answered,
+                // Perhaps executed, perhaps still on its way: from now on an effect, or none, is made known to the latter.
+                None => {
+                    let bytes = Command::settle(&bytes);
+                    self.ask(&Request::Write(send(&bytes)), bytes.len(), &candidates, &mut attempts)
+                        .await?
+                }
+            };
+            match answer {
+                Answer::Reply(Reply::Refused(Refusal::SessionExpired)) if !attempts.unknown => {
                     // Never executed, so it may be numbered anew, in a session the shard cannot have forgotten.
                     session.renew(request.session, connection.server_now(), random());
                     attempts.failed(Refusal::SessionExpired.into(), 1).await?;
                 }
-                (Answer::Reply(Reply::Refused(refusal)), _) => return Err(refusal.into()),
-                (Answer::Reply(reply), _) => return Ok(reply),
-                (_, connection) => {
-                    return Err(connection.confused());
-                }
+                Answer::Reply(Reply::Refused(refusal)) => return Err(refusal.into()),
+                Answer::Reply(reply) => return Ok(reply),
+                _ => return Err(connection.confused()),
             }
         }
     }
 
-    /// Asks the servers in `candidates`, in turn, until one answers.
-    pub(crate) async fn ask(
+    /// Reads: asks the servers in `candidates`, in turn, until one answers.
+    pub(crate) async fn read(
         &self,
         request: &Request<'_>,
         candidates: &[Arc<Link>],
     ) -> Result<(Answer, Arc<Connection>), Error> {
-        let mut attempts = Attempts::new(self.shared.config.deadline);
-        self.attempt(request, 0, candidates, &mut attempts).await
+        let mut attempts = Attempts::new(self.shared.config.deadline, false);
+        self.ask(request, 0, candidates, &mut attempts).await
     }
 
-    async fn attempt(
+    async fn ask(
         &self,
         request: &Request<'_>,
         size: usize,
         candidates: &[Arc<Link>],
         attempts: &mut Attempts,
     ) -> Result<(Answer, Arc<Connection>), Error> {
-        let shared = &*self.shared;
         loop {
-            let link = &candidates[attempts.tried % candidates.len()];
-            let error =
-                match link.connection(&shared.config, &shared.welcome, attempts.deadline).await {
-                    Err(error) => Error::Connection(error),
-                    Ok(connection) => {
-                        match timeout_at(attempts.deadline, connection.call(request, size)).await {
-                            Ok(Ok(Ok(answer))) => return Ok((answer, connection)),
-                            Ok(Ok(Err(fault))) if !fault.is_retryable() => {
-                                return Err(fault.into());
-                            }
-                            Ok(Ok(Err(fault))) => {
-                                attempts.unknown |= fault.executed() == Executed::Unknown;
-                                Error::Fault(fault)
-                            }
-                            Ok(Err(broken)) => {
-                                attempts.unknown = true;
-                                Error::Connection(broken)
-                            }
-                            Err(_) => {
-                                attempts.unknown = true;
-                                Error::TimedOut
-                            }
-                        }
-                    }
-                };
-            attempts.failed(error, candidates.len()).await?;
+            if let Some(found) = self.attempt(request, size, candidates, attempts).await? {
+                return Ok(found);
+            }
         }
+    }
+
+    /// Asks one server, the next in turn; `None` if that failed and there is time for another attempt.
+    async fn attempt(
+        &self,
+        request: &Request<'_>,
+        size: usize,
+        candidates: &[Arc<Link>],
+        attempts: &mut Attempts,
+    ) -> Result<Option<(Answer, Arc<Connection>)>, Error> {
+        let Shared { config, welcome, .. } = &*self.shared;
+        let link = &candidates[attempts.tried % candidates.len()];
+        let connection = match link.connection(config, welcome, attempts.deadline).await {
+            Ok(connection) => connection,
+            Err(error) => {
+                attempts.failed(error.into(), candidates.len()).await?;
+                return Ok(None);
+            }
+        };
+        let error = match timeout_at(attempts.deadline, connection.call(request, size)).await {
+            Ok(Ok(Ok(answer))) => return Ok(Some((answer, connection))),
+            Ok(Ok(Err(fault))) => {
+                attempts.unknown |= fault.executed() == Executed::Unknown;
+                if !fault.is_retryable() {
+                    return Err(match attempts.writes && attempts.unknown {
+                        true => attempts.over(fault.into()),
+                        false => fault.into(),
+                    });
+                }
+                Error::Fault(fault)
+            }
+            Ok(Err(broken)) => {
+                attempts.unknown = true;
+                Error::Connection(broken)
+            }
+            Err(_) => {
+                attempts.unknown = true;
+                Error::TimedOut
+            }
+        };
+        attempts.failed(error, candidates.len()).await?;
+        Ok(None)
     }
 
     pub(crate) fn pool(&self, name: &str) -> Result<(PoolIndex, &PoolInfo), Error> {

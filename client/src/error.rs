@@ -13,9 +13,9 @@ pub enum Error {
     #[error("no server is given: name at least one, as name and address")]
     NoEndpoints,
     /// Certainly not executed within the deadline.
-    #[error("not executed within {after_ms} ms: {last}")]
+    #[error("not executed, given up after {after_ms} ms: {last}")]
     NotExecuted {
-        /// The deadline in milliseconds.
+        /// How long it was tried, in milliseconds.
         after_ms: u64,
         /// What the last attempt met.
         last: Box<Self>,
@@ -25,7 +25,7 @@ pub enum Error {
         "whether the request was executed is not known after {after_ms} ms: {last}; read the key to find out"
     )]
     OutcomeUnknown {
-        /// The deadline in milliseconds.
+        /// How long it was tried, in milliseconds.
         after_ms: u64,
         /// What the last attempt met.
         last: Box<Self>,

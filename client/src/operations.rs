@@ -117,7 +117,7 @@ impl Client {
         let (index, info) = self.pool(pool)?;
         let shard = shard_of(key, info.shards.len() as u32);
         let request = Request::Get(Get { pool: index, key, read });
-        match self.ask(&request, &self.readers(info, shard)).await? {
+        match self.read(&request, &self.readers(info, shard)).await? {
             (Answer::Item { item, as_of }, _) => Ok((item, as_of)),
             (_, connection) => Err(connection.confused()),
         }
@@ -139,7 +139,7 @@ impl Client {
         let (index, info) = self.pool(pool)?;
         let shard = shard_of(key, info.shards.len() as u32);
         let request = Request::History(History { pool: index, key, before, limit, read });
-        match self.ask(&request, &self.readers(info, shard)).await? {
+        match self.read(&request, &self.readers(info, shard)).await? {
             (Answer::History { revisions, more, as_of }, _) => Ok((revisions, more, as_of)),
             (_, connection) => Err(connection.confused()),
         }
@@ -165,7 +165,7 @@ impl Client {
         let after = after.map(Key);
         let request =
             Request::List(List { pool: index, shard, prefix, after, limit, values, read });
-        match self.ask(&request, &self.readers(info, shard)).await? {
+        match self.read(&request, &self.readers(info, shard)).await? {
             (Answer::Page { items, next, as_of }, _) => Ok((items, next, as_of)),
             (_, connection) => Err(connection.confused()),
         }
@@ -191,7 +191,7 @@ impl Client {
     /// # Errors
     /// [`Error`].
     pub async fn status(&self) -> Result<String, Error> {
-        match self.ask(&Request::Status, &self.named()).await? {
+        match self.read(&Request::Status, &self.named()).await? {
             (Answer::Status(json), _) => Ok(json),
             (_, connection) => Err(connection.confused()),
         }

@@ -99,7 +99,9 @@ impl Service {
         if expected != write.shard {
             return Err(Fault::WrongShard { found: write.shard, expected });
         }
-        let Command::Txn { then, otherwise, .. } = command else { return Ok(false) };
+        let (Command::Txn { then, otherwise, .. }, _) = command.unwrap_settle()? else {
+            return Ok(false);
+        };
         Ok(then.iter().chain(&otherwise).any(|operation| matches!(operation, TxnOp::Get { .. })))
     }
 
@@ -221,7 +223,9 @@ pub(crate) fn has_remote_values(reply: &Reply) -> bool {
 
 fn inline_results(shard: &dyn Shard, command: &[u8], reply: Reply) -> Result<Reply, Fault> {
     let Reply::Txn { succeeded, written, mut results } = reply else { return Ok(reply) };
-    let Ok(Command::Txn { then, otherwise, .. }) = Command::decode(command) else {
+    let Ok((Command::Txn { then, otherwise, .. }, _)) =
+        Command::decode(command).and_then(Command::unwrap_settle)
+    else {
         return Err(Fault::Internal { reason: "a transaction's reply to something else".into() });
     };
     let branch = if succeeded { then } else { otherwise };

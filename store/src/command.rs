@@ -13,6 +13,8 @@ use tradewind_ledger::{
 pub const MAX_TXN_OPS: usize = 128;
 /// Most bytes of one encoded [`Command`]: the largest value, and room for keys and the rest.
 pub const MAX_COMMAND: usize = MAX_VALUE as usize + (1 << 20);
+/// Most bytes of the values of a command together; the rest of [`MAX_COMMAND`] is for keys.
+const MAX_VALUES: usize = MAX_VALUE as usize + (1 << 19);
 /// Values of a transaction longer than this are detached when its entry would otherwise outgrow [`MAX_ENTRY`].
 pub(crate) const TXN_SMALL_VALUE: usize = 256;
 /// No less than what one update of an entry takes beside its key and value.
@@ -53,6 +55,14 @@ pub enum Command {
         then: Vec<TxnOp>,
         /// Done if one does not.
         otherwise: Vec<TxnOp>,
+    },
+    /// A command sent once more, when it is not known what became of it the first time. If it writes nothing, an
+    /// entry without updates says so: a copy that is still on its way then finds that the request was executed. (If
+    /// not, it might find its condition fulfilled after the client was told that it was not.)
+    Settle {
+        /// The command, encoded, and not itself one of these.
+        #[serde(with = "octets")]
+        command: Vec<u8>,
     },
 }
 
@@ -154,7 +164,7 @@ pub enum CommandError {
     )]
     TxnTooLarge(u64),
     /// All values together are too long.
-    #[error("the values of a command have {0} bytes together; allowed are up to {max}", max = MAX_COMMAND)]
+    #[error("a command, or its values together, have {0} bytes; allowed are up to {max}", max = MAX_VALUES)]
     TooLarge(u64),
     /// A branch that writes one key twice.
     #[error("a transaction's branch writes the key {0} twice; write it once")]
@@ -221,6 +231,30 @@ impl Command {
         }
     }
 
+    /// This encoded command as one sent [once more](Self::Settle), encoded.
+    pub fn settle(encoded: &[u8]) -> Vec<u8> {
+        Self::Settle { command: encoded.to_vec() }.encode()
+    }
+
+    /// The command itself, and whether it is sent [once more](Self::Settle).
+    ///
+    /// # Errors
+    /// [`CommandError::Malformed`] if it wraps anything but one plain command.
+    pub fn unwrap_settle(self) -> Result<(Self, bool), CommandError> {
+        let Self::Settle { command: bytes } = self else { return Ok((self, false)) };
+        match postcard::take_from_bytes::<Self>(&bytes) {
+            Ok((Self::Settle { .. }, _)) | Err(_) => {
+                Err(CommandError::Malformed(bytes.len() as u64))
+            }
+            Ok((command, [])) => Ok((command, true)),
+            Ok(_) => Err(CommandError::Malformed(bytes.len() as u64)),
+        }
+    }
+
+    fn wrapped(&self) -> Result<Self, CommandError> {
+        self.clone().unwrap_settle().map(|(command, _)| command)
+    }
+
     /// Whether the command keeps all limits, those of a shard apart.
     ///
     /// # Errors
@@ -233,13 +267,15 @@ impl Command {
             }
             Self::Delete { key, .. } => check_key(key),
             Self::Txn { compare, then, otherwise } => check_txn(compare, then, otherwise),
+            Self::Settle { .. } => self.wrapped()?.check(),
         }
     }
 
     /// The shard, of `shards`, that executes the command; an empty transaction is executed by the first.
     ///
     /// # Errors
-    /// [`CommandError::CrossShard`] if its keys lie in different shards.
+    /// [`CommandError::CrossShard`] if its keys lie in different shards; [`CommandError::Malformed`] if it wraps
+    /// something else than a command.
     pub fn shard(&self, shards: u32) -> Result<u32, CommandError> {
         match self {
             Self::Put { key, .. } | Self::Delete { key, .. } => Ok(shard_of(key, shards)),
@@ -258,6 +294,7 @@ impl Command {
                     }),
                 }
             }
+            Self::Settle { .. } => self.wrapped()?.shard(shards),
         }
     }
 }
@@ -309,7 +346,7 @@ fn check_txn(compare: &[Compare], then: &[TxnOp], otherwise: &[TxnOp]) -> Result
         }
     }
     bytes += check_branch(then)? + check_branch(otherwise)?;
-    if bytes > MAX_COMMAND {
+    if bytes > MAX_VALUES {
         return Err(CommandError::TooLarge(bytes as u64));
     }
     // Which branch ran is told, to a repeated request, by what it wrote: see `session`.

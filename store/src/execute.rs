@@ -85,6 +85,8 @@ impl Store {
     /// reply again and makes no entry. (Only what the request wrote is compared with the first: conditions and reads
     /// are not in the ledger. A value read by a repeated transaction may be [`Logged`](crate::ItemValue::Logged).)
     ///
+    /// A command that writes nothing makes no entry, unless it is sent [once more](Command::Settle).
+    ///
     /// A command that breaks a limit is refused, by the same words at every replica.
     ///
     /// # Panics
@@ -92,9 +94,10 @@ impl Store {
     pub fn execute(&mut self, context: Context, command: Command) -> Outcome {
         assert_eq!(context.version, self.next(), "commands are executed in order");
         assert!(self.last_hlc() < Some(context.hlc), "time goes forward");
-        if let Err(error) = command.check() {
-            return Outcome::only(Reply::Refused(error.into()));
-        }
+        let (command, settle) = match command.check().and_then(|()| command.unwrap_settle()) {
+            Ok(unwrapped) => unwrapped,
+            Err(error) => return Outcome::only(Reply::Refused(error.into())),
+        };
         match self.sessions.seen(context.request) {
             Seen::New => {}
             Seen::Executed(record) => {
@@ -108,7 +111,7 @@ impl Store {
                 return Outcome::only(Reply::Refused(Refusal::SessionExpired));
             }
         }
-        match command {
+        let mut outcome = match command {
             Command::Put { key, value, condition } => {
                 self.execute_one(context, key, Some(value), condition)
             }
@@ -116,7 +119,19 @@ impl Store {
             Command::Txn { compare, then, otherwise } => {
                 self.execute_txn(context, &compare, then, otherwise)
             }
+            Command::Settle { .. } => unreachable!("unwrapped above"),
+        };
+        if settle && outcome.entry.is_none() {
+            outcome.entry = Some(self.settled(context));
         }
+        outcome
+    }
+
+    /// The entry of a request that wrote nothing.
+    fn settled(&mut self, Context { version, hlc, view, request }: Context) -> Entry {
+        self.sessions.record(request, version, hlc, Fingerprint::TXN);
+        self.timeline.push(hlc);
+        Entry { hlc, view, body: Body::Txn(Txn { request, updates: Vec::new() }) }
     }
 
     fn execute_one(
@@ -129,16 +144,9 @@ impl Store {
         let Context { version, hlc, request, view } = context;
         if value.is_none() || condition != Condition::Always {
             let current = self.keys.get(&key[..]).filter(|record| record.exists());
-            let holds = match condition {
-                Condition::Always => true,
-                Condition::Absent => current.is_none(),
-                Condition::Version(version) => current.is_some_and(|r| r.version() == version),
-            };
-            if !holds {
-                return Outcome::only(Reply::Conflict { current: current.map(Record::current) });
-            }
-            if value.is_none() && current.is_none() {
-                return Outcome::only(Reply::Absent);
+            let current = current.map(Record::current);
+            if let Some(reply) = without_effect(condition, current, value.is_some()) {
+                return Outcome::only(reply);
             }
         }
         let kind = if value.is_some() { Fingerprint::PUT } else { Fingerprint::DELETE };
@@ -189,21 +197,31 @@ impl Store {
         Outcome { entry: Some(Entry { hlc, view, body }), detached, reply }
     }
 
-    fn holds(&self, Compare { key, test }: &Compare) -> bool {
-        let current = self.keys.get(&key[..]).filter(|record| record.exists());
-        match (test, current) {
+    fn holds(&self, compare: &Compare) -> bool {
+        self.held(compare, self.next()).expect("present values are in memory")
+    }
+
+    /// Whether a comparison held after the first `at` entries; `None` if that depends on a value that is no longer in
+    /// memory.
+    fn held(&self, Compare { key, test }: &Compare, at: Version) -> Option<bool> {
+        let record = self.keys.get(&key[..]);
+        let current = record.and_then(|record| record.current_before(at));
+        Some(match (test, record.zip(current)) {
             (Test::Exists(wanted), current) => *wanted == current.is_some(),
             (_, None) => false,
-            (Test::Version(version), Some(record)) => record.version() == *version,
-            (Test::KeyVersion(version), Some(record)) => record.key_version() == *version,
-            (Test::Value(wanted), Some(record)) => match record.latest() {
-                Latest::Deleted => unreachable!("filtered out above"),
+            (Test::Version(version), Some((_, current))) => current.version == *version,
+            (Test::KeyVersion(version), Some((_, current))) => current.key_version == *version,
+            (Test::Value(_), Some((record, current))) if record.version() != current.version => {
+                return None;
+            }
+            (Test::Value(wanted), Some((record, _))) => match record.latest() {
+                Latest::Deleted => unreachable!("it exists"),
                 Latest::Inline(bytes) => bytes[..] == wanted[..],
                 Latest::Detached(detached) => {
                     detached.0 == wanted.len() as u64 && detached.1 == sha256(wanted)
                 }
             },
-        }
+        })
     }
 
     /// What a transaction at `version` answers for each operation; the same before it is executed and ever after.
@@ -226,6 +244,11 @@ impl Store {
     /// The first reply of a request that was executed, or a refusal if that wrote something else.
     fn repeated(&self, first: session::Record, context: Context, command: Command) -> Reply {
         let version = first.version;
+        let number = context.request.number;
+        if first.fingerprint == Fingerprint::TXN {
+            let lost = Refusal::AnswerLost { number, version };
+            return self.repeated_without_effect(version, command, Reply::Refused(lost));
+        }
         let hlc = self.timeline.at(version);
         let one = |kind: Fingerprint, key: &[u8], value: Option<Vec<u8>>| {
             let incoming = Incoming::new(value, MAX_INLINE_VALUE);
@@ -251,9 +274,46 @@ impl Store {
                 };
                 branch(true, then).or_else(|| branch(false, otherwise))
             }
+            Command::Settle { .. } => unreachable!("unwrapped before"),
         };
-        let number = context.request.number;
         reply.unwrap_or(Reply::Refused(Refusal::OtherBody { number, version }))
+    }
+
+    /// The first reply of a request that was executed at `version` and wrote nothing: it follows from the state before.
+    /// Of a command that would have written, which is another one, and of one whose answer can no longer be told,
+    /// `lost`.
+    fn repeated_without_effect(&self, version: Version, command: Command, lost: Reply) -> Reply {
+        let current = |key: &[u8]| self.keys.get(key)?.current_before(version);
+        let reply = match command {
+            Command::Put { key, condition, .. } => without_effect(condition, current(&key), true),
+            Command::Delete { key, condition } => without_effect(condition, current(&key), false),
+            Command::Txn { compare, then, otherwise } => {
+                let held = compare.iter().map(|compare| self.held(compare, version));
+                let held = held.collect::<Option<Vec<bool>>>().map(|held| !held.contains(&false));
+                held.and_then(|succeeded| {
+                    let branch = if succeeded { then } else { otherwise };
+                    let reads_only = branch.iter().all(|operation| operation.write().is_none());
+                    let results = self.results(&branch, version);
+                    reads_only.then_some(Reply::Txn { succeeded, written: None, results })
+                })
+            }
+            Command::Settle { .. } => unreachable!("unwrapped before"),
+        };
+        reply.unwrap_or(lost)
+    }
+}
+
+/// The reply to a put, or a delete, that writes nothing; `None` if it writes.
+fn without_effect(condition: Condition, current: Option<Current>, puts: bool) -> Option<Reply> {
+    let holds = match condition {
+        Condition::Always => true,
+        Condition::Absent => current.is_none(),
+        Condition::Version(version) => current.is_some_and(|c| c.version == version),
+    };
+    match current {
+        current if !holds => Some(Reply::Conflict { current }),
+        None if !puts => Some(Reply::Absent),
+        _ => None,
     }
 }
 
@@ -282,10 +342,4 @@ fn incoming(branch: Vec<TxnOp>) -> impl Iterator<Item = (Vec<u8>, Incoming)> {
 
 fn sha256(bytes: &[u8]) -> Digest {
     Digest(Sha256::digest(bytes).into())
-}
-
-impl Record {
-    fn current(&self) -> Current {
-        Current { version: self.version(), key_version: self.key_version() }
-    }
 }

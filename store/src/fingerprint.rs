@@ -22,6 +22,7 @@ pub(crate) enum Effect<'a> {
 impl Fingerprint {
     pub(crate) const PUT: Self = Self(SEEDS[0]);
     pub(crate) const DELETE: Self = Self(SEEDS[1]);
+    /// By itself: of a request that wrote nothing.
     pub(crate) const TXN: Self = Self(SEEDS[2]);
 
     #[must_use]

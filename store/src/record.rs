@@ -1,6 +1,6 @@
 //! One key: its present value and the chain of its versions.
 
-use crate::{Item, ItemValue, timeline::Timeline};
+use crate::{Current, Item, ItemValue, timeline::Timeline};
 use alloc::{boxed::Box, sync::Arc, vec::Vec};
 use tradewind_ledger::{Digest, KeyVersion, Version};
 
@@ -87,6 +87,17 @@ impl Record {
 
     pub(crate) fn exists(&self) -> bool {
         !self.last.deleted()
+    }
+
+    /// What is known of the value it has, if it exists.
+    pub(crate) fn current(&self) -> Current {
+        Current { version: self.version(), key_version: self.key_version() }
+    }
+
+    /// What was known of the value it had after the first `at` entries, if it existed.
+    pub(crate) fn current_before(&self, at: Version) -> Option<Current> {
+        let (key_version, change) = self.before(at)?;
+        (!change.deleted()).then(|| Current { version: change.version(), key_version })
     }
 
     /// The key version of the change made by the entry `version`, if that changed this key.

@@ -94,6 +94,16 @@ pub enum Refusal {
         /// The session's highest.
         highest: RequestNumber,
     },
+    /// The request was executed and wrote nothing; what it answered depended on a value that is no longer in memory.
+    #[error(
+        "request {number} of this session was executed, as version {version}, and wrote nothing; its answer is not known any more: ask anew"
+    )]
+    AnswerLost {
+        /// The number.
+        number: RequestNumber,
+        /// The entry that says so.
+        version: Version,
+    },
     /// The session was opened before sessions that are already forgotten.
     #[error(
         "the session is forgotten, or may be: whether the request was executed before is not known; open a new session"

@@ -1,8 +1,10 @@
 //! Exactly once: which requests of which sessions were executed.
 //!
 //! A record is made from an entry and from nothing else, so that every replica, and every restart, has the same
-//! table. A request that wrote nothing leaves no record: executed once more it does no harm, for its client has not
-//! acted on an answer it did not get.
+//! table. A request that wrote nothing makes no entry and leaves no record: executed once more it does no harm, for its
+//! client has not acted on an answer it did not get. If the client sends it once more, it says so
+//! ([`Command::Settle`](crate::Command::Settle)), and then an entry is made in any case: the other copy, which may come
+//! later, finds the record.
 //!
 //! The table is bounded in two ways, both a function of the entries alone. Of a session, numbers more than
 //! [`WINDOW`] behind its highest are expired. Of all sessions, the least recently used are forgotten; and because a

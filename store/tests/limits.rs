@@ -119,6 +119,39 @@ fn a_request_is_answered_once_and_refused_beyond_the_window() {
 }
 
 #[test]
+fn a_late_copy_of_a_request_that_was_settled_has_no_effect() {
+    let mut store = Store::new();
+    let condition = Condition::Absent;
+    let first = Command::Put { key: b"k".to_vec(), value: b"late".to_vec(), condition };
+    store.execute(context(&store, 1), put(b"k", b"1"));
+    // The client does not know what became of it, and sends it again: the key exists, so nothing is written.
+    let again = Command::Settle { command: first.encode() };
+    let outcome = store.execute(context(&store, 2), again.clone());
+    assert!(
+        matches!(outcome.reply, Reply::Conflict { current: Some(current) } if current.version == Version(0))
+    );
+    assert!(outcome.entry.is_some(), "that it was executed is written down");
+    // Now the condition comes true, and then the first copy arrives.
+    let delete = Command::Delete { key: b"k".to_vec(), condition: Condition::Always };
+    store.execute(context(&store, 3), delete);
+    let late = store.execute(context(&store, 2), first).reply;
+    assert_eq!(late, outcome.reply);
+    assert_eq!(store.execute(context(&store, 2), again).reply, outcome.reply);
+    assert_eq!(store.next(), Version(3));
+}
+
+#[test]
+fn only_one_plain_command_can_be_settled() {
+    let inner = put(b"k", b"v").encode();
+    let twice = Command::settle(&Command::settle(&inner));
+    assert!(matches!(Command::decode(&twice), Err(CommandError::Malformed(_))));
+    let long = Command::settle(&[&inner[..], &[0]].concat());
+    assert!(matches!(Command::decode(&long), Err(CommandError::Malformed(_))));
+    let deep = (0..10_000).fold(inner, |inner, _| Command::settle(&inner));
+    assert!(matches!(Command::decode(&deep), Err(CommandError::Malformed(_))));
+}
+
+#[test]
 fn an_entry_that_skips_repeats_or_invents_a_change_does_not_follow() {
     let mut store = Store::new();
     for (number, value) in [(1, b"1"), (2, b"2")] {

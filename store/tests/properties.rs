@@ -7,8 +7,8 @@ use tradewind_ledger::{
     entry::{MAX_ENTRY, MAX_INLINE_VALUE},
 };
 use tradewind_store::{
-    Command, Compare, Condition, Context, Current, Item, ItemValue, Outcome, Reply, Stamp, Store,
-    Test, TxnOp, TxnResult, value_in,
+    Command, Compare, Condition, Context, Current, Item, ItemValue, Outcome, Refusal, Reply, Stamp,
+    Store, Test, TxnOp, TxnResult, value_in,
 };
 
 type Bytes = Vec<u8>;
@@ -94,6 +94,10 @@ impl Model {
                 let results = results.collect();
                 Reply::Txn { succeeded, written: wrote, results }
             }
+            Command::Settle { command } => {
+                let command = Command::decode(command).expect("a command");
+                self.execute(version, hlc, &command)
+            }
         }
     }
 }
@@ -111,6 +115,7 @@ impl Shard {
         let version = self.store.next();
         let hlc = Hlc(version.0 + 1);
         let context = Context { version, hlc, view: ViewId(1), request };
+        let sent = command.clone();
         let Outcome { entry, detached, reply } = self.store.execute(context, command);
         self.detached.extend(detached.into_iter().map(|(digest, value)| (digest.0, value)));
         if let Some(entry) = entry {
@@ -120,7 +125,7 @@ impl Shard {
             self.entries.push(bytes);
         }
         assert_eq!(self.store.next(), Version(self.entries.len() as u64));
-        self.inlined(reply)
+        self.inlined(reply, &sent)
     }
 
     /// The bytes behind a value that is told by its place.
@@ -143,27 +148,22 @@ impl Shard {
         }
     }
 
-    fn inlined(&self, reply: Reply) -> Reply {
+    /// A reply with the bytes of all values that `command` read.
+    fn inlined(&self, reply: Reply, command: &Command) -> Reply {
         let Reply::Txn { succeeded, written, results } = reply else { return reply };
-        let inline = |result| match result {
+        let Ok((Command::Txn { then, otherwise, .. }, _)) = command.clone().unwrap_settle() else {
+            panic!("{command:?} is no transaction")
+        };
+        let branch = if succeeded { then } else { otherwise };
+        let inline = |(operation, result): (&TxnOp, _)| match result {
             TxnResult::Read(Some(item)) => {
-                // The value tells its key in these tests' transactions only through the item's entry.
-                let key = self.key_of(&item);
-                let value = ItemValue::Inline(self.bytes(&key, &item).into());
+                let value = ItemValue::Inline(self.bytes(operation.key(), &item).into());
                 TxnResult::Read(Some(Item { value, ..item }))
             }
             other => other,
         };
-        Reply::Txn { succeeded, written, results: results.into_iter().map(inline).collect() }
-    }
-
-    /// Any key that holds `item`; needed only for values that must be looked up.
-    fn key_of(&self, item: &Item) -> Bytes {
-        let all = self.store.list(b"", None, usize::MAX, Version(item.version.0 + 1));
-        let found = all.items.into_iter().find(|(_, other)| {
-            other.version == item.version && other.key_version == item.key_version
-        });
-        found.map(|(key, _)| key).unwrap_or_default()
+        let results = branch.iter().zip(results).map(inline).collect();
+        Reply::Txn { succeeded, written, results }
     }
 }
 
@@ -223,6 +223,14 @@ fn command() -> impl Strategy<Value = Command> {
     ]
 }
 
+/// Commands, some of them sent as if for the second time.
+fn sent() -> impl Strategy<Value = Command> {
+    (command(), any::<bool>()).prop_map(|(command, again)| match again {
+        true => Command::Settle { command: command.encode() },
+        false => command,
+    })
+}
+
 fn request(number: usize) -> RequestId {
     RequestId { session: SessionId((1 << 64) + 5), number: RequestNumber(number as u64) }
 }
@@ -232,7 +240,7 @@ proptest! {
 
     #[test]
     fn a_store_answers_as_the_model_does_at_every_version(
-        commands in vec(command(), 1..40), repeat in any::<prop::sample::Index>(),
+        commands in vec(sent(), 1..40), repeat in any::<prop::sample::Index>(),
     ) {
         let mut shard = Shard::default();
         let mut model = Model::default();
@@ -250,19 +258,32 @@ proptest! {
             prop_assert_eq!(&reply, &due);
             replies.push((version, reply));
         }
-        // A repeated request that wrote gets its first reply and has no effect, however old it is.
+        // A repeated request that made an entry gets its first reply and has no effect, however old it is, and whether
+        // or not it says that it is sent once more.
         let number = repeat.index(commands.len());
         let (version, first) = &replies[number];
-        if *version < shard.store.next() && shard.store.hlc_of(*version).is_some() {
+        let (plain, settled) = match &commands[number] {
+            Command::Settle { command } => (Command::decode(command), true),
+            plain => (Ok(plain.clone()), false),
+        };
+        let wrote = matches!(first, Reply::Written { .. } | Reply::Txn { written: Some(_), .. });
+        let refused = matches!(first, Reply::Refused(_));
+        if let Ok(plain) = plain && (wrote || settled) && !refused {
             let before = shard.store.clone();
-            let wrote = matches!(first, Reply::Written { .. } | Reply::Txn { written: Some(_), .. });
-            if wrote {
-                prop_assert_eq!(&shard.execute(request(number), commands[number].clone()), first);
-                prop_assert!(shard.store == before);
-                let other = Command::Put { key: b"z".to_vec(), value: vec![], condition: Condition::Always };
-                let refused = shard.execute(request(number), other);
-                prop_assert!(matches!(refused, Reply::Refused(_)), "{:?}", refused);
+            for again in [plain.clone(), Command::Settle { command: plain.encode() }] {
+                let reply = shard.execute(request(number), again);
+                let lost = Reply::Refused(Refusal::AnswerLost {
+                    number: RequestNumber(number as u64), version: *version,
+                });
+                prop_assert!(reply == *first || (!wrote && reply == lost), "{:?}", reply);
+                let compares_values = matches!(&plain, Command::Txn { compare, .. }
+                    if compare.iter().any(|compare| matches!(compare.test, Test::Value(_))));
+                prop_assert!(reply == *first || compares_values);
             }
+            prop_assert!(shard.store == before);
+            let other = Command::Put { key: b"z".to_vec(), value: vec![], condition: Condition::Always };
+            let refused = shard.execute(request(number), other);
+            prop_assert!(matches!(refused, Reply::Refused(_)), "{:?}", refused);
         }
         for at in 0..=shard.store.next().0 {
             let at = Version(at);
@@ -287,7 +308,7 @@ proptest! {
     }
 
     #[test]
-    fn applying_the_entries_gives_the_same_state(commands in vec(command(), 1..40)) {
+    fn applying_the_entries_gives_the_same_state(commands in vec(sent(), 1..40)) {
         let mut shard = Shard::default();
         for (number, command) in commands.into_iter().enumerate() {
             shard.execute(request(number), command);
@@ -333,7 +354,7 @@ proptest! {
     }
 
     #[test]
-    fn a_command_survives_its_encoding_and_nothing_may_follow(command in command()) {
+    fn a_command_survives_its_encoding_and_nothing_may_follow(command in sent()) {
         let mut bytes = command.encode();
         if command.check().is_ok() {
             prop_assert_eq!(Command::decode(&bytes), Ok(command));

@@ -34,7 +34,7 @@ fn directory() -> Arc<Directory> {
     Arc::new(Directory::new(peers).expect("keys of their own"))
 }
 
-fn credentials(name: &str) -> Credentials {
+pub(crate) fn credentials(name: &str) -> Credentials {
     Credentials::new(&identity(name), directory()).expect("named")
 }
 
@@ -43,7 +43,7 @@ async fn server() -> Server {
     Site::new(1).start("a1", role, Security::Tls(credentials("a1"))).await
 }
 
-fn config(credentials: Credentials) -> Config {
+pub(crate) fn config(credentials: Credentials) -> Config {
     let tls: TlsFor =
         Arc::new(move |server| (credentials.client(Protocol::Client, server), server_name()));
     let mut config = Config::new(Some(tls));
