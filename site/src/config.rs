@@ -4,6 +4,11 @@ use tradewind_ledger::{Digest, Genesis, LedgerId, Member};
 use tradewind_site_protocol::{Incarnation, Limits, NodeConfig, NodeId, NodeInfo, ShardConfig};
 use tradewind_topology::{Node, Site, Topology};
 
+/// What the rings of one row may take together, as long as each has a useful size.
+const ROW_RINGS_BYTES: usize = 64 << 20;
+/// The smallest ring: sixteen small batches, or pieces of a large value, on their way.
+const RING_BYTES_MIN: usize = 128 << 10;
+
 /// The configuration of the node `own` of `site`.
 pub(crate) fn node_config(
     topology: &Topology,
@@ -12,19 +17,31 @@ pub(crate) fn node_config(
     incarnation: Incarnation,
 ) -> NodeConfig {
     let timeouts = &topology.timeouts;
+    let shards = shards(topology, site);
+    let defaults = Limits::default();
+    let ring_bytes = ring_bytes(shards.len());
     let limits = Limits {
+        ring_bytes,
+        message_bytes: defaults.message_bytes.min(ring_bytes / 4),
         heartbeat_us: timeouts.heartbeat.as_micros() as u64,
         silence_us: timeouts.suspect.as_micros() as u64,
-        ..Limits::default()
+        ..defaults
     };
     NodeConfig {
         own: node_id(own),
         nodes: site.nodes.iter().map(node_info).collect(),
-        shards: shards(topology, site),
+        shards,
         incarnation,
         topology_digest: Digest(topology.site_digest(site)),
         limits,
     }
+}
+
+/// Bytes of each ring: a row holds one for every shard of the site, so many shards share what a row may have. The same
+/// at all nodes, who agree on the shards.
+fn ring_bytes(shards: usize) -> usize {
+    let share = ROW_RINGS_BYTES / shards.max(1);
+    (share.clamp(RING_BYTES_MIN, Limits::default().ring_bytes) / 64) * 64
 }
 
 /// All shards of a site: pools in the order of their names, so that the order of the file does not matter.

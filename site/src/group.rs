@@ -168,8 +168,7 @@ impl Group {
 
     /// One turn: takes in what waits, lets the core work, does what it asks. `false`: stop was asked for.
     fn turn(&mut self, now: Now) -> Result<bool, String> {
-        let full = self.parts.log.is_full();
-        let taken = self.parts.inbox.take(!full);
+        let taken = self.parts.inbox.take();
         for done in taken.done {
             self.handle_done(now, done)?;
         }
@@ -177,11 +176,8 @@ impl Group {
             self.submit(submitted);
         }
         self.act_all(now)?;
-        // With a full log nothing is received, so nothing becomes stable anywhere: the shards go at this disk's pace.
-        if !full {
-            let Parts { core, fabric, .. } = &mut self.parts;
-            core.handle_rows(now, &mut Rows { fabric: &mut **fabric, peers: &mut self.peers });
-        }
+        let Parts { core, fabric, .. } = &mut self.parts;
+        core.handle_rows(now, &mut Rows { fabric: &mut **fabric, peers: &mut self.peers });
         self.act_all(now)?;
         self.parts.fabric.flush();
         self.leave_status();

@@ -79,12 +79,11 @@ impl Inbox {
         }
     }
 
-    /// Everything that waits, but submissions only if `with_submissions`.
-    pub(crate) fn take(&self, with_submissions: bool) -> Taken {
+    /// Everything that waits.
+    pub(crate) fn take(&self) -> Taken {
         let mut state = self.state.lock();
         state.woken = false;
-        let submissions =
-            if with_submissions { std::mem::take(&mut state.submissions) } else { VecDeque::new() };
+        let submissions = std::mem::take(&mut state.submissions);
         Taken { submissions, done: std::mem::take(&mut state.done), stop: state.stop }
     }
 }

@@ -2,7 +2,6 @@
 //! for peers that are behind.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -13,10 +12,6 @@ use tradewind_ledger_disk::{LedgerReader, LedgerWriter, WriteError};
 use tradewind_site_protocol::{EntryBatch, ReadFor, ShardIndex, Values};
 
 use crate::inbox::Inbox;
-
-/// Bytes that may wait for the disk before the group thread stops taking in messages: the whole shard then goes at
-/// the pace of this disk.
-pub(crate) const BACKLOG_BYTES_MAX: u64 = 64 << 20;
 
 /// How long to wait before a full disk is tried again.
 const FULL_DISK_RETRY: Duration = Duration::from_millis(500);
@@ -46,7 +41,6 @@ pub(crate) enum Done {
 /// The group thread's end of the log thread.
 pub(crate) struct Log {
     jobs: Sender<Job>,
-    backlog: Arc<AtomicU64>,
     thread: JoinHandle<()>,
 }
 
@@ -57,23 +51,17 @@ impl Log {
     /// Starts the thread over the ledgers of this node's shards.
     pub(crate) fn start(ledgers: Vec<Ledger>, inbox: Arc<Inbox>) -> std::io::Result<Self> {
         let (jobs, receiver) = channel();
-        let backlog = Arc::new(AtomicU64::new(0));
-        let worker = Worker { ledgers, inbox, backlog: Arc::clone(&backlog) };
+        let worker = Worker { ledgers, inbox };
         let thread =
             thread::Builder::new().name("log".into()).spawn(move || worker.run(&receiver))?;
-        Ok(Self { jobs, backlog, thread })
+        Ok(Self { jobs, thread })
     }
 
-    /// Queues a job. The queue is bounded by whoever watches [`Self::is_full`].
+    /// Queues a job. The queue is bounded by the core, which takes in nothing while the disk is behind
+    /// ([`Limits::backlog_bytes`](tradewind_site_protocol::Limits)).
     pub(crate) fn push(&self, job: Job) {
-        self.backlog.fetch_add(job.bytes(), Ordering::Relaxed);
         // The thread is gone only after it reported a failure, which ends the process.
         let _ = self.jobs.send(job);
-    }
-
-    /// Whether so much waits for the disk that nothing more should be taken in.
-    pub(crate) fn is_full(&self) -> bool {
-        self.backlog.load(Ordering::Relaxed) > BACKLOG_BYTES_MAX
     }
 
     /// Ends the thread after what is queued.
@@ -85,32 +73,16 @@ impl Log {
     }
 }
 
-impl Job {
-    fn bytes(&self) -> u64 {
-        match self {
-            Self::Append { entries, values, .. } => {
-                (entries.bytes() + values.iter().map(|(_, value)| value.len()).sum::<usize>())
-                    as u64
-            }
-            Self::ReadLog { .. } | Self::ReadValue { .. } => 0,
-        }
-    }
-}
-
 struct Worker {
     ledgers: Vec<Ledger>,
     inbox: Arc<Inbox>,
-    backlog: Arc<AtomicU64>,
 }
 
 impl Worker {
     fn run(mut self, jobs: &Receiver<Job>) {
         while let Ok(first) = jobs.recv() {
             let batch: Vec<Job> = std::iter::once(first).chain(jobs.try_iter()).collect();
-            let bytes = batch.iter().map(Job::bytes).sum();
-            let result = self.work(batch);
-            self.backlog.fetch_sub(bytes, Ordering::Relaxed);
-            if let Err(reason) = result {
+            if let Err(reason) = self.work(batch) {
                 // A write or sync that failed is never tried again over the same pages.
                 self.inbox.done(Done::Failed(reason));
                 return;
