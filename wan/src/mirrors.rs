@@ -178,3 +178,53 @@ impl Mirrors {
         self.shared.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tradewind_ledger::ids::{Hlc, Version};
+
+    use super::*;
+
+    fn report(mirror: &str, ledger: &str, durable: u64) -> MirrorReport {
+        let at = Version(durable);
+        let ledger = ledger.parse().unwrap();
+        let frontier =
+            Frontier { ledger, received: at, verified: at, durable: at, hlc: Hlc(durable) };
+        MirrorReport { mirror: mirror.into(), parent: "relay".into(), ledgers: vec![frontier] }
+    }
+
+    #[test]
+    fn reports_are_kept_by_mirror_and_ledger_and_told_once() {
+        let mirrors = Mirrors::new(Vec::new());
+        mirrors.report(1, vec![report("leaf", "flights.0", 5), report("leaf", "settings.0", 6)]);
+        mirrors.report(2, vec![report("other", "flights.0", 7)]);
+        let status = mirrors.status();
+        assert_eq!(
+            status.iter().map(|mirror| &*mirror.mirror).collect::<Vec<_>>(),
+            ["leaf", "other"]
+        );
+        assert_eq!(status[0].ledgers.len(), 2);
+        assert!(status[0].is_connected && status[0].ledgers[0].behind == 0);
+
+        let flights = |ledger: &LedgerId| ledger.pool() == "flights";
+        let told = mirrors.since(0, flights);
+        assert_eq!(told, [report("leaf", "flights.0", 5), report("other", "flights.0", 7)]);
+        let seen = *mirrors.changes().borrow();
+        assert!(mirrors.since(seen, flights).is_empty());
+        mirrors.report(1, vec![report("leaf", "flights.0", 9)]);
+        assert_eq!(mirrors.since(seen, flights), [report("leaf", "flights.0", 9)]);
+    }
+
+    #[test]
+    fn what_came_through_a_lost_connection_is_shown_as_such_and_not_passed_on() {
+        let mirrors = Mirrors::new(Vec::new());
+        mirrors.report(1, vec![report("leaf", "flights.0", 5)]);
+        mirrors.lost(1);
+        assert!(!mirrors.status()[0].is_connected);
+        assert!(mirrors.since(0, |_| true).is_empty());
+        // It comes back through another parent.
+        mirrors.report(2, vec![report("leaf", "flights.0", 6)]);
+        mirrors.lost(1);
+        assert!(mirrors.status()[0].is_connected);
+    }
+}
