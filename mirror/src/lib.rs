@@ -16,6 +16,7 @@
 //! | `open` | opens a replica from disk |
 //! | `log` | the log thread: group commit for all ledgers |
 //! | `publish` | the publisher thread |
+//! | `failing` | the end of a mirror that can do its work no more |
 //! | `sink` | what the follower hands over |
 //! | `backend` | what the gateway serves |
 //! | `evidence` | evidence of forks, kept for people |
@@ -26,6 +27,7 @@
 
 mod backend;
 mod evidence;
+mod failing;
 mod log;
 mod mirror;
 mod open;

@@ -16,13 +16,12 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::watch;
 use tradewind_gateway::Horizon;
 use tradewind_ledger::{Digest, Hlc, LedgerId, SignedNote};
 use tradewind_ledger_disk::{LedgerWriter, WriteError};
 use tradewind_wan::protocol::{Admitted, Head};
 
-use crate::{publish::Publications, replica::Replica};
+use crate::{failing::Failing, publish::Publications, replica::Replica};
 
 /// Bytes that are synced together at most.
 const ROUND_BYTES: usize = 16 << 20;
@@ -71,19 +70,20 @@ enum Failure {
 }
 
 impl Log {
-    /// Starts the thread. If it fails, `failure` says why, and nothing is shown any more.
+    /// Starts the thread. If it fails, `failing` says why, and nothing is shown any more.
     pub(crate) fn start(
         ledgers: BTreeMap<LedgerId, Owned>,
         publications: Publications,
-        failure: watch::Sender<Option<String>>,
+        failing: Failing,
     ) -> io::Result<Self> {
         let (orders, receiver) = channel();
         let is_stopping = Arc::new(AtomicBool::new(false));
         let mut run = Run { ledgers, publications, is_stopping: Arc::clone(&is_stopping) };
         let thread = thread::Builder::new().name("log".into()).spawn(move || {
+            let _watch = failing.watch("log");
             if let Err(error) = run.run(&receiver) {
                 tracing::error!(%error, "the log thread ends");
-                failure.send_replace(Some(error.to_string()));
+                failing.fail(&error.to_string());
             }
         })?;
         Ok(Self { orders: Some(orders), thread: Some(thread), is_stopping })

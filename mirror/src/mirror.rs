@@ -21,6 +21,7 @@ use tradewind_wan::{
 
 use crate::{
     evidence::EvidenceFolder,
+    failing::Failing,
     log::{Log, Owned},
     open::{ReplicaError, open_replica},
     publish::PublisherThread,
@@ -272,9 +273,9 @@ impl Opening {
         let tuning =
             Tuning { link: own.link, idle_timeout: self.timing.stall, ..Tuning::default() };
         let endpoint = quic::server(own.ports.wan(), &self.credentials, Protocol::Wan, &tuning)?;
-        let (failing, failure) = watch::channel(None);
-        let (publisher, publications) = PublisherThread::start(opened.publishers)?;
-        let log = Log::start(opened.owned, publications, failing)?;
+        let (failing, failure) = Failing::new();
+        let (publisher, publications) = PublisherThread::start(opened.publishers, failing.clone())?;
+        let log = Log::start(opened.owned, publications, failing.clone())?;
         let replicas = Arc::new(opened.replicas);
         let sources: Vec<Source> = replicas.values().map(Replica::source).collect();
         let mirrors = Mirrors::new(sources.clone());
@@ -287,6 +288,7 @@ impl Opening {
                 orders: log.orders(),
                 evidence: EvidenceFolder::of(&self.data),
                 paths: Arc::clone(&paths),
+                failing: failing.clone(),
                 route: index,
                 ledgers: ledgers.iter().map(|ledger| ledger.genesis.ledger.clone()).collect(),
             };

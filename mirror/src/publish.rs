@@ -14,6 +14,8 @@ use std::{
 use tradewind_ledger::{LedgerId, SignedNote};
 use tradewind_ledger_disk::Publisher;
 
+use crate::failing::Failing;
+
 /// Least time between two rounds.
 const PACE: Duration = Duration::from_millis(250);
 
@@ -36,11 +38,13 @@ pub(crate) struct PublisherThread(Option<JoinHandle<()>>);
 impl PublisherThread {
     pub(crate) fn start(
         publishers: BTreeMap<LedgerId, Publisher>,
+        failing: Failing,
     ) -> io::Result<(Self, Publications)> {
         let (sender, notes) = channel();
-        let thread = thread::Builder::new()
-            .name("publisher".into())
-            .spawn(move || run(publishers, &notes))?;
+        let thread = thread::Builder::new().name("publisher".into()).spawn(move || {
+            let _watch = failing.watch("publisher");
+            run(publishers, &notes);
+        })?;
         Ok((Self(Some(thread)), Publications(sender)))
     }
 

@@ -13,7 +13,7 @@ use tradewind_ledger::{Digest, LedgerId, Version};
 use tradewind_wan::protocol::{Admitted, Evidence, Head, Local};
 use tradewind_wan::{DurableNotice, Sink};
 
-use crate::{evidence::EvidenceFolder, log::Order, replica::Replica};
+use crate::{evidence::EvidenceFolder, failing::Failing, log::Order, replica::Replica};
 
 /// Paths to sites, one for each route, and what children are told of them.
 #[derive(Debug)]
@@ -60,6 +60,7 @@ pub(crate) struct MirrorSink {
     pub(crate) evidence: EvidenceFolder,
     pub(crate) paths: Arc<Paths>,
     pub(crate) route: usize,
+    pub(crate) failing: Failing,
     /// The ledgers of this route.
     pub(crate) ledgers: Vec<LedgerId>,
 }
@@ -125,5 +126,9 @@ impl Sink for MirrorSink {
 
     fn path(&self, path: Option<Vec<String>>) {
         self.paths.set(self.route, path);
+    }
+
+    fn panicked(&self) {
+        self.failing.fail("the follower panicked");
     }
 }

@@ -54,6 +54,8 @@ pub trait Sink: Local + Send + Sync + 'static {
     fn evidence(&self, evidence: &Evidence);
     /// The path from this mirror to a site on this route changed; `None`: it is cut off.
     fn path(&self, path: Option<Vec<String>>);
+    /// The follower's thread panicked: nothing is followed any more, and the process should end.
+    fn panicked(&self);
 }
 
 /// What to follow, and from where.
@@ -187,7 +189,10 @@ pub fn follow(config: FollowConfig, sink: Arc<dyn Sink>) -> Following {
     };
     let thread = std::thread::Builder::new().name("follow".into());
     let thread = thread
-        .spawn(move || shell.run(incoming, incoming_orders))
+        .spawn(move || {
+            let _watch = Watch(Arc::clone(&shell.sink));
+            shell.run(incoming, incoming_orders);
+        })
         .expect("a thread can be started");
     Following { orders, status: status_receiver, thread: Some(thread) }
 }
@@ -196,6 +201,17 @@ fn window_bytes(tuning: &Tuning) -> u64 {
     let link = tuning.link;
     let product = u64::from(link.bandwidth_mbps) * 125 * u64::from(link.rtt_ms);
     (2 * product).clamp(WINDOW_BYTES_MIN, WINDOW_BYTES_MAX)
+}
+
+/// Tells the sink when the thread ends by a panic.
+struct Watch(Arc<dyn Sink>);
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.panicked();
+        }
+    }
 }
 
 struct Shell {
