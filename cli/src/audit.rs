@@ -222,7 +222,7 @@ impl VerifyArgs {
             ..self.trust.options()?
         };
         let source = place::whole(&self.source)?;
-        let report = verify(&*source, &options);
+        let report = verify(&place::Watched::new(&*source, output), &options);
         let evidence: Vec<&Evidence> =
             report.ledgers.iter().flat_map(|ledger| &ledger.evidence).collect();
         write_evidence(&evidence, &self.evidence, output)?;

@@ -35,7 +35,14 @@ impl Progress {
         self.0.set_position(bytes);
         // A message is formatted, so not for every record.
         if records.is_multiple_of(64) {
-            self.0.set_message(format!("{records} records"));
+            self.tell(|| format!("{records} records"));
+        }
+    }
+
+    /// What it is at, in words; asked for only if somebody watches.
+    pub(crate) fn tell(&self, words: impl FnOnce() -> String) {
+        if !self.0.is_hidden() {
+            self.0.set_message(words());
         }
     }
 }

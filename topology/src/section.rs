@@ -11,6 +11,9 @@ use crate::{
     tree::{Item, Table, Value, quote},
 };
 
+/// Longest list of texts: more parents or pools of one mirror make no sense.
+const LIST_MAX: usize = 256;
+
 /// A value that remembers where it came from.
 #[derive(Clone, Debug)]
 pub(crate) struct At<T> {
@@ -158,6 +161,11 @@ impl Section {
                 return None;
             }
         };
+        if items.len() > LIST_MAX {
+            let allowed = format!("at most {LIST_MAX} of {allowed}");
+            diagnostics.error(&place, key, format!("a list of {}", items.len()), allowed);
+            return None;
+        }
         let value = items
             .into_iter()
             .enumerate()

@@ -1,13 +1,16 @@
 //! Where an auditor reads: directories and URLs, of one ledger or of many.
 
-use std::path::Path;
+use std::{
+    path::Path,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use anyhow::{bail, ensure};
 use serde::Deserialize;
 use tradewind_audit::{DirSource, Source, SourceError};
 use tradewind_ledger::LedgerId;
 
-use crate::http_source::HttpSource;
+use crate::{http_source::HttpSource, output::Output, progress::Progress};
 
 /// Longest list of ledgers that a process may give.
 const LIST_BYTES_MAX: u64 = 1 << 20;
@@ -97,5 +100,41 @@ impl Source for Process {
         // Which ledgers there are is known; what lies below each is not.
         let path = |ledger: &LedgerId| format!("ledgers/{ledger}/checkpoint");
         Ok((directory == "ledgers").then(|| self.ledgers.iter().map(path).collect()))
+    }
+}
+
+/// Another source, watched: how many bytes were read of it.
+pub(super) struct Watched<'a> {
+    source: &'a dyn Source,
+    progress: Progress,
+    bytes: AtomicU64,
+    files: AtomicU64,
+}
+
+impl<'a> Watched<'a> {
+    pub(super) fn new(source: &'a dyn Source, output: &Output) -> Self {
+        let progress = Progress::new("verifying", None, output);
+        Self { source, progress, bytes: AtomicU64::new(0), files: AtomicU64::new(0) }
+    }
+}
+
+impl Source for Watched<'_> {
+    fn name(&self) -> String {
+        self.source.name()
+    }
+
+    fn read(&self, path: &str, limit: u64) -> Result<Option<Vec<u8>>, SourceError> {
+        let read = self.source.read(path, limit);
+        if let Ok(Some(file)) = &read {
+            let length = file.len() as u64;
+            let bytes = self.bytes.fetch_add(length, Ordering::Relaxed) + length;
+            let files = self.files.fetch_add(1, Ordering::Relaxed) + 1;
+            self.progress.tell(|| format!("{files} files, {} MiB", bytes >> 20));
+        }
+        read
+    }
+
+    fn list(&self, directory: &str) -> Result<Option<Vec<String>>, SourceError> {
+        self.source.list(directory)
     }
 }

@@ -1,6 +1,9 @@
 //! Mirrors form a forest: every chain of parents ends at the home of the pools.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    slice,
+};
 
 use super::{Kind, Names, list};
 use crate::{
@@ -11,9 +14,10 @@ use crate::{
 };
 
 pub(super) fn check(draft: &Draft, names: &Names<'_>, diagnostics: &mut Diagnostics) {
+    let offers = Offers::new(draft);
     for mirror in &draft.mirrors {
-        check_parents(draft, mirror, names, diagnostics);
-        check_pools(draft, mirror, diagnostics);
+        check_parents(draft, mirror, names, &offers, diagnostics);
+        check_pools(draft, mirror, &offers, diagnostics);
     }
     check_cycles(draft, diagnostics);
 }
@@ -34,6 +38,7 @@ fn check_parents(
     draft: &Draft,
     mirror: &DraftMirror,
     names: &Names<'_>,
+    offers: &Offers<'_>,
     diagnostics: &mut Diagnostics,
 ) {
     let known = || {
@@ -64,7 +69,7 @@ fn check_parents(
         };
         if let Some((found, allowed)) = fault {
             diagnostics.error(&parent.place, parent.key.as_str(), found, allowed);
-        } else if !pools(mirror).iter().any(|pool| offers(draft, &parent.value, &pool.value)) {
+        } else if !offers.any(slice::from_ref(parent), pools(mirror)) {
             let found = format!("{quoted}, which offers none of this mirror's pools");
             let allowed = "parents that offer at least one of them";
             diagnostics.warn(&parent.place, parent.key.as_str(), found, allowed);
@@ -72,19 +77,33 @@ fn check_parents(
     }
 }
 
-/// Whether a site is the home of the pool, or a mirror has it.
-fn offers(draft: &Draft, parent: &str, pool: &str) -> bool {
-    let home = draft.pools.iter().any(|own| {
-        own.name.value == pool && own.home.as_ref().is_some_and(|home| home.value == parent)
-    });
-    let mirrored = || {
-        let parent = draft.mirrors.iter().find(|mirror| name(mirror) == parent);
-        parent.is_some_and(|parent| pools(parent).iter().any(|own| own.value == pool))
-    };
-    home || mirrored()
+/// Which pools each site, as their home, and each mirror offers.
+struct Offers<'a>(HashSet<(&'a str, &'a str)>);
+
+impl<'a> Offers<'a> {
+    fn new(draft: &'a Draft) -> Self {
+        let home = draft.pools.iter().filter_map(|pool| Some((pool.home.as_ref()?, &pool.name)));
+        let home = home.map(|(home, pool)| (home.value.as_str(), pool.value.as_str()));
+        let mirrored = draft.mirrors.iter().flat_map(|mirror| {
+            pools(mirror).iter().map(move |pool| (name(mirror), pool.value.as_str()))
+        });
+        Self(home.chain(mirrored).collect())
+    }
+
+    fn any(&self, parents: &[At<String>], pools: &[At<String>]) -> bool {
+        let offers = |parent: &At<String>| {
+            pools.iter().any(|pool| self.0.contains(&(parent.value.as_str(), pool.value.as_str())))
+        };
+        parents.iter().any(offers)
+    }
 }
 
-fn check_pools(draft: &Draft, mirror: &DraftMirror, diagnostics: &mut Diagnostics) {
+fn check_pools(
+    draft: &Draft,
+    mirror: &DraftMirror,
+    offers: &Offers<'_>,
+    diagnostics: &mut Diagnostics,
+) {
     let known = || list("a pool", draft.pools.iter().map(|pool| pool.name.value.as_str()));
     if let Some(at) = mirror.pools.as_ref().filter(|at| at.value.is_empty()) {
         diagnostics.error(&at.place, at.key.as_str(), "no pool", known());
@@ -99,7 +118,7 @@ fn check_pools(draft: &Draft, mirror: &DraftMirror, diagnostics: &mut Diagnostic
             }
             None => (format!("{quoted}, which the file does not define"), known()),
             Some(definition) => {
-                let offered = parents(mirror).iter().any(|p| offers(draft, &p.value, &pool.value));
+                let offered = offers.any(parents(mirror), slice::from_ref(pool));
                 let Some(home) = definition.home.as_ref().filter(|_| !offered) else { continue };
                 let found = format!("{quoted}, which none of the parents offers");
                 (
