@@ -129,12 +129,18 @@ impl Header {
         Ok(())
     }
 
-    /// Decodes the payload, which must be one canonical value and nothing after it.
-    pub(super) fn payload<T: DeserializeOwned>(&self, bytes: &[u8]) -> Result<T, WireError> {
+    /// Decodes the payload, which must be one value, as this code writes it, and nothing after it.
+    pub(super) fn payload<T>(&self, bytes: &[u8]) -> Result<T, WireError>
+    where
+        T: Serialize + DeserializeOwned,
+    {
         self.check(bytes)?;
-        match postcard::take_from_bytes(bytes) {
-            Ok((value, [])) => Ok(value),
-            _ => Err(WireError::Payload { kind: self.kind }),
+        let bad = WireError::Payload { kind: self.kind };
+        let Ok((value, [])) = postcard::take_from_bytes::<T>(bytes) else { return Err(bad) };
+        // Postcard reads numbers that are longer than need be.
+        match postcard::to_allocvec(&value) {
+            Ok(canonical) if canonical == bytes => Ok(value),
+            _ => Err(bad),
         }
     }
 }
@@ -221,6 +227,16 @@ mod tests {
             let mut bad = frame.clone();
             bad[bit / 8] ^= 1 << (bit % 8);
             assert!(read(&bad).is_err(), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn numbers_longer_than_need_be_are_refused() {
+        for (payload, is_good) in [(&[0x05][..], true), (&[0x85, 0x00], false)] {
+            let frame = encode_raw(7, payload);
+            let header = Header::decode(frame[..HEADER_BYTES].try_into().unwrap()).unwrap();
+            let read = header.payload::<u64>(&frame[HEADER_BYTES..]);
+            assert_eq!(read.is_ok(), is_good, "{payload:?}");
         }
     }
 
