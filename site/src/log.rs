@@ -51,7 +51,7 @@ impl Log {
     /// Starts the thread over the ledgers of this node's shards.
     pub(crate) fn start(ledgers: Vec<Ledger>, inbox: Arc<Inbox>) -> std::io::Result<Self> {
         let (jobs, receiver) = channel();
-        let worker = Worker { ledgers, inbox };
+        let worker = Worker { ledgers, inbox, loaded: None };
         let thread =
             thread::Builder::new().name("log".into()).spawn(move || worker.run(&receiver))?;
         Ok(Self { jobs, thread })
@@ -76,6 +76,9 @@ impl Log {
 struct Worker {
     ledgers: Vec<Ledger>,
     inbox: Arc<Inbox>,
+    /// The value that a peer takes piece by piece. Loading it reads and hashes all of it, which is not to be done
+    /// again for each piece.
+    loaded: Option<(Digest, Vec<u8>)>,
 }
 
 impl Worker {
@@ -105,9 +108,8 @@ impl Worker {
                     self.inbox.done(done);
                 }
                 Job::ReadValue { reader, digest, offset, max_bytes } => {
-                    let ledger = &self.ledgers[self.place(reader.shard)].2;
-                    let done = read_value(ledger, reader, digest, offset, max_bytes)?;
-                    self.inbox.done(done);
+                    let bytes = self.read_value(&reader, digest, offset, max_bytes)?;
+                    self.inbox.done(Done::ValueRead { reader, digest, offset, bytes });
                 }
             }
         }
@@ -127,6 +129,31 @@ impl Worker {
         let entries: Vec<&[u8]> = entries.iter().collect();
         when_space(|| writer.append(&entries))?;
         Ok(())
+    }
+
+    fn read_value(
+        &mut self,
+        reader: &ReadFor,
+        digest: Digest,
+        offset: u64,
+        max_bytes: usize,
+    ) -> Result<Vec<u8>, String> {
+        let loaded = self.loaded.take().filter(|(loaded, _)| *loaded == digest);
+        let value = match loaded {
+            Some((_, value)) => value,
+            None => {
+                let ledger = &self.ledgers[self.place(reader.shard)].2;
+                let value = ledger.value(&digest).map_err(|error| error.to_string())?;
+                value.ok_or_else(|| format!("the detached value {digest} is missing"))?
+            }
+        };
+        let rest =
+            usize::try_from(offset).ok().and_then(|offset| value.get(offset..)).unwrap_or_default();
+        let bytes = rest[..rest.len().min(max_bytes)].to_vec();
+        if bytes.len() < rest.len() {
+            self.loaded = Some((digest, value));
+        }
+        Ok(bytes)
     }
 
     fn place(&self, shard: ShardIndex) -> usize {
@@ -164,19 +191,4 @@ fn read_log(
         .for_each(first, end, max_bytes, |_, entry| entries.push(entry))
         .map_err(|error| error.to_string())?;
     Ok(Done::LogRead { reader, first, root_before, entries })
-}
-
-fn read_value(
-    ledger: &LedgerReader,
-    reader: ReadFor,
-    digest: Digest,
-    offset: u64,
-    max_bytes: usize,
-) -> Result<Done, String> {
-    let value = ledger.value(&digest).map_err(|error| error.to_string())?;
-    let value = value.ok_or_else(|| format!("the detached value {digest} is missing"))?;
-    let rest =
-        usize::try_from(offset).ok().and_then(|offset| value.get(offset..)).unwrap_or_default();
-    let bytes = rest[..rest.len().min(max_bytes)].to_vec();
-    Ok(Done::ValueRead { reader, digest, offset, bytes })
 }
