@@ -6,7 +6,7 @@ use crate::{
     service::Service,
 };
 use std::{
-    io,
+    io::{self, ErrorKind},
     net::SocketAddr,
     sync::{
         Arc,
@@ -103,6 +103,16 @@ impl Server {
         self.counters.connections.fetch_sub(1, Ordering::Relaxed);
         match result {
             Ok(()) => {}
+            // How a process ends that has what it wanted: frames tell of themselves whether they are whole, so
+            // nothing depends on a farewell.
+            Err(Failed { client, ended: Ended::Io(error) })
+                if matches!(
+                    error.kind(),
+                    ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset
+                ) =>
+            {
+                tracing::debug!(%address, client, "a client is gone: {error}");
+            }
             Err(Failed { client, ended }) => {
                 self.counters.failed.fetch_add(1, Ordering::Relaxed);
                 tracing::warn!(%address, client, "closed a client: {ended}");
