@@ -1,5 +1,6 @@
 //! Real processes killed with SIGKILL: what was acknowledged stays, and everything comes back equal.
 
+use rustix::process::Signal;
 use tradewind_client::wire::Read;
 use tradewind_client::{Condition, Reply};
 use tradewind_local::Plan;
@@ -66,6 +67,38 @@ async fn all_processes_killed_at_once_lose_nothing_acknowledged() {
     assert_everything_equal(&running).await;
 }
 
+/// Waits until the first node says that it is stalled, and by whom.
+fn assert_stalled_by(running: &Running, missing: &str) {
+    eventually("stalled, naming the node", || {
+        let status = running.status(NODES[0]);
+        let told = status["state"] == "stalled" && status.to_string().contains(missing);
+        let not_ready =
+            running.deployment.fetch(NODES[0], "/readyz").is_ok_and(|(code, _)| code == 503);
+        if told && not_ready { Ok(()) } else { Err(status.to_string()) }
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_hangs_stalls_writes_and_takes_part_again_when_it_goes_on() {
+    let mut running = Running::start(Plan::one_site(3, 1));
+    let writers = Writers::start(&running, "k", 3).await;
+    writers.wait_for(100);
+    running.deployment.signal("ams-2", Signal::STOP).expect("it runs");
+    assert_stalled_by(&running, "ams-2");
+    running.deployment.signal("ams-2", Signal::CONT).expect("it runs");
+    running.ready();
+    writers.wait_for(100);
+    let acknowledged = writers.stop().await;
+    for name in NODES {
+        let client = running.deployment.client_of_only(name).await.expect("a client");
+        let newest = acknowledged.iter().map(|write| write.version).max();
+        let read = Read { min_version: newest, wait_ms: 10_000, ..Read::default() };
+        client.get(POOL, b"k-0-000000", read).await.expect("a read").0.expect("written before");
+        Acknowledged::assert_all_there(&acknowledged, &client).await;
+    }
+    assert_segments_equal(&running, &NODES);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dead_node_stalls_writes_by_name_and_its_return_resumes_them() {
     let mut running = Running::start(Plan::one_site(3, 1));
@@ -73,14 +106,11 @@ async fn a_dead_node_stalls_writes_by_name_and_its_return_resumes_them() {
     writers.wait_for(100);
     running.deployment.kill("ams-3").expect("it ran");
 
-    eventually("stalled, naming the node", || {
-        let status = running.status("ams-1").to_string();
-        let told = status.contains("stalled") && status.contains("ams-3");
-        if told { Ok(()) } else { Err(status) }
-    });
-    let refused = running.run(&["put", POOL, "refused", "v", "--timeout", "1"]);
-    assert_ne!(refused.code(), 0, "{}", refused.stdout());
+    assert_stalled_by(&running, "ams-3");
+    // Exit code 2: certainly not executed (5 were: not known).
+    let refused = running.run(&["put", POOL, "refused", "v", "--timeout", "1"]).expect(2);
     assert!(refused.stderr().contains("ams-3"), "names who is missing: {}", refused.stderr());
+    running.run(&["get", POOL, "refused", "--level", "local"]).expect(1);
 
     // Reads go on.
     let one = running.deployment.client_of_only("ams-1").await.expect("a client");
