@@ -16,7 +16,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail, ensure};
 use clap::ValueEnum;
 use tokio::task::{JoinSet, block_in_place};
-use tradewind_client::wire::Read;
+use tradewind_client::wire::{Level as ReadLevel, Read};
 use tradewind_client::{Client, Command, Condition, Durability, Reply};
 use tradewind_local::{Deployment, Plan, cpu_time};
 
@@ -97,6 +97,9 @@ struct Load {
     /// When a put is acknowledged
     #[arg(long, value_enum, default_value_t = Level::Disk)]
     durability: Level,
+    /// Gets see all that was acknowledged before, not only what the node asked happens to have
+    #[arg(long)]
+    linearizable: bool,
     /// Let the nodes speak with each other without TLS
     #[arg(long)]
     no_fabric_tls: bool,
@@ -216,7 +219,11 @@ fn setting(operation: Operation, load: &Load, target: &Target) -> anyhow::Result
         fabric: "tcp",
         fabric_tls: target.own.is_some().then_some(!load.no_fabric_tls),
         client_tls: true,
-        durability: format!("{:?}", load.durability).to_lowercase(),
+        level: match (operation, load.linearizable) {
+            (Operation::Put, _) => format!("durability {:?}", load.durability).to_lowercase(),
+            (Operation::Get, true) => "linearizable".into(),
+            (Operation::Get, false) => "local".into(),
+        },
         value_bytes: load.size,
         keys: load.keys,
         clients: load.clients,
@@ -241,6 +248,7 @@ async fn measure_one(
     };
     let (clients, pool) = (Arc::clone(&target.clients), Arc::clone(&target.pool));
     let (size, keys, durability) = (load.size, load.keys, load.durability);
+    let level = if load.linearizable { ReadLevel::Linearizable } else { ReadLevel::Local };
     load::drive(shape, cpu, move |number| {
         // Neighbouring numbers go to different clients, so that all of them are busy with few operations in flight.
         let client = clients[number as usize % clients.len().min(inflight)].clone();
@@ -248,7 +256,7 @@ async fn measure_one(
         async move {
             match operation {
                 Operation::Put => put(&client, &pool, number % keys, size, durability).await,
-                Operation::Get => get(&client, &pool, scatter(number, keys)).await,
+                Operation::Get => get(&client, &pool, scatter(number, keys), level).await,
             }
         }
     })
@@ -299,8 +307,9 @@ async fn put(
     }
 }
 
-async fn get(client: &Client, pool: &str, number: u64) -> anyhow::Result<()> {
-    let (item, _) = client.get(pool, &key(number), Read::default()).await?;
+async fn get(client: &Client, pool: &str, number: u64, level: ReadLevel) -> anyhow::Result<()> {
+    let read = Read { level, ..Read::default() };
+    let (item, _) = client.get(pool, &key(number), read).await?;
     item.with_context(|| format!("key {number} is not there")).map(drop)
 }
 

@@ -34,7 +34,8 @@ pub(crate) struct Setting {
     /// Unknown for nodes that somebody else runs.
     pub(crate) fabric_tls: Option<bool>,
     pub(crate) client_tls: bool,
-    pub(crate) durability: String,
+    /// Durability of puts, freshness of gets.
+    pub(crate) level: String,
     pub(crate) value_bytes: usize,
     pub(crate) keys: u64,
     pub(crate) clients: usize,
@@ -75,12 +76,12 @@ impl fmt::Display for Setting {
         let with = |tls: bool| if tls { "TLS" } else { "no TLS" };
         write!(
             f,
-            "{} of {} B, {} keys, durability {}: {} nodes, {} shards, {} replicas, {} ({}), {} clients ({}), \
+            "{} of {} B, {} keys, {}: {} nodes, {} shards, {} replicas, {} ({}), {} clients ({}), \
              {} cores for all of it, {} build, {} s a line",
             self.operation,
             self.value_bytes,
             self.keys,
-            self.durability,
+            self.level,
             self.nodes,
             self.shards,
             self.replicas,
