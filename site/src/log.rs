@@ -52,8 +52,11 @@ impl Log {
     pub(crate) fn start(ledgers: Vec<Ledger>, inbox: Arc<Inbox>) -> std::io::Result<Self> {
         let (jobs, receiver) = channel();
         let worker = Worker { ledgers, inbox, loaded: None };
-        let thread =
-            thread::Builder::new().name("log".into()).spawn(move || worker.run(&receiver))?;
+        let watch = PanicWatch(Arc::clone(&worker.inbox));
+        let thread = thread::Builder::new().name("log".into()).spawn(move || {
+            let _watch = watch;
+            worker.run(&receiver);
+        })?;
         Ok(Self { jobs, thread })
     }
 
@@ -69,6 +72,17 @@ impl Log {
         drop(self.jobs);
         if self.thread.join().is_err() {
             tracing::error!("the log thread panicked");
+        }
+    }
+}
+
+/// Tells of a panic of the log thread while it is unwound: the node must not go on without it.
+struct PanicWatch(Arc<Inbox>);
+
+impl Drop for PanicWatch {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.done(Done::Failed("the log thread panicked".into()));
         }
     }
 }
