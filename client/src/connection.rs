@@ -8,8 +8,8 @@ use crate::{
     client::later,
     config::{Config, Endpoint},
     wire::{
-        self, CallId, FrameError, Hello, Kind, MAX_FRAME, MAX_HANDSHAKE, Rejected, Request,
-        Response, Welcome,
+        self, CallId, FrameError, Hello, Kind, MAX_FRAME, MAX_HANDSHAKE, PoolInfo, Rejected,
+        Request, Response, ShardInfo, Welcome,
     },
 };
 use std::{
@@ -101,6 +101,13 @@ struct State {
     closed: Option<ConnectionError>,
 }
 
+/// Whether a pool has shards, and each of them is at this server or at a node that the welcome names.
+fn makes_sense(pool: &PoolInfo, welcome: &Welcome) -> bool {
+    let is_known = |&member: &u32| (member as usize) < welcome.nodes.len();
+    let is_somewhere = |shard: &ShardInfo| shard.here || shard.members.iter().any(is_known);
+    !pool.shards.is_empty() && pool.shards.iter().all(is_somewhere)
+}
+
 impl Connection {
     /// Connects, agrees on keys and protocol, and starts to serve calls, all before `deadline`.
     pub(crate) async fn open(
@@ -163,7 +170,14 @@ impl Connection {
                     other => Err(FrameError::Unexpected(other)),
                 };
                 input.drain(..used);
-                break welcome.map_err(|e| broken(e.to_string()))?;
+                let welcome = welcome.map_err(|e| broken(e.to_string()))?;
+                if let Some(pool) = welcome.pools.iter().find(|pool| !makes_sense(pool, &welcome)) {
+                    let name = pool.name.escape_debug();
+                    return Err(broken(format!(
+                        "its pool {name} has no shard, or one that is at no known server"
+                    )));
+                }
+                break welcome;
             }
             match stream.read_buf(&mut input).await {
                 Ok(0) => {
