@@ -218,7 +218,7 @@ impl Group {
             Done::ValueRead { reader, digest, offset, bytes } => {
                 core.handle_value_read(reader, digest, offset, bytes);
             }
-            Done::Failed(reason) => return Err(format!("the disk: {reason}")),
+            Done::Failed(reason) => return Err(reason),
         }
         self.status_stale = true;
         Ok(())

@@ -68,6 +68,11 @@ impl Inbox {
         self.change(|state| state.stop = true);
     }
 
+    /// Whether the group thread was asked to end.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.state.lock().stop
+    }
+
     fn change(&self, change: impl FnOnce(&mut State)) {
         let wake = {
             let mut state = self.state.lock();
@@ -85,5 +90,25 @@ impl Inbox {
         state.woken = false;
         let submissions = std::mem::take(&mut state.submissions);
         Taken { submissions, done: std::mem::take(&mut state.done), stop: state.stop }
+    }
+}
+
+/// Tells the group thread of a panic of another one while that is unwound: the node must not go on half alive.
+pub(crate) struct PanicWatch {
+    thread: &'static str,
+    inbox: Arc<Inbox>,
+}
+
+impl PanicWatch {
+    pub(crate) fn new(thread: &'static str, inbox: &Arc<Inbox>) -> Self {
+        Self { thread, inbox: Arc::clone(inbox) }
+    }
+}
+
+impl Drop for PanicWatch {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.inbox.done(Done::Failed(format!("the {} thread panicked", self.thread)));
+        }
     }
 }

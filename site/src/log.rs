@@ -11,7 +11,7 @@ use tradewind_ledger::{Digest, Version};
 use tradewind_ledger_disk::{LedgerReader, LedgerWriter, WriteError};
 use tradewind_site_protocol::{EntryBatch, ReadFor, ShardIndex, Values};
 
-use crate::inbox::Inbox;
+use crate::inbox::{Inbox, PanicWatch};
 
 /// How long to wait before a full disk is tried again.
 const FULL_DISK_RETRY: Duration = Duration::from_millis(500);
@@ -52,7 +52,7 @@ impl Log {
     pub(crate) fn start(ledgers: Vec<Ledger>, inbox: Arc<Inbox>) -> std::io::Result<Self> {
         let (jobs, receiver) = channel();
         let worker = Worker { ledgers, inbox, loaded: None };
-        let watch = PanicWatch(Arc::clone(&worker.inbox));
+        let watch = PanicWatch::new("log", &worker.inbox);
         let thread = thread::Builder::new().name("log".into()).spawn(move || {
             let _watch = watch;
             worker.run(&receiver);
@@ -76,17 +76,6 @@ impl Log {
     }
 }
 
-/// Tells of a panic of the log thread while it is unwound: the node must not go on without it.
-struct PanicWatch(Arc<Inbox>);
-
-impl Drop for PanicWatch {
-    fn drop(&mut self) {
-        if thread::panicking() {
-            self.0.done(Done::Failed("the log thread panicked".into()));
-        }
-    }
-}
-
 struct Worker {
     ledgers: Vec<Ledger>,
     inbox: Arc<Inbox>,
@@ -101,7 +90,7 @@ impl Worker {
             let batch: Vec<Job> = std::iter::once(first).chain(jobs.try_iter()).collect();
             if let Err(reason) = self.work(batch) {
                 // A write or sync that failed is never tried again over the same pages.
-                self.inbox.done(Done::Failed(reason));
+                self.inbox.done(Done::Failed(format!("the disk: {reason}")));
                 return;
             }
         }
@@ -129,7 +118,7 @@ impl Worker {
         }
         for (at, _) in touched.into_iter().enumerate().filter(|(_, touched)| *touched) {
             let (shard, writer, _) = &mut self.ledgers[at];
-            let version = when_space(|| writer.sync())?;
+            let version = when_space(&self.inbox, || writer.sync())?;
             self.inbox.done(Done::Durable { shard: *shard, version });
         }
         Ok(())
@@ -138,10 +127,10 @@ impl Worker {
     fn append(&mut self, at: usize, entries: &EntryBatch, values: &Values) -> Result<(), String> {
         let writer = &mut self.ledgers[at].1;
         for (digest, value) in values {
-            when_space(|| writer.store_value(digest, value))?;
+            when_space(&self.inbox, || writer.store_value(digest, value))?;
         }
         let entries: Vec<&[u8]> = entries.iter().collect();
-        when_space(|| writer.append(&entries))?;
+        when_space(&self.inbox, || writer.append(&entries))?;
         Ok(())
     }
 
@@ -178,12 +167,16 @@ impl Worker {
     }
 }
 
-/// Does a write; as long as the disk is full, waits and tries again: nothing is acknowledged meanwhile, reads go on.
-fn when_space<T>(mut write: impl FnMut() -> Result<T, WriteError>) -> Result<T, String> {
+/// Does a write; as long as the disk is full, waits and tries again, unless the node is to stop: nothing is acknowledged
+/// meanwhile, reads go on.
+fn when_space<T>(
+    inbox: &Inbox,
+    mut write: impl FnMut() -> Result<T, WriteError>,
+) -> Result<T, String> {
     loop {
         match write() {
             Ok(done) => return Ok(done),
-            Err(error @ WriteError::NoSpace { .. }) => {
+            Err(error @ WriteError::NoSpace { .. }) if !inbox.is_stopping() => {
                 tracing::error!(%error, "the disk is full: writes wait until there is room");
                 thread::sleep(FULL_DISK_RETRY);
             }

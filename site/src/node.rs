@@ -140,7 +140,7 @@ impl Node {
         let shared = Arc::new(Shared::new(recovered.replicas, core.status()));
         let inbox = Arc::new(Inbox::new(fabric.waker()));
         let log = Log::start(recovered.writers, Arc::clone(&inbox))?;
-        let publisher = publish::Publisher::start(recovered.publishers)?;
+        let publisher = publish::Publisher::start(recovered.publishers, &inbox)?;
         let parts = Parts {
             core,
             fabric,

@@ -4,12 +4,15 @@
 //! that third parties read need not be renewed as often.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use tradewind_ledger::note::SignedNote;
 use tradewind_site_protocol::ShardIndex;
+
+use crate::inbox::{Inbox, PanicWatch};
 
 /// Least time between two publications.
 const PACE: Duration = Duration::from_millis(500);
@@ -24,11 +27,14 @@ impl Publisher {
     /// Starts the thread over the publishers of this node's ledgers.
     pub(crate) fn start(
         ledgers: HashMap<ShardIndex, tradewind_ledger_disk::Publisher>,
+        inbox: &Arc<Inbox>,
     ) -> std::io::Result<Self> {
         let (notes, receiver) = channel();
-        let thread = thread::Builder::new()
-            .name("publisher".into())
-            .spawn(move || run(ledgers, &receiver))?;
+        let watch = PanicWatch::new("publisher", inbox);
+        let thread = thread::Builder::new().name("publisher".into()).spawn(move || {
+            let _watch = watch;
+            run(ledgers, &receiver);
+        })?;
         Ok(Self { notes, thread })
     }
 
