@@ -29,7 +29,8 @@ use crate::topology::load;
 #[command(after_help = "\
 The process finds its role, addresses and peers in the topology, its private key in \
 `<keys>/NAME.key` and its data in `<data>/NAME`. It logs to stderr (RUST_LOG sets what), and ends on \
-SIGTERM or Ctrl-C after what it has accepted is on disk.
+SIGTERM or Ctrl-C after what is in its log is on disk. Clients send requests that are under way again, \
+under the same number, to another node.
 
 Exit code 0 after a signal, 2 if it could not start or could not go on.
 
