@@ -363,10 +363,27 @@ impl Shared {
         }
     }
 
-    /// Hands out the responses in `input`.
+    /// Hands out the responses in `input`: those before a farewell or a bad frame too.
     fn handle(&self, input: &mut Vec<u8>) -> Result<(), String> {
-        let mut at = 0;
         let mut responses = Vec::new();
+        let taken = self.take(input, &mut responses);
+        let mut state = self.lock();
+        for (call, response) in responses {
+            if let Some(waiter) = state.waiting.remove(&call.0) {
+                let _ = waiter.send(Ok(response));
+            }
+        }
+        drop(state);
+        input.drain(..taken?);
+        if input.is_empty() {
+            input.shrink_to(1 << 20);
+        }
+        Ok(())
+    }
+
+    /// Gathers the responses in `input`; tells how many bytes are done with.
+    fn take(&self, input: &[u8], responses: &mut Vec<(CallId, Response)>) -> Result<usize, String> {
+        let mut at = 0;
         while let Some((frame, used)) =
             wire::split(&input[at..], MAX_FRAME).map_err(|e| e.to_string())?
         {
@@ -390,16 +407,6 @@ impl Shared {
             }
             at += used;
         }
-        input.drain(..at);
-        if input.is_empty() {
-            input.shrink_to(1 << 20);
-        }
-        let mut state = self.lock();
-        for (call, response) in responses {
-            if let Some(waiter) = state.waiting.remove(&call.0) {
-                let _ = waiter.send(Ok(response));
-            }
-        }
-        Ok(())
+        Ok(at)
     }
 }

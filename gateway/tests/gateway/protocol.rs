@@ -8,8 +8,8 @@ use tokio::{
     task::JoinSet,
 };
 use tradewind_client::{
-    Client, Command, Compare, Condition, Config, Error, ItemValue, Range, Refusal, Reply, Test,
-    TxnOp, TxnResult,
+    Client, Command, Compare, Condition, Config, Endpoint, Error, ItemValue, Range, Refusal, Reply,
+    Test, TxnOp, TxnResult,
     wire::{self, At, CallId, Fault, Hello, Kind, Level, Read, Rejected, Request, Role},
 };
 use tradewind_gateway::Security;
@@ -475,7 +475,58 @@ async fn a_second_life_of_the_same_server_is_found_again() {
         security: Security::Plain,
         http: None,
         connections_max: 4,
+        restart: None,
     };
     let _gateway = tradewind_gateway::Gateway::start(process, options).expect("started");
     version(&writing.await.expect("no panic").expect("written after a while"));
+}
+
+#[tokio::test]
+async fn an_answer_right_before_a_farewell_is_not_lost() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("bound").to_string();
+    let serving = async move {
+        let (mut stream, _) = listener.accept().await.expect("a client");
+        let (mut input, mut welcomed) = (Vec::new(), false);
+        loop {
+            stream.read_buf(&mut input).await.expect("a frame");
+            let Some((frame, used)) = wire::split(&input, wire::MAX_FRAME).expect("sound") else {
+                continue;
+            };
+            let call = frame.call;
+            input.drain(..used);
+            let mut output = Vec::new();
+            if !welcomed {
+                wire::encode(&mut output, Kind::Welcome, call, &bare_welcome()).expect("short");
+                stream.write_all(&output).await.expect("sent");
+                welcomed = true;
+                continue;
+            }
+            let response: wire::Response = Ok(wire::Answer::Status("{}".into()));
+            wire::encode(&mut output, Kind::Response, call, &response).expect("short");
+            wire::encode(&mut output, Kind::Rejected, CallId(0), &Rejected::ShuttingDown)
+                .expect("short");
+            // Both in one write, so that the client reads them at once; and there is no second chance.
+            stream.write_all(&output).await.expect("sent");
+            return;
+        }
+    };
+    let server = tokio::spawn(serving);
+    let endpoint = Endpoint { name: "a1".into(), address };
+    let client = Client::connect(Config::new(None), vec![endpoint]).await.expect("a welcome");
+    assert_eq!(client.status().await.expect("an answer"), "{}");
+    server.await.expect("no panic");
+}
+
+fn bare_welcome() -> wire::Welcome {
+    wire::Welcome {
+        protocol: wire::PROTOCOL,
+        deployment: "atlas".into(),
+        server: "a1".into(),
+        role: Role::Mirror,
+        now: tradewind_ledger::Hlc(1),
+        in_flight_max: 1,
+        nodes: vec![],
+        pools: vec![],
+    }
 }
