@@ -34,6 +34,7 @@ Exit codes:
   3  audit: two signed histories of one ledger; the evidence is written down
   4  audit: valid as far as it goes, but too few signatures, or too old
   5  whether a write was executed is not known: read the key to find out
+  6  serve --no-restart: to be started again
 
 Environment:
   TRADEWIND_TOPOLOGY, TRADEWIND_AS, TRADEWIND_ENDPOINTS, TRADEWIND_CONTEXT

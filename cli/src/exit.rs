@@ -20,6 +20,8 @@ pub(crate) enum Exit {
     Insufficient = 4,
     /// Whether a write was executed is not known.
     Unknown = 5,
+    /// `serve --no-restart`: the process is to be started again.
+    Again = 6,
 }
 
 impl From<Exit> for ExitCode {

@@ -7,6 +7,7 @@
 //! | `output` | tables for people, JSON for programs |
 //! | `scratch` | a directory that lives as long as the command |
 //! | `progress` | bars on stderr, on a terminal only |
+//! | `restart` | how `serve` begins anew |
 //! | `records` | keys and values in files: NDJSON, CSV, directories |
 //! | `http_source` | a ledger's public face, for the auditor |
 //! | `connect` | from flags, environment and contexts to a connected client |
@@ -35,6 +36,7 @@ mod output;
 mod progress;
 mod read;
 mod records;
+mod restart;
 mod scratch;
 mod serve;
 mod status;

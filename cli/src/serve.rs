@@ -22,6 +22,7 @@ use tradewind_wan::{Mirrors, ServeConfig, Server, Source, timing_of};
 
 use crate::exit::Exit;
 use crate::output::Output;
+use crate::restart::{Image, Restarter};
 use crate::topology::load;
 
 /// Run one process of a deployment: a node or a mirror, by its name in the topology
@@ -32,7 +33,12 @@ The process finds its role, addresses and peers in the topology, its private key
 SIGTERM or Ctrl-C after what is in its log is on disk. Clients send requests that are under way again, \
 under the same number, to another node.
 
-Exit code 0 after a signal, 2 if it could not start or could not go on.
+When an administrator asks for a restart (`tradewind roll`), it ends in the same way and begins anew: \
+the same process id, but a fresh process image of the executable that is then there, with the topology \
+file as it then is.
+
+Exit code 0 after a signal, 2 if it could not start or could not go on, 6 if it is to be started again \
+(with --no-restart, for supervisors that do that themselves).
 
 Examples:
   tradewind serve --topology atlas.toml ams-1
@@ -43,6 +49,9 @@ pub(crate) struct ServeArgs {
     topology: PathBuf,
     /// The process' name in the topology
     name: String,
+    /// When a restart is due, end with exit code 6 instead of beginning anew
+    #[arg(long)]
+    no_restart: bool,
     /// End when standard input closes: so that no process outlives whoever started it
     #[arg(long, hide = true)]
     exit_with_stdin: bool,
@@ -52,17 +61,22 @@ pub(crate) struct ServeArgs {
 enum End {
     /// It was asked to.
     Asked(&'static str),
+    /// It is to begin anew.
+    Restart,
     /// It cannot go on.
     Failed(String),
 }
 
 impl ServeArgs {
     pub(crate) fn run(self, _: &Output) -> anyhow::Result<Exit> {
+        let image = Image::of_this_process()?;
         log_to_stderr();
         let topology = Arc::new(load(&self.topology)?);
-        let asked = self.exit_with_stdin.then(stdin_closes);
+        let stdin = self.exit_with_stdin.then(stdin_closes);
+        let restarter = Arc::new(Restarter::new(&self.topology, &self.name));
+        let until = Until { stdin, restarter };
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-        let end = runtime.block_on(serve(topology, &self.name, asked));
+        let end = runtime.block_on(serve(topology, &self.name, until));
         // Tasks that still run belong to connections that nobody waits for.
         runtime.shutdown_timeout(Duration::from_secs(1));
         match end? {
@@ -70,16 +84,27 @@ impl ServeArgs {
                 tracing::info!(how, "ended");
                 Ok(Exit::Done)
             }
+            End::Restart if self.no_restart => {
+                tracing::info!("ended, to be started again");
+                Ok(Exit::Again)
+            }
+            End::Restart => {
+                tracing::info!("begins anew");
+                let error = image.execute();
+                Err(error).context("beginning anew; start the process again")
+            }
             End::Failed(reason) => bail!("{} cannot go on: {reason}", self.name),
         }
     }
 }
 
-async fn serve(
-    topology: Arc<Topology>,
-    name: &str,
+/// What a process serves until.
+struct Until {
     stdin: Option<oneshot::Receiver<()>>,
-) -> anyhow::Result<End> {
+    restarter: Arc<Restarter>,
+}
+
+async fn serve(topology: Arc<Topology>, name: &str, until: Until) -> anyhow::Result<End> {
     let Some(process) = topology.process(name) else {
         let names: Vec<_> =
             topology.processes().map(|process| process.name().to_string()).collect();
@@ -91,9 +116,9 @@ async fn serve(
     let listeners = listen(process.ports()).await?;
     match process {
         Process::Node { site, .. } => {
-            node(&topology, site, identity, credentials, listeners, stdin).await
+            node(&topology, site, identity, credentials, listeners, until).await
         }
-        Process::Mirror(_) => mirror(&topology, identity, credentials, listeners, stdin).await,
+        Process::Mirror(_) => mirror(&topology, identity, credentials, listeners, until).await,
     }
 }
 
@@ -103,27 +128,39 @@ async fn node(
     identity: Identity,
     credentials: Credentials,
     listeners: Listeners,
-    stdin: Option<oneshot::Receiver<()>>,
+    until: Until,
 ) -> anyhow::Result<End> {
     let starting = (Arc::clone(topology), Arc::new(identity));
     // Opening reads every entry that there is.
     let mut node =
         tokio::task::spawn_blocking(move || Node::start(starting.0, starting.1)).await??;
-    let backend = node.backend();
-    let (feeding, mirrors) = feed_mirrors(topology, site, &credentials, &node)?;
+    let end = serve_node(&mut node, topology, site, credentials, listeners, until).await;
+    // However it ends: what is in its log is kept.
+    tokio::task::spawn_blocking(move || node.stop()).await?;
+    end
+}
+
+async fn serve_node(
+    node: &mut Node,
+    topology: &Arc<Topology>,
+    site: &Site,
+    credentials: Credentials,
+    listeners: Listeners,
+    until: Until,
+) -> anyhow::Result<End> {
+    let (feeding, mirrors) = feed_mirrors(topology, site, &credentials, node)?;
     node.add_status(Box::new(
         move || json!({ "mirrors": mirrors.status().iter().map(mirror_json).collect::<Vec<_>>() }),
     ));
-    let gateway = listeners.serve(backend, credentials)?;
+    let gateway = listeners.serve(node.backend(), credentials, &until)?;
     tracing::info!(name = %topology.name, "node started");
     let end = tokio::select! {
-        asked = asked(stdin) => End::Asked(asked?),
-        reason = node.failed() => End::Failed(reason),
+        asked = until.asked() => asked,
+        reason = node.failed() => Ok(End::Failed(reason)),
     };
     drop(feeding);
     gateway.stop().await;
-    tokio::task::spawn_blocking(move || node.stop()).await?;
-    Ok(end)
+    end
 }
 
 /// Feeds mirrors until it is dropped.
@@ -178,26 +215,36 @@ async fn mirror(
     identity: Identity,
     credentials: Credentials,
     listeners: Listeners,
-    stdin: Option<oneshot::Receiver<()>>,
+    until: Until,
 ) -> anyhow::Result<End> {
     let data = topology.data.join(identity.name());
     let config =
         tradewind_mirror::Config { topology: Arc::clone(topology), identity, data, timing: None };
     let mirror = Mirror::start(config).await?;
+    let end = serve_mirror(&mirror, credentials, listeners, until).await;
+    mirror.stop().await;
+    end
+}
+
+async fn serve_mirror(
+    mirror: &Arc<Mirror>,
+    credentials: Credentials,
+    listeners: Listeners,
+    until: Until,
+) -> anyhow::Result<End> {
     let backend: Arc<dyn Backend> = mirror.clone();
-    let gateway = listeners.serve(backend, credentials)?;
-    tracing::info!(name = %topology.name, "mirror started");
+    let gateway = listeners.serve(backend, credentials, &until)?;
+    tracing::info!("mirror started");
     let mut failure = mirror.failure();
     let end = tokio::select! {
-        asked = asked(stdin) => End::Asked(asked?),
+        asked = until.asked() => asked,
         reason = failure.wait_for(Option::is_some) => {
             let reason = reason.ok().and_then(|reason| reason.clone());
-            End::Failed(reason.unwrap_or_else(|| "its threads have ended".into()))
+            Ok(End::Failed(reason.unwrap_or_else(|| "its threads have ended".into())))
         }
     };
     gateway.stop().await;
-    mirror.stop().await;
-    Ok(end)
+    end
 }
 
 /// Where clients are taken.
@@ -218,32 +265,42 @@ async fn listen(ports: &Ports) -> anyhow::Result<Listeners> {
 }
 
 impl Listeners {
-    fn serve(self, backend: Arc<dyn Backend>, credentials: Credentials) -> anyhow::Result<Gateway> {
+    fn serve(
+        self,
+        backend: Arc<dyn Backend>,
+        credentials: Credentials,
+        until: &Until,
+    ) -> anyhow::Result<Gateway> {
+        let restarter = Arc::clone(&until.restarter);
         let options = Options {
             client: self.client,
             security: Security::Tls(credentials),
             http: Some(self.http),
             connections_max: Options::CONNECTIONS_MAX,
+            restart: Some(restarter),
         };
         Ok(Gateway::start(backend, options)?)
     }
 }
 
-/// Waits until the process is asked to end, and says how.
-async fn asked(stdin: Option<oneshot::Receiver<()>>) -> anyhow::Result<&'static str> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let stdin = async {
-        match stdin {
-            Some(closed) => _ = closed.await,
-            None => std::future::pending().await,
-        }
-    };
-    Ok(tokio::select! {
-        _ = terminate.recv() => "SIGTERM",
-        _ = interrupt.recv() => "SIGINT",
-        () = stdin => "standard input closed",
-    })
+impl Until {
+    /// Waits until the process is asked to end or to begin anew, and says how.
+    async fn asked(self) -> anyhow::Result<End> {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let stdin = async {
+            match self.stdin {
+                Some(closed) => _ = closed.await,
+                None => std::future::pending().await,
+            }
+        };
+        Ok(tokio::select! {
+            _ = terminate.recv() => End::Asked("SIGTERM"),
+            _ = interrupt.recv() => End::Asked("SIGINT"),
+            () = stdin => End::Asked("standard input closed"),
+            () = self.restarter.begun() => End::Restart,
+        })
+    }
 }
 
 /// Tells when standard input ends. A thread of its own: it may never.

@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `client` | [`Client`]: connecting, routing, failing over |
 //! | `operations` | its put, get, delete, txn, list, history, status |
+//! | `admin` | its restart |
 //! | `config`, `error` | [`Config`], [`Endpoint`], [`Error`] |
 //! | `connection` | one connection, many calls |
 //! | `session` | request numbers within the window that a shard remembers |
@@ -26,6 +27,7 @@
 //! # }
 //! ```
 
+mod admin;
 mod client;
 mod config;
 mod connection;

@@ -4,9 +4,9 @@ use proptest::{collection::vec, prelude::*};
 use tradewind_client::{
     Command, Condition, Durability, Item, ItemValue, Reply,
     wire::{
-        self, Answer, AsOf, At, CallId, Fault, FrameError, Get, Hello, Key, Kind, Level, List,
-        MAX_FRAME, NodeInfo, PoolIndex, PoolInfo, Read, Rejected, Request, Response, Role,
-        ShardInfo, Welcome, Write,
+        self, Answer, AsOf, At, CallId, Fault, FrameError, Get, Hello, Incarnation, Key, Kind,
+        Level, List, MAX_FRAME, NodeInfo, PoolIndex, PoolInfo, Read, Rejected, Request, Response,
+        Role, ShardInfo, Welcome, Write,
     },
 };
 use tradewind_ledger::{Hlc, KeyVersion, RequestId, RequestNumber, SessionId, Version};
@@ -71,6 +71,7 @@ fn the_bytes_of_version_1_never_change() {
     let as_of = AsOf { at: Version(10), readable: Version(11), age_ms: 12 };
     let item: Response = Ok(Answer::Item { item: Some(item), as_of });
     let fault: Response = Err(Fault::Busy { reason: "q".into() });
+    let restarting: Response = Ok(Answer::Restarting);
     let found = [
         hex(Kind::Hello, 0, &hello),
         hex(Kind::Welcome, 0, &welcome),
@@ -80,9 +81,11 @@ fn the_bytes_of_version_1_never_change() {
         hex(Kind::Request, 2, &get),
         hex(Kind::Request, 3, &list),
         hex(Kind::Request, 4, &Request::Status),
+        hex(Kind::Request, 5, &Request::Restart { incarnation: Incarnation(300) }),
         hex(Kind::Response, 1, &written),
         hex(Kind::Response, 2, &item),
         hex(Kind::Response, 3, &fault),
+        hex(Kind::Response, 5, &restarting),
     ];
     assert_eq!(found.join("\n"), include_str!("../testdata/v1.hex").trim_end());
 }

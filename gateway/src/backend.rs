@@ -1,9 +1,9 @@
 //! What a process offers to those who connect: implemented by a node and by a mirror.
 
 use crate::completion::ReplyTo;
-use std::{future::Future, io, path::Path, pin::Pin, sync::Arc, time::Duration};
+use std::{fmt, future::Future, io, path::Path, pin::Pin, sync::Arc, time::Duration};
 use tokio::sync::watch;
-use tradewind_client::wire::{Fault, PoolIndex, Welcome};
+use tradewind_client::wire::{Fault, Incarnation, PoolIndex, Welcome};
 use tradewind_ledger::{Digest, Hlc, LedgerId, RequestId, Version};
 use tradewind_store::{Durability, Store};
 
@@ -36,6 +36,21 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Whether it can do its work.
     fn readiness(&self) -> Readiness;
+
+    /// Which start of this process it is.
+    fn incarnation(&self) -> Incarnation;
+}
+
+/// How the process ends and begins anew when an administrator asks.
+pub trait Restart: fmt::Debug + Send + Sync + 'static {
+    /// Whether it could begin anew: called before anything is ended. May block on the disk.
+    ///
+    /// # Errors
+    /// Why it could not, for the administrator.
+    fn check(&self) -> Result<(), String>;
+
+    /// Begins; returns at once.
+    fn begin(&self);
 }
 
 /// One write on its way.

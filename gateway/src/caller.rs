@@ -22,6 +22,14 @@ impl Caller {
         }
     }
 
+    /// Whether it may do everything, in all pools and beyond.
+    pub(crate) fn is_administrator(&self) -> bool {
+        match self {
+            Self::Peer(peer) => peer.rights.are_unlimited(),
+            Self::Anyone(granted) => *granted == Access::Admin,
+        }
+    }
+
     /// # Errors
     /// [`Fault::Forbidden`] unless it may do that in `pool`.
     pub(crate) fn check(&self, pool: &str, access: Access) -> Result<(), Fault> {

@@ -20,8 +20,8 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tradewind_client::wire::{
-    self, CallId, Fault, Frame, FrameError, Hello, Kind, MAGIC, MAX_FRAME, MAX_HANDSHAKE, PROTOCOL,
-    Rejected, Request,
+    self, CallId, Fault, Frame, FrameError, Hello, Incarnation, Kind, MAGIC, MAX_FRAME,
+    MAX_HANDSHAKE, PROTOCOL, Rejected, Request,
 };
 use tradewind_store::Reply;
 
@@ -238,6 +238,10 @@ impl Connection {
                 self.spawn_status(call);
                 return Ok(());
             }
+            Request::Restart { incarnation } => {
+                self.spawn_restart(call, *incarnation);
+                return Ok(());
+            }
             Request::Get(get) => service.get(&self.caller, get),
             Request::List(list) => service.list(&self.caller, list),
             Request::History(history) => service.history(&self.caller, history),
@@ -291,6 +295,22 @@ impl Connection {
         tokio::task::spawn_blocking(move || {
             let status = http::status(&service, &service.counters).to_string();
             outbox.answer(call, &Ok(wire::Answer::Status(status)));
+        });
+    }
+
+    fn spawn_restart(&self, call: CallId, incarnation: Incarnation) {
+        let (service, outbox) = (self.service.clone(), Arc::clone(&self.outbox));
+        let caller = self.caller.clone();
+        tokio::task::spawn_blocking(move || match service.restart(&caller, incarnation) {
+            Ok(restart) => {
+                // First the answer: the end closes this connection.
+                outbox.answer(call, &Ok(wire::Answer::Restarting));
+                if let Some(restart) = restart {
+                    tracing::info!(client = caller.name(), "restart asked for");
+                    restart.begin();
+                }
+            }
+            Err(fault) => outbox.answer(call, &Err(fault)),
         });
     }
 

@@ -1,7 +1,7 @@
 //! Starting and stopping all that a process serves.
 
 use crate::{
-    Backend, Counters, Security,
+    Backend, Counters, Restart, Security,
     http::{self, Http},
     server::Server,
     service::Service,
@@ -24,6 +24,8 @@ pub struct Options {
     pub http: Option<TcpListener>,
     /// Most connections on each.
     pub connections_max: u32,
+    /// Begins the process anew when an administrator asks; without it such requests are refused.
+    pub restart: Option<Arc<dyn Restart>>,
 }
 
 impl Options {
@@ -48,10 +50,10 @@ impl Gateway {
     /// # Panics
     /// Outside of a tokio runtime.
     pub fn start(backend: Arc<dyn Backend>, options: Options) -> io::Result<Self> {
-        let Options { client, security, http, connections_max } = options;
+        let Options { client, security, http, connections_max, restart } = options;
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let counters = Arc::new(Counters::default());
-        let service = Service::new(backend, Arc::clone(&counters));
+        let service = Service::new(backend, Arc::clone(&counters), restart);
         if let Some(listener) = http {
             let local = listener.local_addr()?.ip().is_loopback();
             let http = Http::new(service.clone(), Arc::clone(&counters), local);

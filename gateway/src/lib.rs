@@ -4,7 +4,7 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | `backend` | [`Backend`], [`Shard`]: what a node or a mirror offers |
+//! | `backend` | [`Backend`], [`Shard`]: what a node or a mirror offers; [`Restart`] |
 //! | `completion` | [`ReplyTo`], [`Completions`]: the way back of a write's answer |
 //! | `gateway` | [`Gateway`]: starting and stopping |
 //! | `server`, `connection`, `outbox` | the client protocol: listener, one connection, what it is to be sent |
@@ -22,7 +22,7 @@ mod reading;
 mod server;
 mod service;
 
-pub use backend::{Backend, Horizon, Readiness, Shard, Submission};
+pub use backend::{Backend, Horizon, Readiness, Restart, Shard, Submission};
 pub use completion::{Completions, ReplySink, ReplyTo};
 pub use gateway::{Gateway, Options};
 pub use http::parse_time;

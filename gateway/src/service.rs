@@ -4,7 +4,7 @@
 //! an [`Attempt::Slow`]: its caller spawns it.
 
 use crate::{
-    Backend, Counters, Shard,
+    Backend, Counters, Restart, Shard,
     caller::Caller,
     reading::{self, Position},
 };
@@ -14,8 +14,8 @@ use std::{
 };
 use tokio::sync::Semaphore;
 use tradewind_client::wire::{
-    Access, Answer, AsOf, Fault, Get, History, Level, List, Listed, PoolIndex, PoolInfo, Read,
-    Response, Role, Welcome, Write,
+    Access, Answer, AsOf, Fault, Get, History, Incarnation, Level, List, Listed, PoolIndex,
+    PoolInfo, Read, Response, Role, Welcome, Write,
 };
 use tradewind_ledger::Version;
 use tradewind_store::{Command, ItemValue, Reply, TxnOp, TxnResult, shard_of};
@@ -36,6 +36,7 @@ pub(crate) struct Service {
     pub(crate) welcome: Arc<Welcome>,
     pub(crate) counters: Arc<Counters>,
     slow: Arc<Semaphore>,
+    restart: Option<Arc<dyn Restart>>,
 }
 
 /// A read, found allowed and well formed.
@@ -59,9 +60,13 @@ pub(crate) enum Attempt {
 }
 
 impl Service {
-    pub(crate) fn new(backend: Arc<dyn Backend>, counters: Arc<Counters>) -> Self {
+    pub(crate) fn new(
+        backend: Arc<dyn Backend>,
+        counters: Arc<Counters>,
+        restart: Option<Arc<dyn Restart>>,
+    ) -> Self {
         let welcome = Arc::new(backend.welcome());
-        Self { backend, welcome, counters, slow: Arc::new(Semaphore::new(SLOW_MAX)) }
+        Self { backend, welcome, counters, slow: Arc::new(Semaphore::new(SLOW_MAX)), restart }
     }
 
     /// The same, with what the backend says of itself now.
@@ -103,6 +108,32 @@ impl Service {
             return Ok(false);
         };
         Ok(then.iter().chain(&otherwise).any(|operation| matches!(operation, TxnOp::Get { .. })))
+    }
+
+    /// Whether `caller` may end this start of the process now: what begins it anew, to be told after the caller was
+    /// answered; nothing if that start has ended already. Blocks on the disk.
+    pub(crate) fn restart(
+        &self,
+        caller: &Caller,
+        incarnation: Incarnation,
+    ) -> Result<Option<&dyn Restart>, Fault> {
+        let server = || self.welcome.server.clone();
+        if !caller.is_administrator() {
+            return Err(Fault::NotAdministrator { client: caller.name().into(), server: server() });
+        }
+        let own = self.backend.incarnation();
+        if own > incarnation {
+            return Ok(None);
+        }
+        let refused = |reason| Fault::RestartRefused { server: server(), reason };
+        if own < incarnation {
+            return Err(refused(format!("this is start {own}, start {incarnation} was meant")));
+        }
+        let Some(restart) = self.restart.as_deref() else {
+            return Err(refused("it was embedded or started so that it cannot".into()));
+        };
+        restart.check().map_err(refused)?;
+        Ok(Some(restart))
     }
 
     fn shard(&self, caller: &Caller, pool: PoolIndex, shard: u32) -> Result<Arc<dyn Shard>, Fault> {

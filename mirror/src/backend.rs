@@ -12,7 +12,7 @@ use std::{
 use serde_json::{Value as Json, json};
 use tokio::sync::watch;
 use tradewind_client::wire::{
-    Fault, NodeInfo, PROTOCOL, PoolIndex, PoolInfo, Role, ShardInfo, Welcome,
+    Fault, Incarnation, NodeInfo, PROTOCOL, PoolIndex, PoolInfo, Role, ShardInfo, Welcome,
 };
 use tradewind_gateway::{Backend, Completions, Horizon, Readiness, Shard, Submission};
 use tradewind_ledger::{Digest, Hlc, LedgerId, Version};
@@ -92,7 +92,6 @@ impl Backend for Mirror {
             "name": self.name,
             "role": "mirror",
             "deployment": self.topology.name.as_str(),
-            "incarnation": self.incarnation,
             "path": *self.path().borrow(),
             "shards": self.replicas.values().map(shard).collect::<Vec<_>>(),
             "routes": self.routes().iter().map(route_json).collect::<Vec<_>>(),
@@ -108,6 +107,10 @@ impl Backend for Mirror {
         let failure = self.failure().borrow().clone();
         let lag = self.replicas.values().map(|replica| replica.age()).max();
         Readiness { fault: failure.or_else(halted), lag: lag.unwrap_or_default() }
+    }
+
+    fn incarnation(&self) -> Incarnation {
+        Incarnation(self.incarnation)
     }
 }
 

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::{oneshot, watch};
 use tradewind_client::wire::{
-    CallId, Fault, NodeInfo, PROTOCOL, PoolIndex, PoolInfo, Role, ShardInfo, Welcome,
+    CallId, Fault, Incarnation, NodeInfo, PROTOCOL, PoolIndex, PoolInfo, Role, ShardInfo, Welcome,
 };
 use tradewind_gateway::{Backend, Horizon, Readiness, ReplySink, ReplyTo, Shard, Submission};
 use tradewind_ledger::{Digest, Hlc, LedgerId, RequestId, RequestNumber, SessionId, Version};
@@ -32,6 +32,7 @@ pub(crate) struct NodeBackend {
     pub(crate) topology: Arc<Topology>,
     pub(crate) site: usize,
     pub(crate) own: usize,
+    pub(crate) incarnation: u64,
     pub(crate) inbox: Arc<Inbox>,
     pub(crate) shared: Arc<Shared>,
     /// By pool of the topology: the place of its first shard among the site's, if it is at home here.
@@ -160,6 +161,10 @@ impl Backend for NodeBackend {
             state => Some(self.describe(state)),
         };
         Readiness { fault, lag: self.shared.age() }
+    }
+
+    fn incarnation(&self) -> Incarnation {
+        Incarnation(self.incarnation)
     }
 }
 

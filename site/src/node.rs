@@ -135,7 +135,8 @@ impl Node {
     ) -> Result<Self, StartError> {
         let started = Instant::now();
         let first_shard = first_shards(&topology, &config.shards);
-        let barriers = Arc::new(Barriers::new(config.incarnation.0));
+        let incarnation = config.incarnation.0;
+        let barriers = Arc::new(Barriers::new(incarnation));
         let core = NodeCore::new(config, recovered.shards, group::now(started))?;
         let shared = Arc::new(Shared::new(recovered.replicas, core.status()));
         let inbox = Arc::new(Inbox::new(fabric.waker()));
@@ -157,8 +158,17 @@ impl Node {
             let _ = tell.send(group.run());
         })?;
         let more_status = OnceLock::new();
-        let backend =
-            NodeBackend { topology, site, own, inbox, shared, first_shard, barriers, more_status };
+        let backend = NodeBackend {
+            topology,
+            site,
+            own,
+            incarnation,
+            inbox,
+            shared,
+            first_shard,
+            barriers,
+            more_status,
+        };
         Ok(Self { backend: Arc::new(backend), thread, ended: Some(ended) })
     }
 
@@ -203,6 +213,7 @@ impl Node {
         if self.thread.join().is_err() {
             tracing::error!("the group thread panicked");
         }
+        tracing::info!("node stopped");
     }
 }
 

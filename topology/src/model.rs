@@ -258,6 +258,12 @@ impl Rights {
             Self::Pools(pools) => pools.get(pool).copied(),
         }
     }
+
+    /// Whether they are those of an administrator of the whole deployment.
+    #[must_use]
+    pub fn are_unlimited(&self) -> bool {
+        *self == Self::All(Right::Admin)
+    }
 }
 
 /// One right; each includes those before it.

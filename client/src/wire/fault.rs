@@ -153,6 +153,24 @@ pub enum Fault {
         /// What failed.
         reason: String,
     },
+    /// Only an administrator of the whole deployment may do that.
+    #[error(
+        "{client} may not administrate {server}; that takes `rights = \"admin\"` for all pools in the topology"
+    )]
+    NotAdministrator {
+        /// The client's name.
+        client: String,
+        /// Who answers.
+        server: String,
+    },
+    /// The process will not begin anew; it goes on as it is.
+    #[error("{server} does not restart: {reason}")]
+    RestartRefused {
+        /// Who answers.
+        server: String,
+        /// Why not.
+        reason: String,
+    },
 }
 
 /// What a client may do in a pool, each including those before it.

@@ -2,6 +2,7 @@
 
 use super::{Fault, PoolIndex};
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use tradewind_ledger::{Hlc, RequestId, Version};
 use tradewind_store::{Durability, Item, Reply, Revision};
 
@@ -18,6 +19,25 @@ pub enum Request<'a> {
     History(#[serde(borrow)] History<'a>),
     /// What the server is doing; answered by [`Answer::Status`].
     Status,
+    /// End, and begin anew as a fresh process, if this is still the start that the client means; answered by
+    /// [`Answer::Restarting`]. For administrators only.
+    Restart {
+        /// The start that is to end: a request that is sent again does not restart twice.
+        incarnation: Incarnation,
+    },
+}
+
+/// Which start of a process it is: larger at each.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(transparent)]
+pub struct Incarnation(pub u64);
+
+impl fmt::Display for Incarnation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
 }
 
 /// Execute a command, exactly once however often it is sent.
@@ -162,6 +182,8 @@ pub enum Answer {
     },
     /// The server's status: a JSON document.
     Status(String),
+    /// Of a restart: it begins now, or has happened already.
+    Restarting,
 }
 
 /// A key of a listing.

@@ -17,5 +17,6 @@ pub use hello::{
     Hello, MAGIC, NodeInfo, PROTOCOL, PoolIndex, PoolInfo, Rejected, Role, ShardInfo, Welcome,
 };
 pub use message::{
-    Answer, AsOf, At, Get, History, Key, Level, List, Listed, Read, Request, Response, Write,
+    Answer, AsOf, At, Get, History, Incarnation, Key, Level, List, Listed, Read, Request, Response,
+    Write,
 };

@@ -69,7 +69,10 @@ impl From<Fault> for Failure {
             Fault::ReadOnly { .. } => {
                 (StatusCode::METHOD_NOT_ALLOWED, "GET".to_owned(), "write at a node of that site")
             }
-            Fault::Forbidden { .. } => (
+            // Restarts are not asked for over HTTP.
+            Fault::Forbidden { .. }
+            | Fault::NotAdministrator { .. }
+            | Fault::RestartRefused { .. } => (
                 StatusCode::FORBIDDEN,
                 "over plain HTTP reads; writes too where HTTP listens on a loopback address"
                     .to_owned(),

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use tradewind_client::wire::Role;
 
 /// One JSON object: the backend's [`status`](crate::Backend::status), and beside it, where the backend does not say
-/// something else under the same name: `deployment`, `name`, `role`, `site`, `ready`, `fault`, `lag_ms`, `clients`, and
+/// something else under the same name: `deployment`, `name`, `role`, `site`, `incarnation`, `ready`, `fault`, `lag_ms`, `clients`, and
 /// `ledgers`, merged into the backend's own list by ledger name.
 pub(crate) fn status(service: &Service, counters: &Counters) -> Value {
     let mut status = match service.backend.status() {
@@ -24,6 +24,7 @@ pub(crate) fn status(service: &Service, counters: &Counters) -> Value {
         ("name", json!(welcome.server)),
         ("role", json!(role)),
         ("site", json!(site)),
+        ("incarnation", json!(service.backend.incarnation())),
         ("ready", json!(readiness.fault.is_none())),
         ("fault", json!(readiness.fault)),
         ("lag_ms", json!(u64::try_from(readiness.lag.as_millis()).unwrap_or(u64::MAX))),

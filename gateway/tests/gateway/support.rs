@@ -10,7 +10,10 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 use tokio::{
@@ -20,10 +23,10 @@ use tokio::{
 };
 use tradewind_client::{
     Client, Config, Endpoint,
-    wire::{Fault, NodeInfo, PoolIndex, PoolInfo, Role, ShardInfo, Welcome},
+    wire::{Fault, Incarnation, NodeInfo, PoolIndex, PoolInfo, Role, ShardInfo, Welcome},
 };
 use tradewind_gateway::{
-    Backend, Completions, Gateway, Horizon, Options, Readiness, ReplyTo, Security, Shard,
+    Backend, Completions, Gateway, Horizon, Options, Readiness, ReplyTo, Restart, Security, Shard,
     Submission,
 };
 use tradewind_ledger::{
@@ -68,6 +71,25 @@ pub(crate) struct Process {
     /// Replies are kept here instead of being sent, while this is some.
     pub(crate) kept: Mutex<Option<Vec<(ReplyTo, Reply)>>>,
     pub(crate) fault: Mutex<Option<String>>,
+    pub(crate) restart: Arc<Restarts>,
+}
+
+/// Restarts asked for.
+#[derive(Debug, Default)]
+pub(crate) struct Restarts {
+    /// Why none is possible.
+    pub(crate) refused: Mutex<Option<String>>,
+    pub(crate) begun: AtomicU32,
+}
+
+impl Restart for Restarts {
+    fn check(&self) -> Result<(), String> {
+        self.refused.lock().clone().map_or(Ok(()), Err)
+    }
+
+    fn begin(&self) {
+        self.begun.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 /// A process with its gateway.
@@ -111,9 +133,11 @@ impl Site {
             role,
             kept: Mutex::new(None),
             fault: Mutex::new(None),
+            restart: Arc::default(),
         });
         let backend = Arc::clone(&process) as Arc<dyn Backend>;
-        let options = Options { client, security, http: Some(http), connections_max: 4 };
+        let restart = Some(Arc::clone(&process.restart) as Arc<dyn Restart>);
+        let options = Options { client, security, http: Some(http), connections_max: 4, restart };
         let gateway = Gateway::start(backend, options).expect("listeners know their addresses");
         Server { process, gateway, client: address, http: http_address }
     }
@@ -292,6 +316,10 @@ impl Backend for Process {
     fn ledger(&self, id: &LedgerId) -> Option<Arc<dyn Shard>> {
         let shard = self.site.shards.iter().find(|shard| shard.id == *id);
         shard.map(|shard| Arc::clone(shard) as Arc<dyn Shard>)
+    }
+
+    fn incarnation(&self) -> Incarnation {
+        Incarnation(7)
     }
 
     fn status(&self) -> Value {

@@ -1,10 +1,14 @@
 //! Who may connect, and what they may do.
 
 use crate::support::{POOL, Server, Site};
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 use tradewind_client::{
     Client, Condition, Config, Endpoint, Error, TlsFor,
-    wire::{Access, Fault, Read, Role},
+    wire::{Access, Fault, Incarnation, Read, Role},
 };
 use tradewind_gateway::Security;
 use tradewind_topology::{Right, Rights, Role as PeerRole};
@@ -26,6 +30,8 @@ fn directory() -> Arc<Directory> {
         ("nyc-1", PeerRole::Mirror, Rights::Pools(BTreeMap::new())),
         ("writer", PeerRole::Client, Rights::All(Right::Write)),
         ("reader", PeerRole::Client, on(Right::Read)),
+        ("ops", PeerRole::Client, Rights::All(Right::Admin)),
+        ("ops-of-a-pool", PeerRole::Client, on(Right::Admin)),
         ("stranger", PeerRole::Client, Rights::Pools(BTreeMap::new())),
     ];
     let peers = peers.map(|(name, role, rights)| {
@@ -69,6 +75,38 @@ async fn a_client_does_what_the_topology_says_and_nothing_else() {
     let stranger = connect("stranger").await;
     let error = stranger.get(POOL, b"k", Read::default()).await.expect_err("it may not");
     assert!(matches!(error, Error::Fault(Fault::Forbidden { .. })), "{error:?}");
+}
+
+#[tokio::test]
+async fn an_administrator_restarts_the_start_that_was_meant_and_nobody_else_does() {
+    let server = server().await;
+    let restart = async |name, incarnation| {
+        let endpoints = vec![server.endpoint()];
+        let client = Client::connect(config(credentials(name)), endpoints).await;
+        client.expect("a welcome").restart(Incarnation(incarnation)).await
+    };
+    let begun = || server.process.restart.begun.load(Ordering::Relaxed);
+    for name in ["writer", "ops-of-a-pool", "stranger"] {
+        let error = restart(name, 7).await.expect_err("it may not");
+        let Error::Fault(Fault::NotAdministrator { client, .. }) = error else {
+            panic!("{error:?}")
+        };
+        assert_eq!(client, name);
+    }
+    *server.process.restart.refused.lock() = Some("no such file".into());
+    let error = restart("ops", 7).await.expect_err("it cannot");
+    assert!(error.to_string().contains("no such file"), "{error}");
+    *server.process.restart.refused.lock() = None;
+    restart("ops", 6).await.expect("that start has ended already");
+    let error = restart("ops", 8).await.expect_err("no such start yet");
+    assert!(matches!(error, Error::Fault(Fault::RestartRefused { .. })), "{error:?}");
+    assert_eq!(begun(), 0);
+    restart("ops", 7).await.expect("it may");
+    // The answer comes first, and the restart right after it.
+    while begun() == 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(begun(), 1);
 }
 
 #[tokio::test]
