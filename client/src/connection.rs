@@ -317,6 +317,8 @@ impl Shared {
             }
             if sending.is_empty() {
                 self.wake.notified().await;
+                // Callers that are about to run come first: one write for all of them, not one for each.
+                tokio::task::yield_now().await;
                 continue;
             }
             let sent = async {
