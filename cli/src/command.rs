@@ -14,6 +14,7 @@ use crate::{
     keys::KeysCommand,
     list::{HistoryArgs, ListArgs},
     output::{Format, Output},
+    roll::RollArgs,
     serve::ServeArgs,
     status::StatusArgs,
     topology::TopologyCommand,
@@ -66,6 +67,7 @@ enum Command {
     Import(ImportArgs),
     Export(ExportArgs),
     Status(StatusArgs),
+    Roll(RollArgs),
     #[command(subcommand)]
     Audit(AuditCommand),
     #[command(subcommand)]
@@ -99,6 +101,7 @@ impl Cli {
             Command::Import(args) => args.run(output),
             Command::Export(args) => args.run(output),
             Command::Status(args) => args.run(output),
+            Command::Roll(args) => args.run(output),
             Command::Audit(command) => command.run(output),
             Command::Topology(command) => command.run(output),
             Command::Keys(command) => command.run(output),

@@ -75,8 +75,9 @@ struct Context {
 }
 
 /// Whom to connect to, and as whom.
+#[derive(Clone)]
 pub(crate) struct Connector {
-    topology: Topology,
+    topology: Arc<Topology>,
     credentials: Credentials,
     endpoints: Vec<String>,
     only: bool,
@@ -94,7 +95,7 @@ impl ConnectArgs {
             "which deployment? Give its topology file by --topology FILE or TRADEWIND_TOPOLOGY, \
              or a context by --context NAME",
         )?;
-        let topology = load(&file)?;
+        let topology = Arc::new(load(&file)?);
         let client = self.client.clone().or(context.client);
         let identity = identity(&topology, client)?;
         let directory = Arc::new(Directory::from_topology(&topology)?);

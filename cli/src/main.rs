@@ -37,6 +37,7 @@ mod progress;
 mod read;
 mod records;
 mod restart;
+mod roll;
 mod scratch;
 mod serve;
 mod status;

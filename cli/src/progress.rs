@@ -20,6 +20,16 @@ impl Progress {
             ),
             None => (ProgressBar::new_spinner(), "{spinner} {prefix} {msg}, {elapsed}"),
         };
+        Self::shown(bar, template, what, output)
+    }
+
+    /// A bar over a number of steps.
+    pub(crate) fn steps(what: &str, total: u64, output: &Output) -> Self {
+        let template = "{prefix} {wide_bar} {pos}/{len}, {msg}, {elapsed}";
+        Self::shown(ProgressBar::new(total), template, what, output)
+    }
+
+    fn shown(bar: ProgressBar, template: &str, what: &str, output: &Output) -> Self {
         if output.shows_progress() {
             bar.set_style(ProgressStyle::with_template(template).expect("a valid template"));
             bar.enable_steady_tick(Duration::from_millis(100));
@@ -37,6 +47,12 @@ impl Progress {
         if records.is_multiple_of(64) {
             self.tell(|| format!("{records} records"));
         }
+    }
+
+    /// How many steps are done, and what the next is.
+    pub(crate) fn step(&self, done: u64, next: impl FnOnce() -> String) {
+        self.0.set_position(done);
+        self.tell(next);
     }
 
     /// What it is at, in words; asked for only if somebody watches.

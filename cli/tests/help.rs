@@ -26,6 +26,7 @@ const COMMANDS: &[&str] = &[
     "import",
     "export",
     "status",
+    "roll",
     "audit",
     "audit verify",
     "audit prove",
@@ -58,7 +59,7 @@ fn help_names_every_command_and_exit_code() {
     for command in first_words.chain(&["demo", "bench"]) {
         assert!(stdout.contains(&format!("\n  {command}")), "{command}");
     }
-    for code in 0..=5 {
+    for code in 0..=6 {
         assert!(stdout.contains(&format!("\n  {code}  ")), "exit code {code}");
     }
 }
