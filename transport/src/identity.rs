@@ -11,6 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use aws_lc_rs::hmac;
 use base64ct::{Base64, Encoding as _};
 use ed25519_dalek::{Signer as _, SigningKey};
 use rustls_pki_types::{PrivatePkcs8KeyDer, pem::PemObject as _};
@@ -166,6 +167,14 @@ impl Identity {
     #[must_use]
     pub fn sign(&self, message: &[u8]) -> [u8; 64] {
         self.key.sign(message).to_bytes()
+    }
+
+    /// A secret for one purpose that only the holder of this key can make, the same at each start (HMAC-SHA-256 of the
+    /// purpose under the seed; the signature scheme itself uses the seed through SHA-512 only).
+    pub(crate) fn derive(&self, purpose: &str) -> [u8; 32] {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, self.key.as_bytes());
+        let tag = hmac::sign(&key, purpose.as_bytes());
+        tag.as_ref().try_into().expect("SHA-256 gives 32 bytes")
     }
 
     /// The key as PKCS#8, for the TLS library.

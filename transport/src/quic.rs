@@ -11,8 +11,10 @@ use std::{
     time::Duration,
 };
 
+use aws_lc_rs::hmac;
 use quinn::{
-    Connection, Endpoint, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt,
+    Connection, ConnectionId, ConnectionIdGenerator, Endpoint, IdleTimeout, MtuDiscoveryConfig,
+    TransportConfig, VarInt,
     congestion::{BbrConfig, CubicConfig},
     crypto::rustls::{HandshakeData, QuicClientConfig, QuicServerConfig},
 };
@@ -129,7 +131,7 @@ pub fn server(
         .expect("the provider has QUIC's initial cipher suite");
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(tls));
     config.transport_config(Arc::new(transport_config(tuning)));
-    endpoint(address, Some(config), tuning)
+    endpoint(address, restartable(credentials), Some(config), tuning)
 }
 
 /// Opens an endpoint that only dials, from `address` (port 0: any port).
@@ -142,7 +144,7 @@ pub fn server(
 /// # Panics
 /// Outside of a tokio runtime.
 pub fn client(address: SocketAddr, tuning: &Tuning) -> Result<Endpoint, QuicError> {
-    endpoint(address, None, tuning)
+    endpoint(address, quinn::EndpointConfig::default(), None, tuning)
 }
 
 /// Dials the process `name` at `address`; when this returns, its identity is proven.
@@ -232,15 +234,45 @@ fn transport_config(tuning: &Tuning) -> TransportConfig {
     config
 }
 
+/// A configuration with which packets of connections that the process had before it was killed are known for what they
+/// are, and answered by a stateless reset (RFC 9000, section 10.3): so the other end notices at once. That takes the
+/// same key for the resets at each start, and connection ids that any start takes for possible ones.
+fn restartable(credentials: &Credentials) -> quinn::EndpointConfig {
+    let key = hmac::Key::new(hmac::HMAC_SHA256, &credentials.reset_secret().0);
+    let mut config = quinn::EndpointConfig::new(Arc::new(key));
+    config.cid_generator(|| Box::new(RandomIds));
+    config
+}
+
+/// Connection ids of eight random bytes. (quinn's own are marked with a key of this start of the process; it drops all
+/// others before it thinks of a reset.)
+struct RandomIds;
+
+impl ConnectionIdGenerator for RandomIds {
+    fn generate_cid(&mut self) -> ConnectionId {
+        let mut id = [0; 8];
+        getrandom::fill(&mut id).expect("the operating system has random numbers");
+        ConnectionId::new(&id)
+    }
+
+    fn cid_len(&self) -> usize {
+        8
+    }
+
+    fn cid_lifetime(&self) -> Option<Duration> {
+        None
+    }
+}
+
 fn endpoint(
     address: SocketAddr,
+    mut config: quinn::EndpointConfig,
     server: Option<quinn::ServerConfig>,
     tuning: &Tuning,
 ) -> Result<Endpoint, QuicError> {
     let bind = |source| QuicError::Bind { address, source };
     let socket = socket(address, window_bytes(tuning.link)).map_err(bind)?;
     let runtime = Arc::new(quinn::TokioRuntime);
-    let mut config = quinn::EndpointConfig::default();
     config.max_udp_payload_size(DATAGRAM_BYTES_MAX).expect("within the bounds of RFC 9000");
     Endpoint::new(config, server, socket, runtime).map_err(bind)
 }

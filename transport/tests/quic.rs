@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use quinn::{Connection, Endpoint};
+use tokio::{sync::watch, task::JoinHandle};
 use tradewind_topology::{Link, Rights, Role};
 use tradewind_transport::{
     Directory, Identity, Peer,
@@ -168,21 +169,8 @@ async fn a_parent_that_is_gone_is_noticed_within_the_idle_timeout() {
     };
     // A relay in the middle that is stopped: the packets of both ends go nowhere from then on.
     let listening = quic::server(loopback(), &a1, Protocol::Wan, &tuning).unwrap();
-    let parent = listening.local_addr().unwrap();
-    let relay = Arc::new(tokio::net::UdpSocket::bind(loopback()).await.unwrap());
-    let address = relay.local_addr().unwrap();
-    let carry = tokio::spawn(async move {
-        let mut buffer = vec![0; 65_536];
-        let mut child = parent;
-        loop {
-            let (length, from) = relay.recv_from(&mut buffer).await.unwrap();
-            let to = if from == parent { child } else { parent };
-            if from != parent {
-                child = from;
-            }
-            _ = relay.send_to(&buffer[..length], to).await;
-        }
-    });
+    let (_parent, parent) = watch::channel(listening.local_addr().unwrap());
+    let (address, carry) = relay(parent).await;
     let dialling = quic::client(loopback(), &tuning).unwrap();
     let accept = async { listening.accept().await.unwrap().await.unwrap() };
     let dial = quic::connect(&dialling, &m1, Protocol::Wan, "a1", address, &tuning);
@@ -195,4 +183,58 @@ async fn a_parent_that_is_gone_is_noticed_within_the_idle_timeout() {
         assert!(matches!(reason, quinn::ConnectionError::TimedOut), "{reason}");
     }
     assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+}
+
+/// Carries packets between a child and whatever parent is there now. Where to dial it.
+async fn relay(parent: watch::Receiver<SocketAddr>) -> (SocketAddr, JoinHandle<()>) {
+    let relay = tokio::net::UdpSocket::bind(loopback()).await.unwrap();
+    let address = relay.local_addr().unwrap();
+    let carry = tokio::spawn(async move {
+        let mut buffer = vec![0; 65_536];
+        let mut known = vec![*parent.borrow()];
+        let mut child = None;
+        loop {
+            let (length, from) = relay.recv_from(&mut buffer).await.unwrap();
+            let now = *parent.borrow();
+            if !known.contains(&now) {
+                known.push(now);
+            }
+            let to = match known.contains(&from) {
+                true if from != now => continue,
+                true => child,
+                false => {
+                    child = Some(from);
+                    Some(now)
+                }
+            };
+            if let Some(to) = to {
+                _ = relay.send_to(&buffer[..length], to).await;
+            }
+        }
+    });
+    (address, carry)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_parent_that_was_killed_and_is_back_is_noticed_at_once() {
+    let (a1, m1) = pair();
+    let tuning = Tuning {
+        keep_alive: Duration::from_millis(50),
+        idle_timeout: Duration::from_secs(60),
+        ..Tuning::default()
+    };
+    let first = quic::server(loopback(), &a1, Protocol::Wan, &tuning).unwrap();
+    let (move_parent, parent) = watch::channel(first.local_addr().unwrap());
+    let (address, carry) = relay(parent).await;
+    let dialling = quic::client(loopback(), &tuning).unwrap();
+    let accept = async { first.accept().await.unwrap().await.unwrap() };
+    let dial = quic::connect(&dialling, &m1, Protocol::Wan, "a1", address, &tuning);
+    let (_accepted, dialled) = tokio::join!(accept, dial);
+    let dialled = dialled.unwrap();
+    // The next start of the same process has its place; the first hears and says nothing more.
+    let second = quic::server(loopback(), &a1, Protocol::Wan, &tuning).unwrap();
+    move_parent.send(second.local_addr().unwrap()).unwrap();
+    let reason = tokio::time::timeout(Duration::from_secs(20), dialled.closed()).await;
+    assert!(matches!(reason, Ok(quinn::ConnectionError::Reset)), "{reason:?}");
+    carry.abort();
 }

@@ -152,6 +152,17 @@ pub struct Credentials {
     own: Arc<Peer>,
     directory: Arc<Directory>,
     certified: Arc<SingleCertAndKey>,
+    reset_secret: ResetSecret,
+}
+
+/// The key of stateless resets.
+#[derive(Clone)]
+pub(crate) struct ResetSecret(pub(crate) [u8; 32]);
+
+impl fmt::Debug for ResetSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ResetSecret")
+    }
 }
 
 /// The one cryptography provider, given explicitly wherever rustls wants one.
@@ -173,7 +184,13 @@ impl Credentials {
             Some(peer) => Arc::clone(peer),
         };
         let certified = Arc::new(SingleCertAndKey::from(certify(identity)?));
-        Ok(Self { own, directory, certified })
+        let reset_secret =
+            ResetSecret(identity.derive("tradewind QUIC stateless resets, version 1"));
+        Ok(Self { own, directory, certified, reset_secret })
+    }
+
+    pub(crate) fn reset_secret(&self) -> &ResetSecret {
+        &self.reset_secret
     }
 
     /// This process, as the topology names it.
