@@ -112,3 +112,62 @@ impl Drop for PanicWatch {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::sync::mpsc::{Sender, channel};
+    use std::time::Duration;
+
+    use tradewind_ledger::note::SignedNote;
+    use tradewind_site_protocol::{EntryBatch, Values};
+
+    use super::*;
+    use crate::log::{Job, Log};
+    use crate::publish::Publisher;
+
+    #[derive(Debug)]
+    struct Told(Sender<()>);
+
+    impl Wake for Told {
+        fn wake(&self) {
+            // Nobody may wait any more.
+            let _ = self.0.send(());
+        }
+    }
+
+    /// What the group thread is told after `work` by a thread without any ledger.
+    fn told(work: impl FnOnce(&Arc<Inbox>)) -> String {
+        let (sender, woken) = channel();
+        let inbox = Arc::new(Inbox::new(Arc::new(Told(sender))));
+        work(&inbox);
+        woken.recv_timeout(Duration::from_secs(30)).expect("the group thread is woken");
+        match inbox.take().done.as_slice() {
+            [Done::Failed(reason)] => reason.clone(),
+            other => panic!("{} things are done", other.len()),
+        }
+    }
+
+    #[test]
+    fn the_group_thread_is_told_when_the_log_thread_panics() {
+        let reason = told(|inbox| {
+            let log = Log::start(Vec::new(), Arc::clone(inbox)).expect("a thread");
+            let (entries, values) = (EntryBatch::default(), Values::default());
+            log.push(Job::Append { shard: ShardIndex(0), entries, values });
+            log.stop();
+        });
+        assert_eq!(reason, "the log thread panicked");
+    }
+
+    #[test]
+    fn the_group_thread_is_told_when_the_publisher_panics() {
+        let note = "atlas/ams/bench/0\n0\n47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=\n\n\
+                    — atlas/ams/bench/0 AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA==\n";
+        let reason = told(|inbox| {
+            let publisher = Publisher::start(HashMap::new(), inbox).expect("a thread");
+            publisher.push(ShardIndex(0), SignedNote::parse(note.as_bytes()).expect("a note"));
+            publisher.stop();
+        });
+        assert_eq!(reason, "the publisher thread panicked");
+    }
+}
