@@ -59,6 +59,7 @@ pub(crate) fn verify_ledger(source: &dyn Source, name: String, options: &Options
     // In this order: whatever a live ledger published lies in segments that are there by then.
     let mut tiles = Tiles::open(source, partial.unwrap_or_default(), size, &mut run.problems);
     let mut segments = Segments::open(source, &mut run.problems);
+    tiles.without_bundles &= segments.is_some();
     run.read(segments.as_mut(), &mut tiles, size);
     tiles.finish(&mut run.problems);
     run.values.check_rest(&mut run.problems);

@@ -10,6 +10,7 @@ use tradewind_ledger::{Digest, Entry, SignedNote, Version};
 
 use crate::reader::published_tree;
 use crate::report::{Place, Problem, ProblemKind, Problems, Verdict};
+use crate::segments::Segments;
 use crate::signatures;
 use crate::source::{Source, SourceError};
 use crate::verify::Options;
@@ -62,7 +63,7 @@ pub fn prove(source: &dyn Source, version: Version) -> Result<TlogProof, ProveEr
     Ok(TlogProof { extra: Some(entry), index: version, hashes, checkpoint: note })
 }
 
-/// One entry from its bundle.
+/// One entry from its bundle, or from its segment in a directory without bundles.
 fn read_entry(source: &dyn Source, version: Version, size: Version) -> Result<Vec<u8>, ProveError> {
     let id = TileId::of_entry(TileKind::Entries, version, size);
     let limit = MAX_BUNDLE_BYTES as u64;
@@ -70,7 +71,12 @@ fn read_entry(source: &dyn Source, version: Version, size: Version) -> Result<Ve
         Some(bytes) => (id, bytes),
         None => {
             let path = id.full().to_string();
-            let bytes = source.read(&path, limit)?.ok_or(ProveError::Missing { path })?;
+            let Some(bytes) = source.read(&path, limit)? else {
+                let mut problems = Problems::default();
+                let segments = Segments::open(source, &mut problems);
+                let entry = segments.and_then(|segments| segments.entry(version, &mut problems));
+                return entry.ok_or(ProveError::Missing { path });
+            };
             (id.full(), bytes)
         }
     };

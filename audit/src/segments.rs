@@ -132,6 +132,15 @@ impl<'a> Segments<'a> {
         })
     }
 
+    /// The entry `version`, looked for in the one file that can hold it; `None` if it is not there undamaged.
+    pub(crate) fn entry(mut self, version: Version, problems: &mut Problems) -> Option<Vec<u8>> {
+        while self.waiting.front()?.last.is_some_and(|last| last < version) {
+            self.waiting.pop_front();
+        }
+        self.next = self.waiting.front()?.first;
+        self.seek(version, problems).then(|| self.found().entry.to_vec())
+    }
+
     /// Whether there is nothing more to read.
     pub(crate) fn exhausted(&self) -> bool {
         self.waiting.is_empty() && self.current.as_ref().is_none_or(|file| file.ended)

@@ -21,6 +21,8 @@ pub(crate) struct Tiles<'a> {
     partial: HashMap<TileId, Vec<u8>>,
     /// The published size: says which tiles must be there.
     size: u64,
+    /// The source lists no bundle at all.
+    pub(crate) without_bundles: bool,
     levels: Vec<Level>,
     pub(crate) bytes: u64,
 }
@@ -134,7 +136,10 @@ impl<'a> Tiles<'a> {
             }
             listed
         });
-        Self { source, listed, partial, size: size.0, levels: Vec::new(), bytes: 0 }
+        let is_bundle = |(kind, _): &(TileKind, u64)| *kind == TileKind::Entries;
+        let without_bundles = listed.as_ref().is_some_and(|listed| !listed.keys().any(is_bundle));
+        let (size, levels) = (size.0, Vec::new());
+        Self { source, listed, partial, size, without_bundles, levels, bytes: 0 }
     }
 
     /// The width that the tile must have for the published size; `None` if it need not be there.
@@ -148,6 +153,12 @@ impl<'a> Tiles<'a> {
         (rest > 0).then(|| rest.min(u64::from(TILE_WIDTH)) as u16)
     }
 
+    /// Whether these tiles are bundles of a directory that has none: a node keeps its entries in segments only,
+    /// and makes bundles of them for those who ask.
+    fn bundles_are_made(&self, kind: TileKind) -> bool {
+        kind == TileKind::Entries && self.without_bundles
+    }
+
     /// All that there is of a tile, with its bytes, widest first; what must be there and is not is listed.
     fn load(
         &mut self,
@@ -155,7 +166,7 @@ impl<'a> Tiles<'a> {
         index: u64,
         problems: &mut Problems,
     ) -> Vec<(TileId, Vec<u8>)> {
-        let required = self.required(kind, index);
+        let required = self.required(kind, index).filter(|_| !self.bundles_are_made(kind));
         let listed = self.listed.as_mut().and_then(|listed| listed.remove(&(kind, index)));
         let mut widths = listed.unwrap_or_default();
         widths.extend(required);

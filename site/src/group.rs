@@ -241,8 +241,8 @@ impl Group {
                 tracing::warn!(%peer, %reason, "disconnecting");
                 fabric.disconnect(on_fabric(peer), &reason.to_string());
             }
-            Action::Append { shard, entries, values, .. } => {
-                log.push(Job::Append { shard, entries, values });
+            Action::Append { shard, entries, leaves, values, .. } => {
+                log.push(Job::Append { shard, entries, leaves, values });
             }
             Action::ReadLog { reader, first, end, max_bytes } => {
                 log.push(Job::ReadLog { reader, first, end, max_bytes });

@@ -120,7 +120,7 @@ mod tests {
     use std::time::Duration;
 
     use tradewind_ledger::note::SignedNote;
-    use tradewind_site_protocol::{EntryBatch, Values};
+    use tradewind_site_protocol::EntryBatch;
 
     use super::*;
     use crate::log::{Job, Log};
@@ -152,8 +152,8 @@ mod tests {
     fn the_group_thread_is_told_when_the_log_thread_panics() {
         let reason = told(|inbox| {
             let log = Log::start(Vec::new(), Arc::clone(inbox)).expect("a thread");
-            let (entries, values) = (EntryBatch::default(), Values::default());
-            log.push(Job::Append { shard: ShardIndex(0), entries, values });
+            let (entries, leaves, values) = (EntryBatch::default(), Vec::new(), Vec::new());
+            log.push(Job::Append { shard: ShardIndex(0), entries, leaves, values });
             log.stop();
         });
         assert_eq!(reason, "the log thread panicked");

@@ -18,8 +18,8 @@ const FULL_DISK_RETRY: Duration = Duration::from_millis(500);
 
 /// Work for the log thread.
 pub(crate) enum Job {
-    /// Store the values, then append the entries, then sync.
-    Append { shard: ShardIndex, entries: EntryBatch, values: Values },
+    /// Store the values, then append the entries (with their leaf hashes), then sync.
+    Append { shard: ShardIndex, entries: EntryBatch, leaves: Vec<Digest>, values: Values },
     /// Read entries and the root before them.
     ReadLog { reader: ReadFor, first: Version, end: Version, max_bytes: usize },
     /// Read a part of a detached value.
@@ -100,9 +100,9 @@ impl Worker {
         let mut touched = vec![false; self.ledgers.len()];
         for job in batch {
             match job {
-                Job::Append { shard, entries, values } => {
+                Job::Append { shard, entries, leaves, values } => {
                     let at = self.place(shard);
-                    self.append(at, &entries, &values)?;
+                    self.append(at, &entries, &leaves, &values)?;
                     touched[at] = true;
                 }
                 Job::ReadLog { reader, first, end, max_bytes } => {
@@ -124,13 +124,19 @@ impl Worker {
         Ok(())
     }
 
-    fn append(&mut self, at: usize, entries: &EntryBatch, values: &Values) -> Result<(), String> {
+    fn append(
+        &mut self,
+        at: usize,
+        entries: &EntryBatch,
+        leaves: &[Digest],
+        values: &Values,
+    ) -> Result<(), String> {
         let writer = &mut self.ledgers[at].1;
         for (digest, value) in values {
             when_space(&self.inbox, || writer.store_value(digest, value))?;
         }
         let entries: Vec<&[u8]> = entries.iter().collect();
-        when_space(&self.inbox, || writer.append(&entries))?;
+        when_space(&self.inbox, || writer.append_hashed(&entries, leaves))?;
         Ok(())
     }
 

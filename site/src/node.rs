@@ -229,7 +229,8 @@ fn recover(config: &NodeConfig, directory: &Path) -> Result<Recovered, StartErro
         let ledger = shard.genesis.ledger.clone();
         let lineage = shard.genesis.lineage().expect("a genesis from a checked topology");
         let directory = directory.join(ledger.to_string());
-        let options = Options { expected_lineage: Some(lineage), ..Options::default() };
+        let options =
+            Options { expected_lineage: Some(lineage), bundles: false, ..Options::default() };
         let mut store = Store::new();
         let opened = tradewind_ledger_disk::open(&directory, &options, |version, entry| {
             store.apply(version, &entry).map_err(Into::into)

@@ -1,6 +1,7 @@
 //! One flipped byte anywhere in a ledger's files is found.
 
 use std::fs;
+use std::path::Path;
 
 use proptest::prelude::*;
 use tradewind_audit::Verdict;
@@ -9,11 +10,21 @@ use crate::common::{audit, files, sample};
 
 #[test]
 fn one_flipped_byte_in_any_file_is_found() {
+    flip_each(&["tile/entries"], |_| {});
+}
+
+/// A node's directory has no bundles.
+#[test]
+fn one_flipped_byte_in_any_file_of_a_directory_without_bundles_is_found() {
+    flip_each(&[], |dir| fs::remove_dir_all(dir.join("tile/entries")).unwrap());
+}
+
+fn flip_each(bundles: &[&str], change: impl Fn(&Path)) {
     let (_temp, ledger) = sample();
+    change(&ledger.dir);
     let files = files(&ledger.dir);
-    let kinds =
-        ["segments/", ".open", "tile/0", "tile/1", "tile/entries", ".p/", "values/", "checkpoint"];
-    for kind in kinds {
+    let kinds = ["segments/", ".open", "tile/0", "tile/1", ".p/", "values/", "checkpoint"];
+    for kind in kinds.iter().chain(bundles) {
         let has = files.iter().any(|file| file.to_str().unwrap().contains(kind));
         assert!(has, "the sample has no file of kind {kind}");
     }

@@ -19,7 +19,12 @@ fn a_proof_is_made_from_the_public_face_and_checked_offline() {
     let (_temp, ledger) = sample();
     let source = DirSource::new(&ledger.dir);
     let size = ledger.replay.size().0 - 20;
-    for version in [0, 1, 255, 256, 511, 512, size - 1] {
+    let versions = [0, 1, 255, 256, 511, 512, size - 1];
+    for (nth, version) in versions.into_iter().chain(versions).enumerate() {
+        if nth == versions.len() {
+            // A node's directory has no bundles: the entries are in the segments.
+            std::fs::remove_dir_all(ledger.dir.join("tile/entries")).unwrap();
+        }
         let proof = prove(&source, Version(version)).unwrap();
         let report = check(&proof.to_text(), None, &keys(&ledger), None);
         assert_eq!(report.verdict(), Verdict::Holds, "{:?}", report.problems);

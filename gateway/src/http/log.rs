@@ -1,9 +1,11 @@
 //! `/log/<ledger>/...`: the ledger's public face, as c2sp.org/tlog-tiles has it.
 //!
 //! A path is parsed and written anew, never handed to the file system as it came. A partial tile that was replaced by a
-//! wider one since the client read its checkpoint is cut out of that. Detached values lie beside the tiles.
+//! wider one since the client read its checkpoint is cut out of that. A bundle that is no file (nodes have none) is made
+//! from the ledger's entries. Detached values lie beside the tiles.
 
 use super::{Failure, Shared};
+use crate::Shard;
 use axum::{
     Json,
     body::Body,
@@ -14,8 +16,8 @@ use axum::{
 use serde_json::{Value, json};
 use std::{fs, io, path};
 use tradewind_ledger::{
-    Digest, LedgerId,
-    tile::{TILE_WIDTH, TileId, TileKind, decode_bundle},
+    Digest, LedgerId, SignedNote, Version,
+    tile::{TILE_WIDTH, TileId, TileKind, decode_bundle, encode_bundle},
 };
 
 pub(super) async fn ledgers(State(http): Shared) -> Json<Value> {
@@ -40,7 +42,10 @@ pub(super) async fn file(
     }
     let (tile, value) = (path.parse::<TileId>(), value(&path));
     let reading = tokio::task::spawn_blocking(move || match (tile, value) {
-        (Ok(tile), _) => Some(read_tile(&directory, tile)),
+        (Ok(tile), _) => Some(match read_tile(&directory, tile) {
+            Ok(None) if tile.kind == TileKind::Entries => bundle(&*shard, tile),
+            read => read,
+        }),
         (Err(_), Some(value)) => Some(read_file(&directory.join(value))),
         (Err(_), None) => None,
     });
@@ -110,6 +115,20 @@ fn read_tile(directory: &path::Path, tile: TileId) -> io::Result<Option<Vec<u8>>
         }
     }
     Ok(None)
+}
+
+/// The bytes of a bundle, from the ledger's entries; `None` if the checkpoint does not cover them.
+fn bundle(shard: &dyn Shard, tile: TileId) -> io::Result<Option<Vec<u8>>> {
+    let Some(note) = read_file(&shard.directory().join("checkpoint"))? else { return Ok(None) };
+    let note = SignedNote::parse(&note).map_err(io::Error::other)?;
+    let published = note.checkpoint().map_err(io::Error::other)?.size;
+    let versions = tile.first()..tile.first().saturating_add(tile.width.into());
+    if versions.end > published.0 {
+        return Ok(None);
+    }
+    let entries = versions.map(|version| shard.entry(Version(version)));
+    let entries = entries.collect::<io::Result<Vec<_>>>()?;
+    encode_bundle(entries.iter().map(Vec::as_slice)).map(Some).map_err(io::Error::other)
 }
 
 fn read_file(path: &path::Path) -> io::Result<Option<Vec<u8>>> {

@@ -2,13 +2,13 @@
 
 use crate::support::{POOL, Site, get, http};
 use serde_json::json;
-use std::{net::SocketAddr, time::Duration};
+use std::{fs, net::SocketAddr, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
 use tradewind_client::{Command, Condition, wire::Role};
-use tradewind_gateway::Security;
+use tradewind_gateway::{Security, Shard};
 use tradewind_ledger::{
     Digest, SignedNote, Version,
     tile::{TileId, TileKind, decode_bundle, decode_hashes},
@@ -204,8 +204,11 @@ async fn the_public_face_proves_every_entry_at_every_published_size() {
             SignedNote::parse(&note.body).expect("a note").checkpoint().expect("a checkpoint"),
         );
     }
-    // All of them at the end, when the partial tiles of the earlier ones are long gone.
-    for checkpoint in notes {
+    // All of them at the end, when the partial tiles of the earlier ones are long gone; and once more without bundles,
+    // as a node's directory is.
+    let bundles = site.shard(0).directory().join("tile/entries");
+    let last = notes.last().expect("some").size;
+    for checkpoint in notes.clone().into_iter().chain(notes) {
         let size = checkpoint.size;
         let mut tree = CompactRange::default();
         for first in (0..size.0).step_by(256) {
@@ -227,6 +230,11 @@ async fn the_public_face_proves_every_entry_at_every_published_size() {
         assert_eq!(tree.root(), checkpoint.root);
         let beyond = TileId { kind: TileKind::Entries, index: size.0 / 256 + 9, width: 1 };
         assert_eq!(get(server.http, &format!("/log/flights.0/{beyond}")).await.status, 404);
+        let unpublished = TileId { kind: TileKind::Entries, index: last.0 / 256, width: 255 };
+        assert_eq!(get(server.http, &format!("/log/flights.0/{unpublished}")).await.status, 404);
+        if size == last && bundles.exists() {
+            fs::remove_dir_all(&bundles).expect("removed");
+        }
     }
     let ledgers = get(server.http, "/log").await.json();
     assert_eq!(ledgers["ledgers"][0]["checkpoint"], "/log/flights.0/checkpoint");

@@ -32,13 +32,16 @@ pub struct Options {
     pub preallocate: u64,
     /// How many sealed segments are kept open for reading, with the places of their records.
     pub cached_segments: usize,
+    /// Whether entry bundles are published as files. Without them the directory is half as large and a
+    /// publication costs a fraction; who serves the public face then makes bundles from the segments.
+    pub bundles: bool,
     /// Refuse the directory if it holds another ledger.
     pub expected_lineage: Option<Lineage>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { preallocate: 5 << 20, cached_segments: 32, expected_lineage: None }
+        Self { preallocate: 5 << 20, cached_segments: 32, bundles: true, expected_lineage: None }
     }
 }
 
@@ -134,8 +137,13 @@ pub(crate) fn open_with(
     let shared =
         Arc::new(Shared::new(layout, framing, files, replayed.tree, options.cached_segments));
     let published = checkpoint.map_or(Version::ZERO, |checkpoint| checkpoint.size);
-    let mut publisher =
-        Publisher::new(Arc::clone(&shared), ops.clone(), published, Arc::clone(&lock));
+    let mut publisher = Publisher::new(
+        Arc::clone(&shared),
+        ops.clone(),
+        published,
+        options.bundles,
+        Arc::clone(&lock),
+    );
     let lost = (replayed.lost_tiles, replayed.lost_bundles);
     recovery.repaired_tiles = publisher.repair(lost)?;
     let reader = LedgerReader::new(Arc::clone(&shared));

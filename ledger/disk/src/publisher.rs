@@ -22,12 +22,20 @@ pub struct Publisher {
     /// Size of the checkpoint in place, and of the one that it replaced.
     published: Version,
     before: Version,
+    /// Whether entry bundles are files.
+    bundles: bool,
     _lock: Arc<Lock>,
 }
 
 impl Publisher {
-    pub(crate) fn new(shared: Arc<Shared>, ops: Ops, published: Version, lock: Arc<Lock>) -> Self {
-        Self { shared, ops, published, before: published, _lock: lock }
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        ops: Ops,
+        published: Version,
+        bundles: bool,
+        lock: Arc<Lock>,
+    ) -> Self {
+        Self { shared, ops, published, before: published, bundles, _lock: lock }
     }
 
     /// Writes what is lost of the tiles below the published checkpoint, and removes what is none of
@@ -37,7 +45,8 @@ impl Publisher {
         (tiles, bundles): (Vec<(TileId, Vec<u8>)>, Vec<TileId>),
     ) -> Result<u64, OpenError> {
         let layout = &self.shared.layout;
-        tiles::clean(&self.ops, layout, self.published)?;
+        let needed: Vec<_> = self.partials(self.published).collect();
+        tiles::clean(&self.ops, layout, &needed, self.bundles)?;
         let mut written = (tiles.len() + bundles.len()) as u64;
         for (tile, bytes) in &tiles {
             tiles::write(&self.ops, layout, tile, bytes)?;
@@ -45,7 +54,7 @@ impl Publisher {
         for tile in &bundles {
             tiles::write(&self.ops, layout, tile, &self.bundle(tile)?)?;
         }
-        for tile in tiles::partials(self.published) {
+        for tile in needed {
             let bytes = self.bytes(&tile)?;
             if !tiles::is_written(layout, &tile, &bytes)? {
                 tiles::write(&self.ops, layout, &tile, &bytes)?;
@@ -75,9 +84,9 @@ impl Publisher {
         self.check(&checkpoint)?;
         let size = checkpoint.size;
         // A file that the published checkpoint needs is never replaced: a crash could lose its bytes.
-        let full = self.shared.tree()?.unwritten(size);
-        let needed: Vec<_> = tiles::partials(self.published).collect();
-        let partial = tiles::partials(size).filter(|tile| !needed.contains(tile));
+        let full = self.shared.tree().unwritten(size);
+        let needed: Vec<_> = self.partials(self.published).collect();
+        let partial = self.partials(size).filter(|tile| !needed.contains(tile));
         for tile in full.into_iter().chain(self.new_bundles(size)).chain(partial) {
             tiles::write(&self.ops, &self.shared.layout, &tile, &self.bytes(&tile)?)?;
         }
@@ -105,7 +114,7 @@ impl Publisher {
         if size > durable {
             return Err(PublishError::NotDurable { size, durable });
         }
-        let tree = self.shared.tree()?;
+        let tree = self.shared.tree();
         let computed = root_at(&*tree, size).map_err(|error| missing(&self.shared, &error))?;
         if computed != checkpoint.root {
             let signed = checkpoint.root;
@@ -117,8 +126,15 @@ impl Publisher {
     /// The full bundles at `size` that were not full at the published size.
     fn new_bundles(&self, size: Version) -> impl Iterator<Item = TileId> + use<> {
         let width = u64::from(TILE_WIDTH);
-        let full = self.published.0 / width..size.0 / width;
+        let end = if self.bundles { size } else { self.published };
+        let full = self.published.0 / width..end.0 / width;
         full.map(|index| TileId { kind: TileKind::Entries, index, width: TILE_WIDTH })
+    }
+
+    /// The partial tiles that are files at this size.
+    fn partials(&self, size: Version) -> impl Iterator<Item = TileId> + use<> {
+        let bundles = self.bundles;
+        tiles::partials(size).filter(move |tile| bundles || tile.kind != TileKind::Entries)
     }
 
     /// What the tile's file holds.
@@ -126,7 +142,7 @@ impl Publisher {
         match tile.kind {
             TileKind::Entries => self.bundle(tile),
             TileKind::Hashes { .. } => {
-                let bytes = self.shared.tree()?.tile(tile);
+                let bytes = self.shared.tree().tile(tile);
                 Ok(bytes.ok_or_else(|| missing(&self.shared, tile))?)
             }
         }
@@ -156,14 +172,14 @@ impl Publisher {
     /// The checkpoint is in place: tiles on disk need not be kept in memory, nor old partial ones on
     /// disk. Those of the checkpoint before stay, for a reader who is still at it.
     fn settle(&mut self, size: Version) -> Result<(), ReadError> {
-        let mut tree = self.shared.tree()?;
+        let mut tree = self.shared.tree();
         tree.unwritten(size).iter().for_each(|tile| tree.written(tile));
         drop(tree);
         let (old, before) = (self.before, self.published);
         self.published = size;
         if size > before {
             self.before = before;
-            let needed: Vec<_> = tiles::partials(size).chain(tiles::partials(before)).collect();
+            let needed: Vec<_> = self.partials(size).chain(self.partials(before)).collect();
             let keep = |tile: &TileId| needed.contains(tile);
             tiles::remove_partials(&self.ops, &self.shared.layout, old, keep)?;
         }

@@ -110,12 +110,6 @@ impl LedgerReader {
 
 impl HashSource for LedgerReader {
     fn node(&self, level: u8, index: u64) -> Option<Digest> {
-        match self.shared.tree() {
-            Ok(tree) => tree.node(level, index),
-            Err(error) => {
-                tracing::error!(%error, "entries cannot be hashed");
-                None
-            }
-        }
+        self.shared.tree().node(level, index)
     }
 }

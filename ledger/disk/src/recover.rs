@@ -258,7 +258,9 @@ impl<'a, V: FnMut(Version, Entry) -> Result<(), VisitError>> Recovering<'a, V> {
         let index = size.0 / u64::from(TILE_WIDTH) - 1;
         let bundle = TileId { kind: TileKind::Entries, index, width: TILE_WIDTH };
         let path = self.layout.dir.join(bundle.to_string());
-        if !tiles::has_length(&path, self.bundle_bytes).context("read the length", &path)? {
+        if self.options.bundles
+            && !tiles::has_length(&path, self.bundle_bytes).context("read the length", &path)?
+        {
             lost_bundles.push(bundle);
         }
         self.bundle_bytes = 0;

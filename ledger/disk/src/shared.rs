@@ -7,9 +7,8 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
-use tradewind_ledger::ids::Version;
+use tradewind_ledger::ids::{Digest, Version};
 use tradewind_ledger::segment_file::{Framing, PAGE, RECORD_HEADER, Record, SegmentName, State};
-use tradewind_ledger::tree::leaf_hash;
 
 use crate::error::{Context, Damage, Found, ReadError};
 use crate::layout::Layout;
@@ -50,6 +49,8 @@ pub(crate) struct Shared {
     recent: Mutex<VecDeque<Arc<Indexed>>>,
     recent_max: usize,
     tree: Mutex<TileTree>,
+    /// Leaf hashes of the durable entries that the tree does not have yet.
+    fresh: Mutex<Vec<Digest>>,
 }
 
 /// Consecutive records within one file.
@@ -144,6 +145,7 @@ impl Shared {
             recent: Mutex::default(),
             recent_max: recent_max.max(1),
             tree: Mutex::new(tree),
+            fresh: Mutex::default(),
         }
     }
 
@@ -157,8 +159,9 @@ impl Shared {
         self.files.write().unwrap_or_else(PoisonError::into_inner).open = Some(index);
     }
 
-    /// Entries of these lengths became durable in the open file.
-    pub(crate) fn appended(&self, entry_lens: &[u32]) {
+    /// Entries of these lengths and leaf hashes became durable in the open file.
+    pub(crate) fn appended(&self, entry_lens: &[u32], leaves: &[Digest]) {
+        self.fresh.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(leaves);
         let mut files = self.files.write().unwrap_or_else(PoisonError::into_inner);
         let open = files.open.as_mut().expect("entries are appended to an open file");
         entry_lens.iter().for_each(|len| open.push(*len as usize));
@@ -250,15 +253,10 @@ impl Shared {
     }
 
     /// The tree, grown to what is durable.
-    pub(crate) fn tree(&self) -> Result<MutexGuard<'_, TileTree>, ReadError> {
-        const CHUNK: usize = 1 << 20;
+    pub(crate) fn tree(&self) -> MutexGuard<'_, TileTree> {
         let mut tree = self.tree.lock().unwrap_or_else(PoisonError::into_inner);
-        let durable = self.durable();
-        let mut buffer = Vec::new();
-        while tree.size() < durable {
-            let from = tree.size();
-            self.read(from, durable, CHUNK, &mut buffer, |entry| tree.push(leaf_hash(entry)))?;
-        }
-        Ok(tree)
+        let fresh = std::mem::take(&mut *self.fresh.lock().unwrap_or_else(PoisonError::into_inner));
+        fresh.into_iter().for_each(|leaf| tree.push(leaf));
+        tree
     }
 }

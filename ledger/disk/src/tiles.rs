@@ -85,9 +85,14 @@ pub(crate) fn remove_partials(
     Ok(())
 }
 
-/// Removes what interrupted publications left: temporary files, and partial tiles of other sizes.
-pub(crate) fn clean(ops: &Ops, layout: &Layout, published: Version) -> Result<(), FileError> {
-    let needed: Vec<_> = partials(published).collect();
+/// Removes what interrupted publications left: temporary files, and partial tiles that are not `needed`; and bundles
+/// where they are not to be files.
+pub(crate) fn clean(
+    ops: &Ops,
+    layout: &Layout,
+    needed: &[TileId],
+    bundles: bool,
+) -> Result<(), FileError> {
     let mut dirs = vec![layout.tiles.clone()];
     while let Some(dir) = dirs.pop() {
         for entry in fs::read_dir(&dir).context("list", &dir)? {
@@ -100,6 +105,7 @@ pub(crate) fn clean(ops: &Ops, layout: &Layout, published: Version) -> Result<()
             let relative = path.strip_prefix(&layout.dir).ok().and_then(Path::to_str);
             let tile = relative.and_then(|path| path.parse::<TileId>().ok());
             let stale = match tile {
+                Some(TileId { kind: TileKind::Entries, .. }) if !bundles => true,
                 Some(tile) => tile.is_partial() && !needed.contains(&tile),
                 None => path.to_string_lossy().ends_with(TEMPORARY),
             };

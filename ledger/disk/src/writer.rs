@@ -54,6 +54,7 @@ pub(crate) struct Tail {
 struct Run {
     records: Vec<u8>,
     entry_lens: Vec<u32>,
+    leaves: Vec<Digest>,
     /// The last one is a SEAL.
     sealed: bool,
 }
@@ -116,6 +117,23 @@ impl LedgerWriter {
     /// # Errors
     /// If one cannot be stored; none is taken then.
     pub fn append<E: AsRef<[u8]>>(&mut self, entries: &[E]) -> Result<Version, WriteError> {
+        let leaves: Vec<_> = entries.iter().map(|entry| leaf_hash(entry.as_ref())).collect();
+        self.append_hashed(entries, &leaves)
+    }
+
+    /// As [`LedgerWriter::append`], when the caller has the entries' leaf hashes already.
+    ///
+    /// # Errors
+    /// As [`LedgerWriter::append`].
+    ///
+    /// # Panics
+    /// Unless there is one leaf hash an entry.
+    pub fn append_hashed<E: AsRef<[u8]>>(
+        &mut self,
+        entries: &[E],
+        leaves: &[Digest],
+    ) -> Result<Version, WriteError> {
+        assert_eq!(entries.len(), leaves.len(), "one leaf hash an entry");
         self.check_alive()?;
         let mut tail = self.tail;
         for entry in entries {
@@ -125,7 +143,7 @@ impl LedgerWriter {
             self.begin(entries[0].as_ref())?;
         }
         if let Some(framing) = self.shared.framing.get() {
-            for entry in entries {
+            for (entry, leaf) in entries.iter().zip(leaves) {
                 let run = match self.pending.back_mut() {
                     Some(run) if !run.sealed => run,
                     _ => {
@@ -133,7 +151,7 @@ impl LedgerWriter {
                         self.pending.back_mut().expect("just pushed")
                     }
                 };
-                run.push(framing, self.tail.size, entry.as_ref());
+                run.push(framing, self.tail.size, entry.as_ref(), *leaf);
                 self.tail.size = self.tail.size.next();
             }
         }
@@ -221,7 +239,7 @@ impl LedgerWriter {
             let sealed = run.sealed;
             if durable {
                 let run = self.pending.pop_front().expect("not empty");
-                self.shared.appended(&run.entry_lens);
+                self.shared.appended(&run.entry_lens, &run.leaves);
                 self.recycle(run);
             }
             self.stage = match sealed && durable {
@@ -263,6 +281,7 @@ impl LedgerWriter {
         run.records.clear();
         run.records.shrink_to(BUFFER_KEPT);
         run.entry_lens.clear();
+        run.leaves.clear();
         run.sealed = false;
         self.spare = run;
     }
@@ -281,10 +300,11 @@ impl LedgerWriter {
 }
 
 impl Run {
-    fn push(&mut self, framing: &Framing, version: Version, entry: &[u8]) {
+    fn push(&mut self, framing: &Framing, version: Version, entry: &[u8], leaf: Digest) {
         self.records.extend_from_slice(&framing.record_header(version, entry));
         self.records.extend_from_slice(entry);
         self.entry_lens.push(entry.len() as u32);
+        self.leaves.push(leaf);
         self.sealed = is_seal(entry);
     }
 }

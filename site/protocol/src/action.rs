@@ -82,6 +82,8 @@ pub enum Action {
         first: Version,
         /// Encoded entries.
         entries: EntryBatch,
+        /// Their leaf hashes, which the machine had to compute anyway.
+        leaves: Vec<Digest>,
         /// Detached values by their SHA-256.
         values: Values,
     },

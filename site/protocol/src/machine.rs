@@ -11,7 +11,9 @@ use tradewind_ledger::{
 };
 use tradewind_store::{Command, Context, Refusal, Reply, Store};
 
+use crate::action::Action;
 use crate::batch::{EntryBatch, Values};
+use crate::ids::ShardIndex;
 
 /// A size at which all replicas sign.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -28,6 +30,7 @@ pub(crate) struct Machine {
     /// Entries made and not yet handed to the log, from `first` on.
     first: Version,
     entries: EntryBatch,
+    leaves: Vec<Digest>,
     values: Values,
     marks: VecDeque<Mark>,
     scratch: Vec<u8>,
@@ -38,9 +41,9 @@ pub(crate) struct Machine {
 impl Machine {
     pub(crate) fn new(replay: Replay, limits: SealLimits) -> Self {
         let first = replay.size();
-        let (entries, values) = (EntryBatch::default(), Vec::new());
+        let (entries, leaves, values) = (EntryBatch::default(), Vec::new(), Vec::new());
         let (marks, scratch, local_clock) = (VecDeque::new(), Vec::new(), None);
-        Self { replay, limits, first, entries, values, marks, scratch, local_clock }
+        Self { replay, limits, first, entries, leaves, values, marks, scratch, local_clock }
     }
 
     pub(crate) fn replay(&self) -> &Replay {
@@ -116,13 +119,18 @@ impl Machine {
         self.marks.drain(..)
     }
 
-    /// Entries and values for the log since the last call.
-    pub(crate) fn take_entries(&mut self) -> Option<(Version, EntryBatch, Values)> {
+    /// What the log is to append since the last call.
+    pub(crate) fn take_appended(&mut self, shard: ShardIndex) -> Option<Action> {
         if self.entries.is_empty() {
             return None;
         }
-        let first = core::mem::replace(&mut self.first, self.replay.size());
-        Some((first, core::mem::take(&mut self.entries), core::mem::take(&mut self.values)))
+        Some(Action::Append {
+            shard,
+            first: core::mem::replace(&mut self.first, self.replay.size()),
+            entries: core::mem::take(&mut self.entries),
+            leaves: core::mem::take(&mut self.leaves),
+            values: core::mem::take(&mut self.values),
+        })
     }
 
     /// Takes up an entry that another replica made, while catching up.
@@ -140,6 +148,7 @@ impl Machine {
         let entry = self.replay.push(bytes).map_err(|error| text(&error))?;
         store.apply(version, &entry).map_err(|error| text(&error))?;
         self.entries.push(bytes);
+        self.leaves.push(self.replay.last_leaf());
         self.values.append(values);
         Ok(())
     }
@@ -166,7 +175,8 @@ impl Machine {
     fn record(&mut self, entry: &Entry) {
         self.scratch.clear();
         entry.encode(&mut self.scratch).expect("the store makes entries that can be encoded");
-        self.replay.observe(&self.scratch, entry).expect("entries made here continue the ledger");
+        let leaf = self.replay.observe(&self.scratch, entry);
+        self.leaves.push(leaf.expect("entries made here continue the ledger"));
         self.entries.push(&self.scratch);
     }
 }

@@ -463,11 +463,12 @@ impl<S: StoreAccess> Replica<S> {
     }
 
     pub(crate) fn hand_to_log(&mut self, out: &mut Outputs) {
-        let Some((first, entries, values)) = self.machine.take_entries() else { return };
+        let Some(append) = self.machine.take_appended(self.shard) else { return };
+        let Action::Append { entries, values, .. } = &append else { unreachable!("made just now") };
         let bytes = entries.bytes() + values.iter().map(|(_, value)| value.len()).sum::<usize>();
         self.backlog.push_back((self.machine.size(), bytes));
         self.backlog_bytes += bytes;
-        out.actions.push_back(Action::Append { shard: self.shard, first, entries, values });
+        out.actions.push_back(append);
     }
 
     /// Finds what is delivered everywhere and what is on disk at a majority, and answers what waited for it.

@@ -385,7 +385,7 @@ impl<'a> World<'a> {
                 self.coverage.disconnects += 1;
                 self.break_link(node, peer);
             }
-            Action::Append { shard, first, entries, values } => {
+            Action::Append { shard, first, entries, values, .. } => {
                 let shard = shard.index();
                 self.tell(|| {
                     format!("{node} appends {} to shard {shard} at {first}", entries.len())

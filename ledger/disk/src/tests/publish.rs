@@ -19,9 +19,11 @@ use crate::testing::{Author, tempdir};
 /// Enough for a full tile of level 1 and a partial one of level 2.
 const MANY: usize = 256 * 256 + 300;
 
+const OPTIONS: Options =
+    Options { preallocate: 64 << 10, cached_segments: 2, bundles: true, expected_lineage: None };
+
 fn reopen(dir: &Path) -> Opened {
-    let options = Options { preallocate: 64 << 10, cached_segments: 2, ..Options::default() };
-    open(dir, &options, |_, _| Ok(())).expect("it opens")
+    open(dir, &OPTIONS, |_, _| Ok(())).expect("it opens")
 }
 
 fn author(entries: usize) -> Author {
@@ -60,8 +62,12 @@ fn names(size: Version) -> Vec<String> {
 }
 
 fn published(author: &Author, steps: &[u64]) -> TempDir {
+    published_with(&OPTIONS, author, steps)
+}
+
+fn published_with(options: &Options, author: &Author, steps: &[u64]) -> TempDir {
     let dir = tempdir();
-    let mut opened = reopen(dir.path());
+    let mut opened = open(dir.path(), options, |_, _| Ok(())).expect("it opens");
     for step in steps {
         let from = opened.writer.size().0 as usize;
         opened.writer.append(&author.entries[from..*step as usize]).expect("appended");
@@ -132,6 +138,23 @@ fn tiles_that_are_lost_or_damaged_are_made_again() {
     fs::remove_dir_all(dir.path().join("tile")).expect("removed");
     drop(reopen(dir.path()));
     assert_eq!(tile_files(dir.path()), whole);
+}
+
+#[test]
+fn without_bundles_the_other_tiles_are_the_same() {
+    let author = author(MANY);
+    let dir = published(&author, &[300, 1_000, author.size().0]);
+    let mut expected = tile_files(dir.path());
+    expected.retain(|name, _| !name.starts_with("tile/entries"));
+    // Those that are there are removed, and no more are written.
+    let options = Options { bundles: false, preallocate: 64 << 10, ..Options::default() };
+    let other = published_with(&options, &author, &[300, 1_000, author.size().0]);
+    for dir in [&dir, &other] {
+        let opened = open(dir.path(), &options, |_, _| Ok(())).expect("it opens");
+        assert_eq!(opened.recovery.repaired_tiles, 0);
+        expected.retain(|name, _| names(author.size()).contains(name));
+        assert_eq!(tile_files(dir.path()), expected);
+    }
 }
 
 #[test]
