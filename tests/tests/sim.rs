@@ -62,6 +62,7 @@ fn invariants_hold_and_the_hard_places_are_reached() {
         ("repeated requests", coverage.repeated),
         ("answers", coverage.answered),
         ("detached values", coverage.detached),
+        ("calls checked for linearizability", coverage.linear_calls),
     ];
     let missed: Vec<_> = reached.iter().filter(|(_, count)| *count == 0).collect();
     assert!(missed.is_empty(), "never reached: {missed:?} in {coverage:#?}");

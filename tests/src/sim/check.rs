@@ -11,6 +11,7 @@ use tradewind_store::Store;
 
 use super::disk::{Disk, root_of};
 use super::plan::Plan;
+use crate::linear::History;
 
 /// A broken invariant.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -278,6 +279,13 @@ impl Checker {
             }
         }
         Ok(())
+    }
+
+    /// At the end: what clients were told of a key could have been told by a single copy of it, each call at one moment
+    /// between its first submission and its answer.
+    pub(crate) fn invariant_linearizable(shard: usize, history: &History) -> Check {
+        let found = history.check().map_err(|violation| format!("shard {shard}: {violation}"));
+        found.or_else(|detail| broken("invariant_linearizable", detail))
     }
 
     /// At the end: signed sizes are prefixes of the ledger that there is.

@@ -2,7 +2,7 @@
 
 use tradewind_site_protocol::{ShardIndex, State};
 
-use super::check::Check;
+use super::check::{Check, Checker};
 use super::world::{Submitted, World, members_disks};
 
 impl World<'_> {
@@ -62,6 +62,11 @@ impl World<'_> {
         let crashes: Vec<u64> = self.nodes.iter().map(|node| node.crashes).collect();
         self.checker.invariant_acknowledged_is_present(&crashes)?;
         self.checker.invariant_each_request_once()?;
-        self.checker.invariant_signed_is_present()
+        self.checker.invariant_signed_is_present()?;
+        for (shard, history) in self.histories.iter().enumerate() {
+            self.coverage.linear_calls += history.calls() as u64;
+            Checker::invariant_linearizable(shard, history)?;
+        }
+        Ok(())
     }
 }

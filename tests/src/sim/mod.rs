@@ -65,6 +65,8 @@ pub struct Coverage {
     pub answered: u64,
     /// Detached values written.
     pub detached: u64,
+    /// Calls that were checked for linearizability.
+    pub linear_calls: u64,
 }
 
 impl Coverage {
@@ -102,6 +104,7 @@ impl Coverage {
         self.repeated += other.repeated;
         self.answered += other.answered;
         self.detached += other.detached;
+        self.linear_calls += other.linear_calls;
     }
 }
 

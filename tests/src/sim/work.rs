@@ -1,10 +1,11 @@
 //! Clients at work: submissions, answers, repetition.
 
-use tradewind_site_protocol::{Answer, NodeId, Submission, Ticket};
+use tradewind_site_protocol::{Answer, Durability, NodeId, Submission, Ticket};
+use tradewind_store::Command;
 
 use super::Violation;
 use super::check::Check;
-use super::client::{Request, entry_of};
+use super::client::{Request, entry_of, written};
 use super::plan::MS;
 use super::world::{Event, Input, Node, Submitted, World, members_disks};
 
@@ -16,7 +17,7 @@ impl World<'_> {
             if state.done == plan.requests_per_client {
                 return;
             }
-            state.current = Some(state.next_request(plan, &mut self.rng));
+            state.current = Some(state.next_request(plan, &mut self.rng, self.now));
         }
         let request = state.current.as_mut().expect("made above");
         request.attempts += 1;
@@ -26,14 +27,20 @@ impl World<'_> {
         self.serial += 1;
         let ticket = Ticket(self.serial);
         let incarnation = self.nodes[node.index()].incarnation;
-        let submitted =
-            Submitted { client, shard: request.shard, request: request.id, node, incarnation };
+        let submitted = Submitted {
+            client,
+            attempt: request.attempts,
+            shard: request.shard,
+            request: request.id,
+            node,
+            incarnation,
+        };
         self.tickets.insert(ticket, submitted);
         let submission = Submission {
             ticket,
             request: request.id,
             durability: request.durability,
-            command: request.command.clone(),
+            command: request.submitted(),
         };
         let at = self.now + self.rng.range(20..500);
         self.at(at, Event::Input(node, incarnation, Input::Submit(request.shard, submission)));
@@ -48,7 +55,7 @@ impl World<'_> {
             let detail = format!("{node} answers {:?} twice", answer.ticket);
             return Err(Violation { invariant: "invariant_answered_once", detail });
         };
-        let Submitted { client, shard, request, .. } = submitted;
+        let Submitted { client, attempt, shard, request, .. } = submitted;
         if let Some(version) = entry_of(&answer.reply) {
             let durability = match &self.clients[client].current {
                 Some(current) if current.id == request => current.durability,
@@ -65,19 +72,28 @@ impl World<'_> {
         let at = self.now + self.rng.range(20..500);
         // The reply names its request by the ticket's serial, which only this submission had.
         let reply = Answer { ticket: Ticket(request.number.0), reply: answer.reply };
-        self.at(at, Event::Reply(client, reply));
+        self.at(at, Event::Reply(client, attempt, reply));
         Ok(())
     }
 
-    pub(super) fn answered(&mut self, client: usize, answer: &Answer) {
+    pub(super) fn answered(&mut self, client: usize, attempt: u64, answer: &Answer) {
         let state = &mut self.clients[client];
-        let current = state.current.as_ref().is_some_and(|r| r.id.number.0 == answer.ticket.0);
-        if current {
-            state.current = None;
-            state.done += 1;
-            self.coverage.answered += 1;
-            let at = self.now + self.rng.range(10..3 * MS);
-            self.at(at, Event::Client(client));
+        let Some(current) = &state.current else { return };
+        // That the first attempt had no effect tells nothing of a later one that is under way.
+        let overtaken = attempt == 1 && current.attempts > 1 && entry_of(&answer.reply).is_none();
+        if current.id.number.0 != answer.ticket.0 || overtaken {
+            return;
         }
+        let command = Command::decode(&current.command).expect("made by this client");
+        if current.durability == Durability::Disk {
+            let ended = Some((self.now, &answer.reply));
+            self.histories[current.shard].record(client, &command, current.began, ended);
+            state.seen = written(current.shard, &command, &answer.reply).or(state.seen.take());
+        }
+        state.current = None;
+        state.done += 1;
+        self.coverage.answered += 1;
+        let at = self.now + self.rng.range(10..3 * MS);
+        self.at(at, Event::Client(client));
     }
 }

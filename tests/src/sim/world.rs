@@ -17,6 +17,7 @@ use super::fabric::{Frame, Lane, Link, Rows};
 use super::plan::{MS, Plan};
 use super::rng::Rng;
 use super::{Coverage, Failure, Violation};
+use crate::linear::History;
 
 /// Something that happens at a time.
 #[derive(Debug)]
@@ -27,8 +28,8 @@ pub(super) enum Event {
     Input(NodeId, u64, Input),
     /// A client looks at its request: submits, or repeats.
     Client(usize),
-    /// An answer reaches a client.
-    Reply(usize, Answer),
+    /// The answer to an attempt reaches a client.
+    Reply(usize, u64, Answer),
     Fault,
     Crash(NodeId),
     Restart(NodeId),
@@ -54,6 +55,7 @@ pub(super) enum Input {
 /// A submission on its way or at work.
 pub(super) struct Submitted {
     pub(super) client: usize,
+    pub(super) attempt: u64,
     pub(super) shard: usize,
     pub(super) request: RequestId,
     /// The node that has it, as this incarnation of it.
@@ -93,6 +95,8 @@ pub(crate) struct World<'a> {
     pub(super) clients: Vec<Client>,
     pub(super) tickets: BTreeMap<Ticket, Submitted>,
     pub(super) checker: Checker,
+    /// By shard: what clients were told.
+    pub(super) histories: Vec<History>,
     pub(super) healed: bool,
     /// Whether the present turn delivered anything.
     pub(super) delivered: bool,
@@ -144,6 +148,7 @@ impl<'a> World<'a> {
             clients: (0..plan.clients).map(Client::new).collect(),
             tickets: BTreeMap::new(),
             checker: Checker::new(plan),
+            histories: vec![History::default(); plan.shards.len()],
             healed: false,
             delivered: false,
             coverage: Coverage::default(),
@@ -223,7 +228,7 @@ impl<'a> World<'a> {
                 }
             }
             Event::Client(client) => self.client(client),
-            Event::Reply(client, answer) => self.answered(client, &answer),
+            Event::Reply(client, attempt, answer) => self.answered(client, attempt, &answer),
             Event::Fault => self.fault(),
             Event::Crash(node) if !self.healed => self.crash(node),
             Event::Crash(_) => {}
