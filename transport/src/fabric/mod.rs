@@ -20,13 +20,19 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`tcp`] | the fabric over TCP, with TLS unless the topology says otherwise |
+//! | [`shm`] | rows through shared memory between processes of one host, all else over TCP |
+//! | `paths` | how rows reach each peer, for people |
 //! | `ranges` | which bytes of a row a peer has still to be shown |
 
+pub mod shm;
 pub mod tcp;
 
+mod paths;
 mod ranges;
 
 use std::{fmt, ops::Range, sync::Arc, time::Duration};
+
+pub use paths::{Path, PathKind, Paths};
 
 /// A node's index in its site's list of nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -206,6 +212,8 @@ pub struct Counters {
     pub bytes_sent: u64,
     /// Bytes taken from the network.
     pub bytes_received: u64,
+    /// Calls of [`Fabric::publish`]: the fabric's operations on the fast path.
+    pub publishes: u64,
     /// Batches of published ranges sent.
     pub batches_sent: u64,
     /// Batches of published ranges that landed.
@@ -222,6 +230,10 @@ pub struct Counters {
     pub links_lost: u64,
     /// Connections refused: not authenticated, another deployment, site or topology.
     pub refused: u64,
+    /// Peers that were asleep and were woken by a system call of their own (shared memory).
+    pub bells_rung: u64,
+    /// Peers that were too slow for the ring in shared memory, and left it for a while.
+    pub laps: u64,
     /// The most bytes that waited for one peer, sealed batches and messages together.
     pub backlog_bytes_max: u64,
 }

@@ -1,4 +1,5 @@
-//! Every provider of the fabric runs the same conformance suite; what only TCP has follows it.
+//! Every provider of the fabric runs the same conformance suite; what only one of them has follows it.
 
 mod conformance;
+mod shm;
 mod tcp;

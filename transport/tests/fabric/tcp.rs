@@ -21,7 +21,7 @@ use tradewind_transport::{
 use crate::conformance::{A, B, Nodes, Site, conformance};
 
 /// Nodes on loopback, their ports taken before any of them runs.
-struct Loopback<const TLS: bool> {
+pub(crate) struct Loopback<const TLS: bool> {
     listeners: Vec<Option<TcpListener>>,
     addresses: Vec<SocketAddr>,
     silence: Duration,
@@ -47,7 +47,7 @@ fn directory(nodes: usize) -> Arc<Directory> {
 }
 
 impl<const TLS: bool> Loopback<TLS> {
-    fn options(&self, own: NodeId, incarnation: u64) -> TcpOptions {
+    pub(crate) fn options(&self, own: NodeId, incarnation: u64) -> TcpOptions {
         let nodes = self.addresses.iter().enumerate();
         let security = match TLS {
             true => {
@@ -75,7 +75,7 @@ impl<const TLS: bool> Loopback<TLS> {
         }
     }
 
-    fn start_with(&mut self, options: TcpOptions) -> TcpFabric {
+    pub(crate) fn start_with(&mut self, options: TcpOptions) -> TcpFabric {
         match self.listeners[options.own.index()].take() {
             Some(listener) => TcpFabric::with_listener(options, listener).unwrap(),
             None => TcpFabric::bind(options).unwrap(),

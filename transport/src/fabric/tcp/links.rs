@@ -8,7 +8,7 @@ use std::{
 use mio::{Interest, Token, net::TcpStream};
 
 use super::{
-    NodeId, PeerLink, Security, TcpFabric,
+    NodeId, Note, PeerLink, Security, TcpFabric,
     connection::{Connection, Failure, Phase},
     node_id,
     wire::{Hello, Kind},
@@ -143,6 +143,7 @@ impl TcpFabric {
         state.complaint = None;
         self.counters.links_made += 1;
         self.pending.push(FabricEvent::Connected { peer, incarnation: hello.incarnation });
+        self.note(Note::Up(peer));
         Ok(())
     }
 
@@ -235,6 +236,7 @@ impl TcpFabric {
         state.lane_bytes = 0;
         self.counters.links_lost += 1;
         self.pending.push(FabricEvent::Lost { peer, reason: reason.to_owned() });
+        self.note(Note::Down(peer));
         self.try_later(peer, now);
     }
 

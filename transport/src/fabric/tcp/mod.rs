@@ -21,7 +21,9 @@
 //! | `connection` | one socket with its buffers and TLS |
 //! | `links` | dialling, accepting, greeting, losing |
 //! | `region` | the rows of a view |
+//! | `base` | what providers that carry rows in another way build upon |
 
+mod base;
 mod connection;
 mod links;
 mod options;
@@ -52,6 +54,7 @@ use super::{
     ranges::{RangeSet, WORD},
 };
 use crate::tls::Protocol;
+pub(in crate::fabric) use base::Note;
 pub use options::{Security, TcpError, TcpNode, TcpOptions, Timing};
 
 /// Bytes and messages of the control lane that may wait for one peer.
@@ -63,6 +66,8 @@ const SCRATCH_BYTES: usize = 256 << 10;
 
 const WAKE: Token = Token(0);
 const LISTENER: Token = Token(1);
+/// Tokens from here on are those of a provider built upon this one.
+const FOREIGN: usize = usize::MAX / 2;
 
 /// Links to all other nodes of a site; see the module.
 pub struct TcpFabric {
@@ -81,6 +86,8 @@ pub struct TcpFabric {
     region: Option<Region>,
     scratch: Box<[u8]>,
     pending: Vec<FabricEvent>,
+    /// What a provider built upon this one wants to know; `None` if there is none.
+    notes: Option<Vec<Note>>,
     counters: Counters,
 }
 
@@ -99,7 +106,7 @@ struct PeerLink {
     /// Ranges to send, and all those ever published to this peer in this view.
     unsent: RangeSet,
     published: RangeSet,
-    lane: VecDeque<Vec<u8>>,
+    lane: VecDeque<(Kind, Vec<u8>)>,
     lane_bytes: usize,
     complaint: Option<String>,
     changed: bool,
@@ -169,6 +176,7 @@ impl TcpFabric {
             region: None,
             scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
             pending: Vec::new(),
+            notes: None,
             counters: Counters::default(),
             options,
         })
@@ -205,10 +213,10 @@ impl TcpFabric {
                 wire::encode_batch(view, &peer.unsent, row, connection.out());
                 peer.unsent.clear();
                 self.counters.batches_sent += 1;
-            } else if let Some(message) = peer.lane.pop_front() {
+            } else if let Some((kind, message)) = peer.lane.pop_front() {
                 peer.lane_bytes -= message.len();
-                connection.put(Kind::Message, 0, &message);
-                self.counters.messages_sent += 1;
+                connection.put(kind, 0, &message);
+                self.counters.messages_sent += u64::from(kind == Kind::Message);
             } else {
                 break;
             }
@@ -260,6 +268,9 @@ impl TcpFabric {
                     self.pending.push(FabricEvent::Woken);
                 }
                 LISTENER => accept = true,
+                token if token.0 >= FOREIGN => {
+                    self.notes.get_or_insert_default().push(Note::Ready(token));
+                }
                 token => {
                     let mut all = self.connections.iter_mut().flatten();
                     if let Some(connection) = all.find(|connection| connection.token == token) {
@@ -276,6 +287,7 @@ impl TcpFabric {
     /// How long the kernel may keep us.
     fn patience(&self, deadline: Option<Instant>, now: Instant) -> Option<Duration> {
         let busy = !self.pending.is_empty()
+            || self.notes.as_ref().is_some_and(|notes| !notes.is_empty())
             || self.peers.iter().any(|peer| peer.changed)
             || self.connections.iter().flatten().any(|connection| connection.readable);
         if busy {
@@ -305,6 +317,28 @@ impl TcpFabric {
             return Err(wire::WireError::Length { kind, found, max }.into());
         }
         Ok(true)
+    }
+
+    /// Sends what is queued, parks until there is something to do or the deadline, and does it.
+    fn turn(&mut self, deadline: Option<Instant>) -> Instant {
+        self.flush();
+        let patience = self.patience(deadline, Instant::now());
+        self.wait(patience);
+        let now = Instant::now();
+        for slot in 0..self.connections.len() {
+            let connection = self.connections[slot].as_ref();
+            if connection.is_some_and(|c| c.readable || (c.writable && c.wants_write())) {
+                self.serve(slot, now);
+            }
+        }
+        self.timers(now);
+        now
+    }
+
+    fn note(&mut self, note: Note) {
+        if let Some(notes) = &mut self.notes {
+            notes.push(note);
+        }
     }
 
     fn report(&mut self, events: &mut Vec<FabricEvent>) {
@@ -355,6 +389,7 @@ impl Fabric for TcpFabric {
     }
 
     fn publish(&mut self, range: Range<usize>, peers: &[NodeId]) {
+        self.counters.publishes += 1;
         let region = self.region.as_ref().expect("no view is prepared");
         assert!(
             range.start <= range.end && range.end <= region.row_len,
@@ -403,7 +438,7 @@ impl Fabric for TcpFabric {
             return false;
         }
         peer.lane_bytes += message.len();
-        peer.lane.push_back(message.to_vec());
+        peer.lane.push_back((Kind::Message, message.to_vec()));
         true
     }
 
@@ -411,17 +446,7 @@ impl Fabric for TcpFabric {
         let before = events.len();
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         loop {
-            self.flush();
-            let patience = self.patience(deadline, Instant::now());
-            self.wait(patience);
-            let now = Instant::now();
-            for slot in 0..self.connections.len() {
-                let connection = self.connections[slot].as_ref();
-                if connection.is_some_and(|c| c.readable || (c.writable && c.wants_write())) {
-                    self.serve(slot, now);
-                }
-            }
-            self.timers(now);
+            let now = self.turn(deadline);
             self.report(events);
             if events.len() > before || deadline.is_some_and(|deadline| now >= deadline) {
                 return;
@@ -452,7 +477,9 @@ impl Handler for TcpFabric {
         match (connection.phase, connection.peer, header.kind) {
             (_, _, Kind::Farewell) | (Phase::Greeting(_), _, Kind::Hello) => Ok(true),
             (Phase::Up, Some(peer), Kind::Batch) => self.admit_batch(peer, header),
-            (Phase::Up, _, Kind::Prepared | Kind::Message | Kind::KeepAlive) => Ok(true),
+            (Phase::Up, _, Kind::Prepared | Kind::Message | Kind::KeepAlive | Kind::Beneath) => {
+                Ok(true)
+            }
             _ => Err(wire::WireError::Malformed(header.kind).into()),
         }
     }
@@ -478,7 +505,9 @@ impl Handler for TcpFabric {
                 wire::land_batch(body, region.row_mut(node))?;
                 peer.changed = true;
                 self.counters.batches_received += 1;
+                self.note(Note::Landed(node));
             }
+            Kind::Beneath => self.note(Note::Words(node, body.to_vec())),
             Kind::Message => {
                 self.pending.push(FabricEvent::Message { peer: node, bytes: body.to_vec() });
                 self.counters.messages_received += 1;

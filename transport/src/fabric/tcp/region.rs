@@ -3,15 +3,15 @@
 use crate::fabric::NodeId;
 
 /// Rows of one view. Dropped as a whole when the next view is prepared.
-pub(super) struct Region {
-    pub(super) view: u64,
-    pub(super) row_len: usize,
+pub(in crate::fabric) struct Region {
+    pub(in crate::fabric) view: u64,
+    pub(in crate::fabric) row_len: usize,
     rows: Vec<Option<Box<[u8]>>>,
 }
 
 impl Region {
     /// Zeroed rows for `members` out of `nodes` nodes.
-    pub(super) fn new(view: u64, members: &[NodeId], row_len: usize, nodes: usize) -> Self {
+    pub(in crate::fabric) fn new(view: u64, members: &[NodeId], row_len: usize, nodes: usize) -> Self {
         let mut rows: Vec<Option<Box<[u8]>>> = (0..nodes).map(|_| None).collect();
         for member in members {
             rows[member.index()] = Some(vec![0; row_len].into_boxed_slice());
@@ -19,13 +19,13 @@ impl Region {
         Self { view, row_len, rows }
     }
 
-    pub(super) fn is_member(&self, node: NodeId) -> bool {
+    pub(in crate::fabric) fn is_member(&self, node: NodeId) -> bool {
         self.rows.get(node.index()).is_some_and(Option::is_some)
     }
 
     /// # Panics
     /// If `node` is no member of the view.
-    pub(super) fn row(&self, node: NodeId) -> &[u8] {
+    pub(in crate::fabric) fn row(&self, node: NodeId) -> &[u8] {
         match self.rows.get(node.index()) {
             Some(Some(row)) => row,
             _ => panic!("{node} is no member of view {}", self.view),
@@ -34,7 +34,7 @@ impl Region {
 
     /// # Panics
     /// If `node` is no member of the view.
-    pub(super) fn row_mut(&mut self, node: NodeId) -> &mut [u8] {
+    pub(in crate::fabric) fn row_mut(&mut self, node: NodeId) -> &mut [u8] {
         match self.rows.get_mut(node.index()) {
             Some(Some(row)) => row,
             _ => panic!("{node} is no member of view {}", self.view),

@@ -33,6 +33,8 @@ pub(super) enum Kind {
     KeepAlive = 5,
     /// Why the sender closes the link, in words; the last frame.
     Farewell = 6,
+    /// What a provider that is built upon this one has to say, in order with messages.
+    Beneath = 7,
 }
 
 /// The header of a frame.
@@ -85,6 +87,7 @@ impl Header {
             4 => (Kind::Message, MESSAGE_BYTES_MAX),
             5 => (Kind::KeepAlive, 0),
             6 => (Kind::Farewell, WORDS_BYTES_MAX),
+            7 => (Kind::Beneath, WORDS_BYTES_MAX),
             other => return Err(WireError::Kind(other)),
         };
         let found = u32::from_le_bytes(bytes[4..8].try_into().expect("four bytes")) as usize;
