@@ -84,9 +84,30 @@ fn array(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 
+/// What carries rows to the peers of a node, the most usual first: "shm", or "shm 2, tcp 1".
+fn fabric(status: &Value) -> String {
+    let mut paths: Vec<(String, usize)> = Vec::new();
+    for peer in array(&status["peers"]) {
+        let rows = text(&peer["rows"]);
+        match paths.iter_mut().find(|(kind, _)| *kind == rows) {
+            Some((_, count)) => *count += 1,
+            None => paths.push((rows, 1)),
+        }
+    }
+    paths.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    match &paths[..] {
+        [(kind, _)] => kind.clone(),
+        several => {
+            let several = several.iter().map(|(kind, count)| format!("{kind} {count}"));
+            several.collect::<Vec<_>>().join(", ")
+        }
+    }
+}
+
 fn overview(processes: &[Value]) -> String {
-    let mut table =
-        table(&["name", "role", "ready", "view", "fed by", "ledgers", "keys", "lag", "fault"]);
+    let mut table = table(&[
+        "name", "role", "ready", "view", "fabric", "fed by", "ledgers", "keys", "lag", "fault",
+    ]);
     for status in processes {
         let ledgers = array(&status["ledgers"]);
         let keys: u64 = ledgers.iter().filter_map(|ledger| ledger["keys"].as_u64()).sum();
@@ -102,6 +123,7 @@ fn overview(processes: &[Value]) -> String {
             role,
             if status["ready"] == true { "yes" } else { "NO" }.to_owned(),
             text(&status["view"]),
+            fabric(&status["fabric"]),
             parents.join(", "),
             if answered { ledgers.len().to_string() } else { String::new() },
             if answered { keys.to_string() } else { String::new() },

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use thiserror::Error;
-use tradewind_topology::{Ports, PublicKey, Topology};
+use tradewind_topology::{FabricKind, Ports, PublicKey, Topology};
 use tradewind_transport::{Identity, IdentityError};
 
 /// Ports of one process: client, HTTP, WAN, group.
@@ -39,6 +39,8 @@ pub struct SitePlan {
     pub region: String,
     /// How many nodes it has.
     pub nodes: usize,
+    /// What carries their rows.
+    pub fabric: FabricKind,
     /// Whether its nodes speak TLS with each other.
     pub fabric_tls: bool,
 }
@@ -130,6 +132,7 @@ impl Plan {
                 name: "ams".into(),
                 region: "eu".into(),
                 nodes,
+                fabric: FabricKind::Auto,
                 fabric_tls: true,
             }],
             mirrors: Vec::new(),
@@ -199,10 +202,12 @@ impl Plan {
             Ok(format!("address = \"127.0.0.1\"\nport = {}\nkey = \"{key}\"\n", free_ports()?))
         };
         for site in &self.sites {
-            let SitePlan { name, region, fabric_tls, .. } = site;
+            let SitePlan { name, region, fabric, fabric_tls, .. } = site;
             put(
                 &mut text,
-                format_args!("[sites.{name}]\nregion = \"{region}\"\nfabric_tls = {fabric_tls}\n"),
+                format_args!(
+                    "[sites.{name}]\nregion = \"{region}\"\nfabric = \"{fabric}\"\nfabric_tls = {fabric_tls}\n"
+                ),
             );
             for name in site.node_names() {
                 let lines = process(&name)?;

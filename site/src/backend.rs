@@ -19,6 +19,7 @@ use tradewind_ledger::{Digest, Hlc, LedgerId, RequestId, RequestNumber, SessionI
 use tradewind_site_protocol::{self as protocol, NodeId, Refused, ShardIndex, State, Ticket};
 use tradewind_store::{Command, Durability, Reply, Store};
 use tradewind_topology::Topology;
+use tradewind_transport::fabric::{self, Paths};
 
 use crate::group;
 use crate::inbox::{Inbox, Submitted};
@@ -39,6 +40,7 @@ pub(crate) struct NodeBackend {
     pub(crate) first_shard: Vec<Option<usize>>,
     pub(crate) barriers: Arc<Barriers>,
     pub(crate) more_status: OnceLock<MoreStatus>,
+    pub(crate) paths: Arc<Paths>,
 }
 
 impl NodeBackend {
@@ -142,7 +144,7 @@ impl Backend for NodeBackend {
             "role": "node",
             "site": site.name.as_str(),
             "region": site.region.as_str(),
-            "fabric": { "kind": "tcp", "tls": site.fabric_tls },
+            "fabric": self.fabric_status(),
         });
         let more = self.more_status.get().map_or_else(|| json!({}), |more| more());
         for part in [self.group_status(&snapshot), more] {
@@ -184,6 +186,18 @@ impl NodeBackend {
     fn names(&self, nodes: &[NodeId]) -> Vec<String> {
         let all = &self.topology.sites[self.site].nodes;
         nodes.iter().map(|node| all[node.index()].name.to_string()).collect()
+    }
+
+    /// How rows reach each peer, and why so.
+    fn fabric_status(&self) -> Value {
+        let site = &self.topology.sites[self.site];
+        let peers = site.nodes.iter().zip((0..).map(fabric::NodeId)).filter_map(|(node, id)| {
+            let path = self.paths.to(id).filter(|_| id.index() != self.own)?;
+            let (name, kind) = (node.name.as_str(), path.kind.to_string());
+            Some(json!({ "name": name, "rows": kind, "why": path.why }))
+        });
+        let peers: Vec<Value> = peers.collect();
+        json!({ "kind": site.fabric, "tls": site.fabric_tls, "peers": peers })
     }
 
     /// What the group thread says about itself.

@@ -18,8 +18,8 @@ use tradewind_site_protocol::{
 };
 use tradewind_store::Store;
 use tradewind_topology::{Process, Site, Topology};
-use tradewind_transport::fabric::tcp::{TcpError, TcpFabric, TcpOptions};
-use tradewind_transport::fabric::{self, Fabric};
+use tradewind_transport::fabric::tcp::TcpOptions;
+use tradewind_transport::fabric::{self, Fabric, Paths};
 use tradewind_transport::{Directory, DirectoryError, Identity};
 
 use crate::backend::{Barriers, MoreStatus, NodeBackend};
@@ -59,7 +59,7 @@ pub enum StartError {
     Directory(#[from] DirectoryError),
     /// The group's network.
     #[error(transparent)]
-    Fabric(#[from] TcpError),
+    Fabric(#[from] fabric::OpenError),
     /// A thread could not be started.
     #[error("starting a thread: {0}")]
     Thread(#[from] std::io::Error),
@@ -131,7 +131,7 @@ impl Node {
         identity: Arc<Identity>,
         config: NodeConfig,
         recovered: Recovered,
-        fabric: Box<dyn Fabric>,
+        (fabric, paths): (Box<dyn Fabric>, Arc<Paths>),
     ) -> Result<Self, StartError> {
         let started = Instant::now();
         let first_shard = first_shards(&topology, &config.shards);
@@ -168,6 +168,7 @@ impl Node {
             first_shard,
             barriers,
             more_status,
+            paths,
         };
         Ok(Self { backend: Arc::new(backend), thread, ended: Some(ended) })
     }
@@ -272,11 +273,11 @@ fn fabric(
     own: usize,
     identity: &Identity,
     incarnation: u64,
-) -> Result<Box<dyn Fabric>, StartError> {
+) -> Result<(Box<dyn Fabric>, Arc<Paths>), StartError> {
     let directory = Arc::new(Directory::from_topology(topology)?);
     let own = fabric::NodeId(u16::try_from(own).expect("a site has far fewer nodes than 2^16"));
-    let options = TcpOptions::from_topology(topology, site, own, identity, directory, incarnation)?;
-    Ok(Box::new(TcpFabric::bind(options)?))
+    let options = TcpOptions::from_topology(topology, site, own, identity, directory, incarnation);
+    Ok(fabric::open(site.fabric, options.map_err(fabric::OpenError::from)?)?)
 }
 
 /// By pool of the topology: the place of its first shard among the site's shards.

@@ -181,18 +181,20 @@ fn read_site(name: At<String>, mut section: Section, diagnostics: &mut Diagnosti
 }
 
 fn read_fabric(section: &mut Section, diagnostics: &mut Diagnostics) -> FabricKind {
-    const BUILT: &str = "\"auto\" or \"tcp\"";
+    const BUILT: &str = "\"auto\", \"shm\" or \"tcp\"";
     if let Some(At { value, place, key }) = section.text("fabric", BUILT, diagnostics) {
         match value.as_str() {
-            "auto" | "tcp" => {}
-            "shm" | "verbs" => {
+            "auto" => return FabricKind::Auto,
+            "shm" => return FabricKind::Shm,
+            "tcp" => return FabricKind::Tcp,
+            "verbs" => {
                 let found = format!("{value:?}, which is not in this build");
                 diagnostics.error(&place, key, found, BUILT);
             }
             _ => diagnostics.error(&place, key, quote(&value), BUILT),
         }
     }
-    FabricKind::Tcp
+    FabricKind::Auto
 }
 
 fn read_process(section: &mut Section, diagnostics: &mut Diagnostics) -> DraftProcess {

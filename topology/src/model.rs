@@ -6,6 +6,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     time::Duration,
@@ -82,13 +83,27 @@ pub struct Site {
     pub nodes: Vec<Node>,
 }
 
-/// The transport between the nodes of one site, with `auto` already decided.
+/// The transport between the nodes of one site.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum FabricKind {
+    /// For each pair of nodes the best there is: shared memory on one host, else TCP.
+    Auto,
+    /// Rows through memory that processes of one host share, all else over TCP.
+    Shm,
     /// TCP, with TLS unless the site says otherwise.
     Tcp,
+}
+
+impl fmt::Display for FabricKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Shm => "shm",
+            Self::Tcp => "tcp",
+        })
+    }
 }
 
 /// One member process of a site.

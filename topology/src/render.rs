@@ -11,13 +11,10 @@ pub use dot::dot;
 pub use svg::svg;
 pub use text::text;
 
-use crate::model::{Durability, FabricKind, Link, Mirror, Parent, Pool, Site, Topology};
+use crate::model::{Durability, Link, Mirror, Parent, Pool, Site, Topology};
 
 fn fabric(site: &Site) -> String {
-    let kind = match site.fabric {
-        FabricKind::Tcp => "tcp",
-    };
-    format!("{kind}{}", if site.fabric_tls { " + tls" } else { ", not encrypted" })
+    format!("{}{}", site.fabric, if site.fabric_tls { " + tls" } else { ", not encrypted" })
 }
 
 fn pool(pool: &Pool) -> String {

@@ -19,6 +19,7 @@ use tokio::task::{JoinSet, block_in_place};
 use tradewind_client::wire::{Level as ReadLevel, Read};
 use tradewind_client::{Client, Command, Condition, Durability, Reply};
 use tradewind_local::{Deployment, Plan, cpu_time};
+use tradewind_topology::FabricKind;
 
 use crate::connect::{ConnectArgs, block_on};
 use crate::exit::Exit;
@@ -100,6 +101,9 @@ struct Load {
     /// Gets see all that was acknowledged before, not only what the node asked happens to have
     #[arg(long)]
     linearizable: bool,
+    /// What carries the nodes' rows
+    #[arg(long, value_enum, default_value_t = FabricChoice::Auto)]
+    fabric: FabricChoice,
     /// Let the nodes speak with each other without TLS
     #[arg(long)]
     no_fabric_tls: bool,
@@ -124,6 +128,26 @@ enum Level {
     Memory,
     /// On disk at a majority of the members
     Disk,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum FabricChoice {
+    /// Shared memory if the machine has it
+    Auto,
+    /// Shared memory
+    Shm,
+    /// TCP
+    Tcp,
+}
+
+impl From<FabricChoice> for FabricKind {
+    fn from(choice: FabricChoice) -> Self {
+        match choice {
+            FabricChoice::Auto => Self::Auto,
+            FabricChoice::Shm => Self::Shm,
+            FabricChoice::Tcp => Self::Tcp,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -180,6 +204,7 @@ async fn start(load: &Load, dir: &Path) -> anyhow::Result<Target> {
     let binary = std::env::current_exe().context("finding the own executable")?;
     let mut plan = Plan::one_site(load.nodes, load.shards);
     for site in &mut plan.sites {
+        site.fabric = load.fabric.into();
         site.fabric_tls = !load.no_fabric_tls;
     }
     let mut own = Deployment::create(dir, &binary, plan)?;
@@ -216,7 +241,7 @@ fn setting(operation: Operation, load: &Load, target: &Target) -> anyhow::Result
         nodes: members.len(),
         shards: pool.shards.len(),
         replicas: pool.shards.first().map_or(0, |shard| shard.members.len()),
-        fabric: "tcp",
+        fabric: target.own.is_some().then(|| FabricKind::from(load.fabric)),
         fabric_tls: target.own.is_some().then_some(!load.no_fabric_tls),
         client_tls: true,
         level: match (operation, load.linearizable) {

@@ -4,6 +4,7 @@ use std::fmt;
 
 use comfy_table::{CellAlignment, Table};
 use serde::Serialize;
+use tradewind_topology::FabricKind;
 
 use crate::output;
 
@@ -30,8 +31,8 @@ pub(crate) struct Setting {
     pub(crate) nodes: usize,
     pub(crate) shards: usize,
     pub(crate) replicas: usize,
-    pub(crate) fabric: &'static str,
-    /// Unknown for nodes that somebody else runs.
+    /// Unknown for nodes that somebody else runs, as is the next.
+    pub(crate) fabric: Option<FabricKind>,
     pub(crate) fabric_tls: Option<bool>,
     pub(crate) client_tls: bool,
     /// Durability of puts, freshness of gets.
@@ -85,8 +86,8 @@ impl fmt::Display for Setting {
             self.nodes,
             self.shards,
             self.replicas,
-            self.fabric,
-            self.fabric_tls.map_or("TLS as their topology says", with),
+            self.fabric.map_or("the fabric of their topology".to_owned(), |kind| kind.to_string()),
+            self.fabric_tls.map_or("TLS as it says", with),
             self.clients,
             with(self.client_tls),
             self.cores,

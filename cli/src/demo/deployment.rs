@@ -1,6 +1,7 @@
 //! What the demo builds: two sites, a relay, and two leaf mirrors in a chain behind it.
 
 use tradewind_local::{MirrorPlan, Plan, PoolPlan, SitePlan};
+use tradewind_topology::FabricKind;
 
 /// The pool that the airports are imported into; its home is `ams`.
 pub(crate) const AIRPORTS: &str = "airports";
@@ -17,6 +18,7 @@ pub(crate) fn plan() -> Plan {
         name: name.into(),
         region: region.into(),
         nodes: 3,
+        fabric: FabricKind::Auto,
         fabric_tls: true,
     };
     let pool = |name: &str, home: &str, shards| PoolPlan {

@@ -21,17 +21,20 @@
 //! |---|---|
 //! | [`tcp`] | the fabric over TCP, with TLS unless the topology says otherwise |
 //! | [`shm`] | rows through shared memory between processes of one host, all else over TCP |
+//! | `choice` | [`open`]: the provider that a topology asks for |
 //! | `paths` | how rows reach each peer, for people |
 //! | `ranges` | which bytes of a row a peer has still to be shown |
 
 pub mod shm;
 pub mod tcp;
 
+mod choice;
 mod paths;
 mod ranges;
 
 use std::{fmt, ops::Range, sync::Arc, time::Duration};
 
+pub use choice::{OpenError, open};
 pub use paths::{Path, PathKind, Paths};
 
 /// A node's index in its site's list of nodes.

@@ -18,8 +18,8 @@ use rustix::{
     io::Errno,
     net::{
         AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-        SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind,
-        connect, listen, recvmsg, sendmsg, socket_with, sockopt::socket_peercred,
+        SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with,
+        bind, connect, listen, recvmsg, sendmsg, socket_with, sockopt::socket_peercred,
     },
     process::geteuid,
 };

@@ -11,7 +11,9 @@ use std::{
 };
 
 use memmap2::{MmapOptions, MmapRaw};
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, fstat, ftruncate, memfd_create};
+use rustix::fs::{
+    MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, fstat, ftruncate, memfd_create,
+};
 
 use super::{
     atomic::{AtomicU64, Ordering},
@@ -96,7 +98,8 @@ impl Mapping {
         let map = MmapOptions::new().map_raw_read_only(file.as_raw_fd())?;
         let mapping = Self { map, file: None };
         let words = mapping.words().iter();
-        if !words.zip(title.words()).all(|(word, content)| word.load(Ordering::Relaxed) == content) {
+        if !words.zip(title.words()).all(|(word, content)| word.load(Ordering::Relaxed) == content)
+        {
             return Err(MappingError::Title);
         }
         Ok(mapping)
@@ -108,7 +111,10 @@ impl Mapping {
     }
 
     /// The memory. Of a peer's, words are loaded with `Relaxed` only, and never stored.
-    #[expect(unsafe_code, reason = "memory that the kernel shares between processes has no owner in Rust")]
+    #[expect(
+        unsafe_code,
+        reason = "memory that the kernel shares between processes has no owner in Rust"
+    )]
     pub(super) fn words(&self) -> &[AtomicU64] {
         let words = self.map.len() / size_of::<AtomicU64>();
         let start = self.map.as_mut_ptr().cast::<AtomicU64>();

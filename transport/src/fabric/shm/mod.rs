@@ -66,8 +66,7 @@ use self::{
     words::Words,
 };
 use super::{
-    Counters, Fabric, FabricError, FabricEvent, NodeId, PathKind, Paths, Wake,
-    ranges::WORD,
+    Counters, Fabric, FabricError, FabricEvent, NodeId, PathKind, Paths, Wake, ranges::WORD,
     tcp::TcpFabric,
 };
 
@@ -119,7 +118,8 @@ impl ShmFabric {
     pub fn new(mut tcp: TcpFabric, required: bool) -> io::Result<Self> {
         let (_, nodes) = tcp.place();
         if nodes > ring::NODES_MAX {
-            let words = format!("shared memory serves {} nodes, the site has {nodes}", ring::NODES_MAX);
+            let words =
+                format!("shared memory serves {} nodes, the site has {nodes}", ring::NODES_MAX);
             return Err(io::Error::other(words));
         }
         let door = Door::open(tcp.registry(), TcpFabric::foreign_token(DOOR))?;
@@ -208,7 +208,11 @@ impl ShmFabric {
         let view = self.tcp.present_view();
         self.peers[peer.index()].mapped = false;
         self.tcp.say(peer, Words::Ask { view }.encode());
-        self.paths.set(peer, PathKind::Tcp, "it fell behind; shared memory again when it has caught up");
+        self.paths.set(
+            peer,
+            PathKind::Tcp,
+            "it fell behind; shared memory again when it has caught up",
+        );
     }
 
     /// Attaches those who are ready for it.
@@ -281,7 +285,8 @@ impl ShmFabric {
                 Found::Lapped => (state.reader, state.lapped) = (None, true),
                 Found::Broken => {
                     state.reader = None;
-                    let words = format!("{} finds a broken record in our ring", self.tcp.name(own_node));
+                    let words =
+                        format!("{} finds a broken record in our ring", self.tcp.name(own_node));
                     self.tcp.disconnect(peer, &words);
                 }
                 Found::Record(_) | Found::ForOthers => {}
@@ -381,7 +386,10 @@ impl Fabric for ShmFabric {
     fn publish(&mut self, range: Range<usize>, peers: &[NodeId]) {
         self.counters.publishes += 1;
         let row_len = self.tcp.rows().row_len;
-        assert!(range.start <= range.end && range.end <= row_len, "{range:?} in a row of {row_len}");
+        assert!(
+            range.start <= range.end && range.end <= row_len,
+            "{range:?} in a row of {row_len}"
+        );
         let mut nodes = 0;
         let mut others = std::mem::take(&mut self.others);
         others.clear();

@@ -5,13 +5,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::{BELL, DOOR};
 use super::{
     Fabric as _, Mapping, NodeId, PathKind, Reader, ShmFabric, TcpFabric, bit,
     door::{self, Closed, Gift},
     peer::{PeerMemory, Theirs},
     words::Words,
 };
-use super::{BELL, DOOR};
 use crate::fabric::tcp::Note;
 
 /// When a peer's socket is busy, it is tried again after this.
@@ -36,7 +36,9 @@ impl ShmFabric {
                     Some(words) => self.hear(peer, words),
                     None => self.tcp.disconnect(peer, "malformed words about shared memory"),
                 },
-                Note::Ready(token) if token == TcpFabric::foreign_token(DOOR) => self.look_outside(),
+                Note::Ready(token) if token == TcpFabric::foreign_token(DOOR) => {
+                    self.look_outside()
+                }
                 Note::Ready(token) => debug_assert_eq!(token, TcpFabric::foreign_token(BELL)),
             }
         }

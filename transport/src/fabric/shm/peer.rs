@@ -62,7 +62,8 @@ impl PeerMemory {
 
     /// How far the peer, which is attached, has read our ring (that of `own_node`).
     pub(super) fn taken(&self, own_node: usize) -> u64 {
-        let theirs = self.theirs.as_ref().map(|theirs| ring::taken(theirs.mapping.words(), own_node));
+        let theirs =
+            self.theirs.as_ref().map(|theirs| ring::taken(theirs.mapping.words(), own_node));
         theirs.unwrap_or(0).max(self.from)
     }
 

@@ -26,7 +26,7 @@ impl Words {
         match self {
             Self::Invite { name, token, space } => {
                 [&[1], &name[..], token, &space.to_le_bytes()].concat()
-            },
+            }
             Self::Mapped { view } => [&[2], &view.to_le_bytes()[..]].concat(),
             Self::Attach { view, position } => {
                 [&[3], &view.to_le_bytes()[..], &position.to_le_bytes()].concat()

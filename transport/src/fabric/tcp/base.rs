@@ -49,11 +49,6 @@ impl TcpFabric {
         self.report(events);
     }
 
-    /// Whether [`Self::report_to`] has something to tell.
-    pub(in crate::fabric) fn has_report(&self) -> bool {
-        !self.pending.is_empty() || self.peers.iter().any(|peer| peer.changed)
-    }
-
     /// Says something to a peer's provider, in order with messages; lost without a link.
     pub(in crate::fabric) fn say(&mut self, peer: NodeId, words: Vec<u8>) {
         let state = &mut self.peers[peer.index()];

@@ -11,7 +11,12 @@ pub(in crate::fabric) struct Region {
 
 impl Region {
     /// Zeroed rows for `members` out of `nodes` nodes.
-    pub(in crate::fabric) fn new(view: u64, members: &[NodeId], row_len: usize, nodes: usize) -> Self {
+    pub(in crate::fabric) fn new(
+        view: u64,
+        members: &[NodeId],
+        row_len: usize,
+        nodes: usize,
+    ) -> Self {
         let mut rows: Vec<Option<Box<[u8]>>> = (0..nodes).map(|_| None).collect();
         for member in members {
             rows[member.index()] = Some(vec![0; row_len].into_boxed_slice());
