@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use tradewind_transport::fabric::{Fabric, FabricEvent, NodeId, PathKind, shm::ShmFabric};
+use tradewind_transport::fabric::{Fabric, NodeId, shm::ShmFabric};
 
 use crate::{
-    conformance::{A, B, C, Nodes, Site, conformance},
+    conformance::{Site, conformance},
     tcp::Loopback,
 };
 

@@ -37,7 +37,7 @@ impl ShmFabric {
                     None => self.tcp.disconnect(peer, "malformed words about shared memory"),
                 },
                 Note::Ready(token) if token == TcpFabric::foreign_token(DOOR) => {
-                    self.look_outside()
+                    self.look_outside();
                 }
                 Note::Ready(token) => debug_assert_eq!(token, TcpFabric::foreign_token(BELL)),
             }
