@@ -8,7 +8,7 @@ use crate::{
 };
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -35,14 +35,24 @@ pub(crate) struct Shared {
     links: BTreeMap<String, Arc<Link>>,
     /// The names of the former, in the caller's order, the one first connected to in front.
     preferred: Vec<String>,
-    sessions: Mutex<BTreeMap<(PoolIndex, u32), Arc<Session>>>,
+    routes: Mutex<BTreeMap<(PoolIndex, u32), Arc<Route>>>,
+}
+
+/// How writes reach a shard; made with the first one.
+#[derive(Debug)]
+struct Route {
+    session: Session,
+    /// The servers that may execute a command, the preferred ones first.
+    candidates: Vec<Arc<Link>>,
 }
 
 /// The connection to one server, made when needed and again when broken.
 #[derive(Debug)]
 pub(crate) struct Link {
     endpoint: Endpoint,
-    connection: tokio::sync::Mutex<Option<Arc<Connection>>>,
+    current: Mutex<Option<Arc<Connection>>>,
+    /// Held while a connection is made: one at a time.
+    connecting: tokio::sync::Mutex<()>,
 }
 
 impl Link {
@@ -52,11 +62,14 @@ impl Link {
         known: &Welcome,
         deadline: Instant,
     ) -> Result<Arc<Connection>, ConnectionError> {
-        let mut slot = self.connection.lock().await;
-        if let Some(connection) = slot.as_ref().filter(|c| c.closed().is_none()) {
-            return Ok(Arc::clone(connection));
+        if let Some(connection) = self.current() {
+            return Ok(connection);
         }
-        *slot = None;
+        let _connecting = self.connecting.lock().await;
+        if let Some(connection) = self.current() {
+            return Ok(connection);
+        }
+        self.slot().take();
         let connection = Connection::open(&self.endpoint, config, deadline).await?;
         let shape = |welcome: &Welcome| -> Vec<_> {
             welcome.pools.iter().map(|pool| (pool.name.clone(), pool.shards.len())).collect()
@@ -64,7 +77,16 @@ impl Link {
         if shape(&connection.welcome) != shape(known) {
             return Err(ConnectionError::Differs { server: self.endpoint.name.clone() });
         }
-        Ok(Arc::clone(slot.insert(Arc::new(connection))))
+        Ok(Arc::clone(self.slot().insert(Arc::new(connection))))
+    }
+
+    /// The connection, if there is one that is not closed.
+    fn current(&self) -> Option<Arc<Connection>> {
+        self.slot().as_ref().filter(|connection| connection.is_open()).cloned()
+    }
+
+    fn slot(&self) -> MutexGuard<'_, Option<Arc<Connection>>> {
+        self.current.lock().expect("no panic while it is held")
     }
 }
 
@@ -152,13 +174,14 @@ impl Client {
             .map(|node| Endpoint { name: node.name.clone(), address: node.address.clone() });
         let link = |endpoint: Endpoint| {
             let name = endpoint.name.clone();
-            (name, Arc::new(Link { endpoint, connection: tokio::sync::Mutex::default() }))
+            let (current, connecting) = (Mutex::default(), tokio::sync::Mutex::default());
+            (name, Arc::new(Link { endpoint, current, connecting }))
         };
         // The caller's addresses come last, to win over those of the welcome.
         let links: BTreeMap<_, _> = named.chain(endpoints).map(link).collect();
-        *links[&first].connection.try_lock().expect("just made") = Some(Arc::new(connection));
-        let (welcomed, sessions) = (Instant::now(), Mutex::default());
-        Self { shared: Arc::new(Shared { config, welcome, welcomed, links, preferred, sessions }) }
+        *links[&first].slot() = Some(Arc::new(connection));
+        let (welcomed, routes) = (Instant::now(), Mutex::default());
+        Self { shared: Arc::new(Shared { config, welcome, welcomed, links, preferred, routes }) }
     }
 
     /// What the first server said: the deployment, its nodes and pools.
@@ -183,8 +206,8 @@ impl Client {
         let shard = command.shard(info.shards.len() as u32)?;
         let bytes = command.encode();
         let mut attempts = Attempts::new(self.shared.config.deadline, true);
-        let session = self.session(index, shard);
-        let candidates = self.writers(info, shard);
+        let route = self.route(index, info, shard);
+        let Route { session, candidates } = &*route;
         loop {
             let Ok(numbered) = timeout_at(attempts.deadline, session.number()).await else {
                 return Err(attempts.over(Error::TimedOut));
@@ -194,14 +217,14 @@ impl Client {
             let mut answered = None;
             while answered.is_none() && !attempts.unknown {
                 let write = Request::Write(send(&bytes));
-                answered = self.attempt(&write, bytes.len(), &candidates, &mut attempts).await?;
+                answered = self.attempt(&write, bytes.len(), candidates, &mut attempts).await?;
             }
             let (answer, connection) = match answered {
                 Some(answered) => answered,
                 // Perhaps executed, perhaps still on its way: from now on an effect, or none, is made known to the latter.
                 None => {
                     let bytes = Command::settle(&bytes);
-                    self.ask(&Request::Write(send(&bytes)), bytes.len(), &candidates, &mut attempts)
+                    self.ask(&Request::Write(send(&bytes)), bytes.len(), candidates, &mut attempts)
                         .await?
                 }
             };
@@ -334,11 +357,14 @@ impl Client {
         members.filter_map(|&member| nodes.get(member as usize)).map(|node| &node.name)
     }
 
-    fn session(&self, pool: PoolIndex, shard: u32) -> Arc<Session> {
-        let opened = later(self.shared.welcome.now, self.shared.welcomed);
-        let mut sessions = self.shared.sessions.lock().expect("no panic while it is held");
-        let session = sessions.entry((pool, shard));
-        Arc::clone(session.or_insert_with(|| Arc::new(Session::new(opened, random()))))
+    fn route(&self, pool: PoolIndex, info: &PoolInfo, shard: u32) -> Arc<Route> {
+        let mut routes = self.shared.routes.lock().expect("no panic while it is held");
+        let route = routes.entry((pool, shard)).or_insert_with(|| {
+            let opened = later(self.shared.welcome.now, self.shared.welcomed);
+            let session = Session::new(opened, random());
+            Arc::new(Route { session, candidates: self.writers(info, shard) })
+        });
+        Arc::clone(route)
     }
 }
 

@@ -14,6 +14,7 @@ use crate::{
 };
 use std::{
     collections::HashMap,
+    hash::{BuildHasherDefault, Hasher},
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
@@ -79,8 +80,10 @@ pub(crate) struct Connection {
     shared: Arc<Shared>,
     pub(crate) welcome: Welcome,
     welcomed: Instant,
-    calls: Semaphore,
-    bytes: Semaphore,
+    /// For bytes of requests, in units of KiB.
+    room: Semaphore,
+    /// What each call takes of it at least, which bounds the number of calls.
+    call_kib: u32,
 }
 
 #[derive(Debug)]
@@ -96,9 +99,30 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     outgoing: Vec<u8>,
-    waiting: HashMap<u64, oneshot::Sender<Result<Response, ConnectionError>>>,
+    waiting: HashMap<u64, Waiter, BuildHasherDefault<CallHasher>>,
     next_call: u64,
     closed: Option<ConnectionError>,
+}
+
+/// Whoever waits for the response of a call.
+type Waiter = oneshot::Sender<Result<Response, ConnectionError>>;
+
+/// Spreads the numbers of calls: they are counted here, so nobody chooses them.
+#[derive(Default)]
+struct CallHasher(u64);
+
+impl Hasher for CallHasher {
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("calls have numbers");
+    }
+
+    fn write_u64(&mut self, call: u64) {
+        self.0 = call.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 /// Whether a pool has shards, and each of them is at this server or at a node that the welcome names.
@@ -198,13 +222,13 @@ impl Connection {
         let (reading, writing) = tokio::io::split(stream);
         tokio::spawn(Arc::clone(&shared).read(reading, input));
         tokio::spawn(Arc::clone(&shared).write(writing));
-        let calls = Semaphore::new(welcome.in_flight_max.clamp(1, 1 << 20) as usize);
+        let call_kib = (KIB_IN_FLIGHT / welcome.in_flight_max.clamp(1, KIB_IN_FLIGHT)).max(1);
         Ok(Self {
             shared,
             welcome,
             welcomed: Instant::now(),
-            calls,
-            bytes: Semaphore::new(KIB_IN_FLIGHT as usize),
+            room: Semaphore::new(KIB_IN_FLIGHT as usize),
+            call_kib,
         })
     }
 
@@ -223,9 +247,9 @@ impl Connection {
         Error::Confused { server: self.shared.server.clone() }
     }
 
-    /// Why the connection is closed, if it is.
-    pub(crate) fn closed(&self) -> Option<ConnectionError> {
-        self.shared.lock().closed.clone()
+    /// Whether calls can be made.
+    pub(crate) fn is_open(&self) -> bool {
+        !self.shared.open.is_closed()
     }
 
     /// Sends a request and waits for its response. `size` is about how many bytes it has.
@@ -236,8 +260,8 @@ impl Connection {
     ) -> Result<Response, ConnectionError> {
         let kib =
             u32::try_from(size >> 10).map_or(KIB_IN_FLIGHT, |kib| kib.clamp(1, KIB_IN_FLIGHT));
-        let _call = self.calls.acquire().await.expect("never closed");
-        let _bytes = self.bytes.acquire_many(kib).await.expect("never closed");
+        let room = kib.max(self.call_kib);
+        let _room = self.room.acquire_many(room).await.expect("never closed");
         let (sender, response) = oneshot::channel();
         let call = {
             let mut state = self.shared.lock();
@@ -259,8 +283,11 @@ impl Connection {
             }
             call
         };
-        let _forget = Forget { shared: &self.shared, call };
-        response.await.expect("a call is answered before it is forgotten")
+        let forget = Forget { shared: &self.shared, call };
+        let response = response.await.expect("a call is answered before it is forgotten");
+        // Whoever answered has taken the call out.
+        std::mem::forget(forget);
+        response
     }
 }
 
@@ -294,11 +321,11 @@ impl Shared {
             let error = state.closed.get_or_insert(error).clone();
             std::mem::take(&mut state.waiting).into_values().map(move |w| (w, error.clone()))
         };
+        self.open.close();
         for (waiter, error) in waiting {
             // A waiter that is gone needs no answer.
             let _ = waiter.send(Err(error));
         }
-        self.open.close();
         self.wake.notify_one();
     }
 

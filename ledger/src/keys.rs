@@ -1,7 +1,6 @@
 //! The distinct keys of a segment, for its `keys_root`.
 
 use alloc::vec::Vec;
-use core::cmp::Ordering;
 
 use crate::ids::Digest;
 use crate::tree::{leaf_hash, root_of};
@@ -14,22 +13,26 @@ pub(crate) struct Keys {
     spans: Vec<Span>,
 }
 
-/// Where a key lies, with its first eight bytes: they decide most comparisons on their own.
+/// Where a key lies.
 #[derive(Clone, Copy, Debug)]
 struct Span {
-    prefix: u64,
     start: u32,
     len: u32,
 }
 
+/// A key's eight bytes after those that all keys have in common: they decide most comparisons on their own.
+fn prefix(key: &[u8], common: usize) -> u64 {
+    let mut prefix = [0; 8];
+    let rest = &key[common..];
+    let taken = rest.len().min(8);
+    prefix[..taken].copy_from_slice(&rest[..taken]);
+    u64::from_be_bytes(prefix)
+}
+
 impl Keys {
     pub(crate) fn insert(&mut self, key: &[u8]) {
-        let mut prefix = [0; 8];
-        let taken = key.len().min(8);
-        prefix[..taken].copy_from_slice(&key[..taken]);
         let fits = "a segment's bytes are limited to less than 2^32";
         self.spans.push(Span {
-            prefix: u64::from_be_bytes(prefix),
             start: u32::try_from(self.bytes.len()).expect(fits),
             len: u32::try_from(key.len()).expect(fits),
         });
@@ -47,14 +50,18 @@ impl Keys {
             let start = span.start as usize;
             &self.bytes[start..start + span.len as usize]
         };
-        let compare = |a: &Span, b: &Span| match a.prefix.cmp(&b.prefix) {
-            Ordering::Equal => key(a).cmp(key(b)),
-            decided => decided,
+        let first = self.spans.first().map_or(&[][..], key);
+        let common = self.spans.iter().fold(first.len(), |common, span| {
+            first[..common].iter().zip(key(span)).take_while(|(a, b)| a == b).count()
+        });
+        let mut sorted: Vec<_> =
+            self.spans.iter().map(|span| (prefix(key(span), common), span)).collect();
+        let compare = |(a, a_span): &(u64, &Span), (b, b_span): &(u64, &Span)| {
+            a.cmp(b).then_with(|| key(a_span).cmp(key(b_span)))
         };
-        let mut sorted = self.spans.clone();
         sorted.sort_unstable_by(compare);
         sorted.dedup_by(|a, b| compare(a, b).is_eq());
-        root_of(sorted.iter().map(|span| leaf_hash(key(span))))
+        root_of(sorted.iter().map(|(_, span)| leaf_hash(key(span))))
     }
 }
 

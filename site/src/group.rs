@@ -1,6 +1,7 @@
 //! The group thread: a reactor that drives the core over the fabric, and parks when there is nothing to do.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::mem::Discriminant;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -28,7 +29,7 @@ const STATUS_PACE: Duration = Duration::from_millis(100);
 /// The group thread's state.
 pub(crate) struct Group {
     parts: Parts,
-    waiting: HashMap<Ticket, ReplyTo>,
+    waiting: HashMap<Ticket, ReplyTo, BuildHasherDefault<TicketHasher>>,
     next_ticket: u64,
     started: std::time::Instant,
     /// Whether something happened since the status was left, and when and in which state that was.
@@ -60,6 +61,24 @@ impl Signer for NodeSigner {
 
     fn sign(&self, message: &[u8]) -> [u8; 64] {
         self.0.sign(message)
+    }
+}
+
+/// Spreads tickets, which are counted here: nobody can choose them.
+#[derive(Default)]
+struct TicketHasher(u64);
+
+impl Hasher for TicketHasher {
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("tickets are numbers");
+    }
+
+    fn write_u64(&mut self, ticket: u64) {
+        self.0 = ticket.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
     }
 }
 
@@ -108,7 +127,7 @@ impl Group {
         let status_state = std::mem::discriminant(&parts.core.state());
         Self {
             parts,
-            waiting: HashMap::new(),
+            waiting: HashMap::default(),
             next_ticket: 0,
             started,
             status_stale: true,

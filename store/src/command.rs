@@ -213,7 +213,12 @@ impl fmt::Display for Printable {
 impl Command {
     /// The bytes that travel.
     pub fn encode(&self) -> Vec<u8> {
-        postcard::to_allocvec(self).expect("a command has nothing that postcard cannot write")
+        let bytes = match self {
+            Self::Put { key, value, .. } => key.len() + value.len() + ENTRY_OVERHEAD,
+            _ => 0,
+        };
+        postcard::to_extend(self, Vec::with_capacity(bytes))
+            .expect("a command has nothing that postcard cannot write")
     }
 
     /// Reads what [`encode`](Self::encode) wrote and checks it by [`check`](Self::check).

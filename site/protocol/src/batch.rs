@@ -7,6 +7,9 @@ use tradewind_ledger::Digest;
 
 use crate::wire::octets;
 
+/// Most bytes of room that is made for entries to come.
+const ROOM_MAX: usize = 1 << 20;
+
 /// Detached values by their SHA-256.
 pub type Values = Vec<(Digest, Vec<u8>)>;
 
@@ -44,6 +47,13 @@ impl EntryBatch {
     pub fn push(&mut self, entry: &[u8]) {
         self.bytes.extend_from_slice(entry);
         self.ends.push(self.bytes.len());
+    }
+
+    /// Takes all entries out, and makes room for as many more: batches under load are much alike.
+    pub(crate) fn take(&mut self) -> Self {
+        let (ends, bytes) = (self.ends.len(), self.bytes.len().min(ROOM_MAX));
+        let empty = Self { ends: Vec::with_capacity(ends), bytes: Vec::with_capacity(bytes) };
+        core::mem::replace(self, empty)
     }
 
     /// Number of entries.

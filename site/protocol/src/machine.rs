@@ -124,11 +124,12 @@ impl Machine {
         if self.entries.is_empty() {
             return None;
         }
+        let leaves = self.leaves.len();
         Some(Action::Append {
             shard,
             first: core::mem::replace(&mut self.first, self.replay.size()),
-            entries: core::mem::take(&mut self.entries),
-            leaves: core::mem::take(&mut self.leaves),
+            entries: self.entries.take(),
+            leaves: core::mem::replace(&mut self.leaves, Vec::with_capacity(leaves)),
             values: core::mem::take(&mut self.values),
         })
     }
