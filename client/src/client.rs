@@ -12,8 +12,8 @@ use std::{
     time::Duration,
 };
 use tokio::time::{Instant, sleep_until, timeout_at};
-use tradewind_ledger::Hlc;
-use tradewind_store::{Command, Durability, Refusal, Reply};
+use tradewind_ledger::{Hlc, RequestId, RequestNumber};
+use tradewind_store::{Command, Durability, Refusal, Reply, session_id};
 
 /// The first pause between two attempts of a request; doubled up to [`PAUSE_MAX`].
 const PAUSE_MIN: Duration = Duration::from_millis(10);
@@ -238,6 +238,41 @@ impl Client {
                 Answer::Reply(reply) => return Ok(reply),
                 _ => return Err(connection.confused()),
             }
+        }
+    }
+
+    /// A request number that nobody else has, for [`execute_numbered`](Self::execute_numbered).
+    pub fn request_number(&self) -> RequestId {
+        let opened = later(self.shared.welcome.now, self.shared.welcomed);
+        RequestId { session: session_id(opened, random()), number: RequestNumber(1) }
+    }
+
+    /// Executes a command under a request number that the caller keeps. Whoever sends the same command under the same
+    /// number again, be it another process after a crash of this one, gets the first reply as long as the shard
+    /// remembers it.
+    ///
+    /// # Errors
+    /// As [`execute`](Self::execute); and [`Refusal`]s: of another command under that number, of a number no longer
+    /// remembered.
+    pub async fn execute_numbered(
+        &self,
+        pool: &str,
+        command: &Command,
+        request: RequestId,
+    ) -> Result<Reply, Error> {
+        command.check()?;
+        let (index, info) = self.pool(pool)?;
+        let shard = command.shard(info.shards.len() as u32)?;
+        let bytes = command.encode();
+        let mut attempts = Attempts::new(self.shared.config.deadline, true);
+        let write = Write { pool: index, shard, request, durability: None, command: &bytes };
+        let candidates = self.writers(info, shard);
+        let (answer, connection) =
+            self.ask(&Request::Write(write), bytes.len(), &candidates, &mut attempts).await?;
+        match answer {
+            Answer::Reply(Reply::Refused(refusal)) => Err(refusal.into()),
+            Answer::Reply(reply) => Ok(reply),
+            _ => Err(connection.confused()),
         }
     }
 

@@ -5,11 +5,24 @@
 //! - `client`: clients of it, connected under the identity of its operator;
 //! - [`process`]: the processes of such a deployment: start, wait until ready, kill, pause, stop.
 //!
+//! And what makes their life hard:
+//! - [`container`]: a room for a program, with network, mounts and processes of its own that vanish with it
+//! - [`network`]: in there, a network namespace for each process, and links that are cut or lossy
+//! - [`small_disk`]: in there, disks that can be full
+//! - [`faults`]: disks that fail or stall, clocks that are wrong
+//!
 //! No process outlives its starter: each watches a pipe that closes when the starter ends, whatever ended it.
 
 mod client;
+pub mod container;
+pub mod faults;
+pub mod network;
 pub mod plan;
 pub mod process;
+pub mod small_disk;
 
-pub use plan::{MirrorPlan, OPERATOR, Plan, PlanError, PoolPlan, SitePlan};
-pub use process::{Deployment, ProcessError, cpu_time};
+pub use faults::{Faults, Shim};
+pub use network::Network;
+pub use plan::{Addresses, MirrorPlan, OPERATOR, Plan, PlanError, PoolPlan, SitePlan};
+pub use process::{Deployment, Launcher, ProcessError, cpu_time};
+pub use small_disk::SmallDisk;

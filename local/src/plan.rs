@@ -10,6 +10,8 @@ use thiserror::Error;
 use tradewind_topology::{FabricKind, Ports, PublicKey, Topology};
 use tradewind_transport::{Identity, IdentityError};
 
+use crate::network;
+
 /// Ports of one process: client, HTTP, WAN, group.
 const PORTS_A_PROCESS: u16 = 4;
 /// Where to look for free ports: below the range from which the system takes ports for outgoing connections.
@@ -28,6 +30,18 @@ pub struct Plan {
     pub pools: Vec<PoolPlan>,
     /// More lines for the topology file, for instance a `[timeouts]` table.
     pub extra: String,
+    /// Where its processes listen.
+    pub addresses: Addresses,
+}
+
+/// Where the processes of a deployment listen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Addresses {
+    /// All on 127.0.0.1, at ports that are free.
+    #[default]
+    Loopback,
+    /// Each at an address of its own, that of a [`Network`](crate::Network) with the same names in the same order.
+    Namespaces,
 }
 
 /// A datacenter with `nodes` nodes, named `SITE-1`, `SITE-2`, ...
@@ -143,6 +157,7 @@ impl Plan {
                 replicas: u32::try_from(nodes).expect("a few nodes"),
             }],
             extra: String::new(),
+            addresses: Addresses::default(),
         }
     }
 
@@ -197,9 +212,19 @@ impl Plan {
             "[deployment]\nname = \"{}\"\nkeys = \"keys\"\ndata = \"data\"\n\n{}\n",
             self.name, self.extra
         );
-        let process = |name: &str| -> Result<String, PlanError> {
+        let mut addresses = (0..).map(network::address);
+        let mut process = |name: &str| -> Result<String, PlanError> {
             let key = make_key(dir, name)?;
-            Ok(format!("address = \"127.0.0.1\"\nport = {}\nkey = \"{key}\"\n", free_ports()?))
+            Ok(match self.addresses {
+                Addresses::Loopback => {
+                    let port = free_ports()?;
+                    format!("address = \"127.0.0.1\"\nport = {port}\nkey = \"{key}\"\n")
+                }
+                Addresses::Namespaces => {
+                    let address = addresses.next().expect("it has no end");
+                    format!("address = \"{address}\"\nhttp = \"{address}:80\"\nkey = \"{key}\"\n")
+                }
+            })
         };
         for site in &self.sites {
             let SitePlan { name, region, fabric, fabric_tls, .. } = site;

@@ -1,6 +1,7 @@
 //! The processes of a local deployment.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -85,7 +86,17 @@ pub struct Deployment {
     topology: Topology,
     dir: PathBuf,
     binary: PathBuf,
+    launchers: BTreeMap<String, Launcher>,
     running: BTreeMap<String, Child>,
+}
+
+/// What a process is started with.
+#[derive(Clone, Debug, Default)]
+pub struct Launcher {
+    /// A program, and its arguments, that becomes the process: it is put before the command.
+    pub prefix: Vec<OsString>,
+    /// Variables of its environment.
+    pub environment: Vec<(OsString, OsString)>,
 }
 
 impl Deployment {
@@ -97,7 +108,8 @@ impl Deployment {
     pub fn create(dir: &Path, binary: &Path, plan: Plan) -> Result<Self, ProcessError> {
         let topology = plan.write(dir)?;
         let (dir, binary) = (dir.into(), binary.into());
-        Ok(Self { plan, topology, dir, binary, running: BTreeMap::new() })
+        let (launchers, running) = (BTreeMap::new(), BTreeMap::new());
+        Ok(Self { plan, topology, dir, binary, launchers, running })
     }
 
     /// The topology file.
@@ -173,6 +185,11 @@ impl Deployment {
         Ok(())
     }
 
+    /// Sets what one process is started with, from its next start on.
+    pub fn set_launcher(&mut self, name: &str, launcher: Launcher) {
+        self.launchers.insert(name.into(), launcher);
+    }
+
     /// Starts one process; its log is appended to `logs/NAME.log`.
     ///
     /// # Errors
@@ -188,7 +205,12 @@ impl Deployment {
             .append(true)
             .open(self.log(name))
             .map_err(io("opening the log file"))?;
-        let child = Command::new(&self.binary)
+        let launcher = self.launchers.get(name).cloned().unwrap_or_default();
+        let mut words = launcher.prefix;
+        words.push(self.binary.clone().into());
+        let child = Command::new(&words[0])
+            .args(&words[1..])
+            .envs(launcher.environment)
             .arg("serve")
             .arg("--topology")
             .arg(self.topology_file())

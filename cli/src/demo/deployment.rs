@@ -1,6 +1,6 @@
 //! What the demo builds: two sites, a relay, and two leaf mirrors in a chain behind it.
 
-use tradewind_local::{MirrorPlan, Plan, PoolPlan, SitePlan};
+use tradewind_local::{Addresses, MirrorPlan, Plan, PoolPlan, SitePlan};
 use tradewind_topology::FabricKind;
 
 /// The pool that the airports are imported into; its home is `ams`.
@@ -43,5 +43,6 @@ pub(crate) fn plan() -> Plan {
         ],
         pools: vec![pool(AIRPORTS, "ams", 4), pool(FLIGHTS, "nyc", 2)],
         extra: String::new(),
+        addresses: Addresses::Loopback,
     }
 }
