@@ -15,6 +15,7 @@ use crate::{
     list::{HistoryArgs, ListArgs},
     output::{Format, Output},
     roll::RollArgs,
+    scenario::ScenarioCommand,
     serve::ServeArgs,
     status::StatusArgs,
     topology::TopologyCommand,
@@ -74,6 +75,8 @@ enum Command {
     Topology(TopologyCommand),
     #[command(subcommand)]
     Keys(KeysCommand),
+    #[command(subcommand)]
+    Scenario(ScenarioCommand),
     Completion(CompletionArgs),
 }
 
@@ -105,6 +108,7 @@ impl Cli {
             Command::Audit(command) => command.run(output),
             Command::Topology(command) => command.run(output),
             Command::Keys(command) => command.run(output),
+            Command::Scenario(command) => command.run(output),
             Command::Completion(args) => args.run(output),
         }
     }

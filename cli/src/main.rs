@@ -38,6 +38,7 @@ mod read;
 mod records;
 mod restart;
 mod roll;
+mod scenario;
 mod scratch;
 mod serve;
 mod status;

@@ -32,6 +32,8 @@ const COMMANDS: &[&str] = &[
     "audit prove",
     "audit check",
     "audit consistency",
+    "scenario",
+    "scenario run",
     "completion",
 ];
 
@@ -66,8 +68,9 @@ fn help_names_every_command_and_exit_code() {
 
 #[test]
 fn every_command_has_examples() {
-    for command in
-        COMMANDS.iter().filter(|command| !["topology", "keys", "audit"].contains(*command))
+    for command in COMMANDS
+        .iter()
+        .filter(|command| !["topology", "keys", "audit", "scenario"].contains(*command))
     {
         let mut arguments: Vec<&str> = command.split(' ').collect();
         arguments.push("--help");

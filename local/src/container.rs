@@ -77,6 +77,18 @@ pub fn command(program: &Path) -> Result<Command, ContainerError> {
     Ok(command)
 }
 
+/// Brings up 127.0.0.1, which a new container has switched off; does nothing outside of one.
+///
+/// # Errors
+/// What the system said.
+pub fn loopback_up() -> Result<(), ContainerError> {
+    if inside().is_none() {
+        return Ok(());
+    }
+    run(tool("ip").args(["link", "set", "lo", "up"]))
+        .map_err(|reason| ContainerError::Privileges { reason })
+}
+
 fn unshare() -> Command {
     let mut command = tool("unshare");
     if !rustix::process::geteuid().is_root() {

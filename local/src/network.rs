@@ -81,7 +81,6 @@ impl Network {
             names.into_iter().enumerate().map(|(index, name)| (name.to_owned(), address(index))),
         );
         let network = Self { members, faults: BTreeMap::new() };
-        ip("link set lo up")?;
         ip("link add bridge type bridge")?;
         ip(&format!("address add {FIRST}/24 dev bridge"))?;
         ip("link set bridge up")?;
@@ -148,7 +147,7 @@ impl Network {
     /// Writes the rules of one member anew, all at once.
     fn rules(&self, to: &str) -> Result<(), NetworkError> {
         let mut rules = String::from("add table inet faults\ndelete table inet faults\n");
-        rules += "table inet faults { chain input { type filter hook input priority 0;\n";
+        rules += "table inet faults {\nchain input {\ntype filter hook input priority 0;\n";
         for ((from, _), fault) in self.faults.iter().filter(|((_, own), _)| own == to) {
             let condition = match fault {
                 LinkFault::Cut => String::new(),
@@ -157,7 +156,7 @@ impl Network {
             };
             rules += &format!("ip saddr {} {condition} drop\n", self.members[from]);
         }
-        rules += "} }\n";
+        rules += "}\n}\n";
         let mut nft = if to == CLIENTS {
             tool("nft")
         } else {
