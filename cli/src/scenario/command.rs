@@ -87,7 +87,7 @@ pub(crate) enum DiskChange {
 pub(crate) enum FileChange {
     /// Flip a bit in the middle of each file.
     Flip { name: String, files: String },
-    /// Cut bytes off the end of each file.
+    /// Shorten each file to so many bytes.
     Truncate { name: String, files: String, bytes: u32 },
     /// Delete files.
     Delete { name: String, files: String },
@@ -576,8 +576,8 @@ fn files(words: &mut Words, scope: &mut Scope) -> Result<Option<FileChange>, Syn
         FileChange::Flip { name, files }
     } else if words.take("truncate") {
         let (name, files) = of(words, scope)?;
-        words.expect("by")?;
-        let bytes = words.number("how much")?;
+        words.expect("to")?;
+        let bytes = words.number("a length")?;
         words.expect("bytes")?;
         FileChange::Truncate { name, files, bytes }
     } else if words.take("delete files") {

@@ -12,6 +12,9 @@ use tradewind_local::faults::Field;
 use super::command::{DiskChange, FileChange};
 use super::stage::Stage;
 
+/// Bytes at the begin of a segment that hold no entries.
+const HEADER: usize = 4096;
+
 impl Stage {
     pub(super) fn disk(&mut self, name: &str, change: DiskChange) -> anyhow::Result<String> {
         let small = || self.disks.get(name).context("it has no disk of its own");
@@ -52,7 +55,7 @@ impl Stage {
             FileChange::Truncate { name, files, bytes } => {
                 for path in self.found(name, files)? {
                     let file = File::options().write(true).open(&path)?;
-                    let length = file.metadata()?.len().saturating_sub(u64::from(*bytes));
+                    let length = file.metadata()?.len().min(u64::from(*bytes));
                     file.set_len(length).with_context(|| path.display().to_string())?;
                 }
             }
@@ -131,12 +134,13 @@ fn fits(pattern: &str, name: &str) -> bool {
     (0..=rest.len()).any(|at| rest.is_char_boundary(at) && fits(after, &rest[at..]))
 }
 
-/// Flips a bit amid what a file holds; reserved space at its end, all zero, does not count.
+/// Flips a bit amid what a file holds: behind its header page if it is that long, before reserved space, all zero.
 fn flip(path: &Path) -> anyhow::Result<()> {
     let bytes = fs::read(path)?;
     let used = bytes.iter().rposition(|byte| *byte != 0).context("the file holds nothing")?;
+    let at = if used > HEADER { HEADER.midpoint(used) } else { used / 2 };
     let file = File::options().write(true).open(path)?;
-    file.write_all_at(&[bytes[used / 2] ^ 1], (used / 2) as u64)?;
+    file.write_all_at(&[bytes[at] ^ 1], at as u64)?;
     Ok(())
 }
 

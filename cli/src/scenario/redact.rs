@@ -51,6 +51,13 @@ impl Redact {
         if number(word) && (before_unit || self == Self::Numbers) {
             return "N".into();
         }
+        if self == Self::Numbers
+            && let Some((file, line)) = word.rsplit_once(':')
+            && digits(line)
+            && !file.ends_with(|char: char| char.is_ascii_digit())
+        {
+            return format!("{}:N", self.word(file, false));
+        }
         let address = word.strip_prefix("http://").unwrap_or(word);
         let host = address.split([':', '/']).next().unwrap_or_default();
         if host.split('.').count() == 4 && host.split('.').all(digits) {
@@ -58,6 +65,9 @@ impl Redact {
         }
         let hex =
             |part: &str| part.len() >= DIGEST && part.bytes().all(|byte| byte.is_ascii_hexdigit());
+        if word.strip_prefix("0x").is_some_and(|hex| hex.bytes().all(|b| b.is_ascii_hexdigit())) {
+            return "0xN".into();
+        }
         let parts = word.split(['.', '-', '/']);
         parts.fold(
             word.to_owned(),
@@ -81,5 +91,8 @@ mod tests {
         assert_eq!(Redact::Places.text(text, dir), places);
         assert_eq!(Redact::Numbers.text(text, dir), places.replace("line 3", "line N"));
         assert_eq!(Redact::Numbers.text("3 shards: 4", dir), "N shards: N");
+        assert_eq!(Redact::Numbers.text("a.seg:17: byte 3", dir), "a.seg:N: byte N");
+        assert_eq!(Redact::Numbers.text("is 0xdbb986e2", dir), "is 0xN");
+        assert_eq!(Redact::Numbers.text("10.77.0.2:7003", dir), "ADDRESS");
     }
 }

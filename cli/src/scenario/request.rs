@@ -62,6 +62,8 @@ pub(crate) struct Options {
     pub(crate) since: Option<String>,
     /// How long to try.
     pub(crate) within: Option<Duration>,
+    /// How long to make the value, with blanks at its end.
+    pub(crate) padded: Option<u32>,
     /// Under which name to keep the answer.
     pub(crate) keep: Option<String>,
 }
@@ -139,6 +141,9 @@ fn options(words: &mut Words, scope: &mut Scope) -> Result<Options, SyntaxError>
             options.since = Some(scope.answer(words)?);
         } else if words.take("--within") {
             options.within = Some(seconds(words)?);
+        } else if words.take("--padded-to") {
+            options.padded = Some(words.number("a length")?);
+            words.expect("bytes")?;
         } else if words.take("--as") {
             let name = words.text("a name")?;
             if !scope.answers.contains(&name) {
@@ -148,7 +153,7 @@ fn options(words: &mut Words, scope: &mut Scope) -> Result<Options, SyntaxError>
         } else {
             return Err(words.wrong(
                 "`--at NAME`, `--pool NAME`, `--absent`, `--version ANSWER`, `--local`, `--since ANSWER`, \
-                 `--within N s`, `--as ANSWER`",
+                 `--within N s`, `--padded-to N bytes`, `--as ANSWER`",
             ));
         }
     }

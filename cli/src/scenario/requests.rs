@@ -79,7 +79,10 @@ impl Stage {
             }
             What::Put { key, value } => {
                 let condition = self.condition(options)?;
-                let (key, value) = (key.clone().into_bytes(), value.clone().into_bytes());
+                let (key, mut value) = (key.clone().into_bytes(), value.clone().into_bytes());
+                if let Some(length) = options.padded {
+                    value.resize(value.len().max(length as usize), b' ');
+                }
                 self.write(Command::Put { key, value, condition }, options).await
             }
             What::Delete { key } => {
@@ -191,7 +194,8 @@ impl Stage {
         }
         if let Some(answer) = &options.since {
             read.min_version = Some(self.version(answer)?);
-            let wait = options.within.unwrap_or(DEADLINE);
+            // The server is to give up first, and to say why.
+            let wait = options.within.unwrap_or(DEADLINE) * 3 / 4;
             read.wait_ms = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX);
         }
         Ok(read)
@@ -272,7 +276,10 @@ fn replied(reply: &Reply, command: &Command) -> String {
 
 pub(super) fn text(value: &ItemValue) -> String {
     match value {
-        ItemValue::Inline(bytes) => String::from_utf8_lossy(bytes).into_owned(),
-        _ => "a large value".into(),
+        ItemValue::Inline(bytes) => match String::from_utf8_lossy(bytes).trim_end() {
+            text if bytes.len() > text.len() => format!("{text}, padded to {} bytes", bytes.len()),
+            text => text.into(),
+        },
+        _ => "a value that is not inline".into(),
     }
 }
