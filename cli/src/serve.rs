@@ -276,11 +276,34 @@ impl Listeners {
             client: self.client,
             security: Security::Tls(credentials),
             http: Some(self.http),
-            connections_max: Options::CONNECTIONS_MAX,
+            connections_max: connections_max()?,
             restart: Some(restarter),
         };
         Ok(Gateway::start(backend, options)?)
     }
+}
+
+/// Descriptors that a process needs beside those of its clients: for ledgers, peers, mirrors and the runtime.
+const DESCRIPTORS: u64 = 256;
+/// Fewer clients than this are not worth to begin.
+const CONNECTIONS_MIN: u64 = 16;
+
+/// How many clients may be connected, by each protocol, so that the ledgers never lack a descriptor: that would end the
+/// process. Raises the limit of open files as far as the system allows.
+fn connections_max() -> anyhow::Result<u32> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    // It stays as it was where this is refused.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let rest = files.saturating_sub(DESCRIPTORS) / 2;
+    if rest < CONNECTIONS_MIN {
+        let least = DESCRIPTORS + 2 * CONNECTIONS_MIN;
+        bail!(
+            "this process may open {files} files; it needs at least {least}: raise `ulimit -n`, or LimitNOFILE= of its service"
+        );
+    }
+    Ok(rest.min(Options::CONNECTIONS_MAX.into()) as u32)
 }
 
 impl Until {

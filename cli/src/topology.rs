@@ -154,7 +154,12 @@ impl CheckArgs {
             "diagnostics": diagnostics.list,
         });
         output.print(&value, |_| text(&diagnostics, summary))?;
-        Ok(if bad { Exit::No } else { Exit::Done })
+        Ok(match bad {
+            // What cannot be read has no faults that could be told.
+            true if std::fs::File::open(&self.file).is_err() => Exit::Failed,
+            true => Exit::No,
+            false => Exit::Done,
+        })
     }
 }
 

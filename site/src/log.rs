@@ -111,8 +111,13 @@ impl Worker {
                     self.inbox.done(done);
                 }
                 Job::ReadValue { reader, digest, offset, max_bytes } => {
-                    let bytes = self.read_value(&reader, digest, offset, max_bytes)?;
-                    self.inbox.done(Done::ValueRead { reader, digest, offset, bytes });
+                    // A peer may ask for what there is not; it gets no answer, and asks elsewhere.
+                    match self.read_value(&reader, digest, offset, max_bytes) {
+                        Ok(bytes) => {
+                            self.inbox.done(Done::ValueRead { reader, digest, offset, bytes });
+                        }
+                        Err(error) => tracing::error!(%digest, %error, "no value for a peer"),
+                    }
                 }
             }
         }
