@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tradewind_local::network::{CLIENTS, LinkFault};
 use tradewind_local::{Addresses, MirrorPlan, Plan, PoolPlan, SitePlan};
+use tradewind_topology::FabricKind;
 
 use super::request::{self, Request};
 use super::words::{SyntaxError, Words};
@@ -325,8 +326,13 @@ fn site(words: &mut Words, scope: &mut Scope) -> Result<(), SyntaxError> {
         return Err(words.unknown(&nodes.to_string(), "1 to 9 nodes"));
     }
     let _ = words.take("nodes") || words.take("node");
+    // As between machines, unless told otherwise: memory that is shared has no links to cut.
+    let fabric = match words.take("over") {
+        true => words.choice(&[("shm", FabricKind::Shm), ("tcp", FabricKind::Tcp)])?,
+        false => FabricKind::Tcp,
+    };
     let (region, nodes) = ("near".into(), nodes as usize);
-    scope.plan.sites.push(SitePlan { name, region, nodes, fabric_tls: true });
+    scope.plan.sites.push(SitePlan { name, region, nodes, fabric, fabric_tls: true });
     Ok(())
 }
 

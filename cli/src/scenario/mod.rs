@@ -168,7 +168,7 @@ impl RunArgs {
         let container = container::inside().unwrap_or_default();
         let keep = self.keep.as_ref().map(|keep| keep.join(&*name));
         let home = Scratch::new(&format!("scenario-{container}-{name}"), keep.as_deref())?;
-        let mut stage = Stage::set_up(&script.scope, home.path().into(), interrupted)?;
+        let mut stage = Stage::set_up(&script.scope, home.path(), interrupted)?;
         let mut outcome = Outcome {
             file: file.into(),
             holds: true,

@@ -1,7 +1,7 @@
 //! The deployment that a scenario plays on.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -37,12 +37,12 @@ impl Stage {
     /// What cannot be had.
     pub(crate) fn set_up(
         scope: &Scope,
-        dir: PathBuf,
+        dir: &Path,
         interrupted: Arc<AtomicBool>,
     ) -> anyhow::Result<Self> {
         let binary = std::env::current_exe().context("finding the own executable")?;
         let names = scope.plan.process_names();
-        let mut deployment = Deployment::create(&dir, &binary, scope.plan.clone())?;
+        let mut deployment = Deployment::create(dir, &binary, scope.plan.clone())?;
         let isolated = scope.plan.addresses == Addresses::Namespaces;
         let network = match isolated {
             true => Some(Network::create(names.iter().map(String::as_str))?),
