@@ -35,9 +35,14 @@
 //! | `words` | what two such fabrics tell each other |
 //! | `peer` | what is known of a peer |
 
-/// The atomics of `ring`; its test puts those of loom in this place.
+/// What `ring` is made of; its test puts the atomics of loom in this place.
 mod atomic {
     pub(super) use std::sync::atomic::{AtomicU64, Ordering, fence};
+
+    /// Words of a cache line: words of different writers, or for different readers, lie so far apart.
+    pub(super) const LINE: usize = 8;
+    /// Nodes that have a bit and a counter.
+    pub(super) const NODES_MAX: usize = 64;
 }
 
 mod door;
@@ -117,9 +122,9 @@ impl ShmFabric {
     /// If the kernel gives no socket or bell, or the site has more nodes than shared memory is for.
     pub fn new(mut tcp: TcpFabric, required: bool) -> io::Result<Self> {
         let (_, nodes) = tcp.place();
-        if nodes > ring::NODES_MAX {
+        if nodes > atomic::NODES_MAX {
             let words =
-                format!("shared memory serves {} nodes, the site has {nodes}", ring::NODES_MAX);
+                format!("shared memory serves {} nodes, the site has {nodes}", atomic::NODES_MAX);
             return Err(io::Error::other(words));
         }
         let door = Door::open(tcp.registry(), TcpFabric::foreign_token(DOOR))?;

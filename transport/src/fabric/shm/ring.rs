@@ -26,31 +26,25 @@
 //! - **Sleep.** The sleeper makes its word odd, then a fence, then looks at the heads once more; the
 //!   writer stores its head, then a fence, then looks at the word. One of them sees the other.
 //!
-//! The module knows atomics by the name `super::atomic` only: `tests/shm_loom.rs` compiles this file
-//! with those of loom.
+//! The module knows atomics, and how far words of different writers lie apart, from `super::atomic`
+//! only: `tests/shm_loom.rs` compiles this file with the atomics of loom and a small memory.
 
 use std::ops::Range;
 
-use super::atomic::{AtomicU64, Ordering, fence};
+use super::atomic::{AtomicU64, LINE, NODES_MAX, Ordering, fence};
 
 const HEAD: usize = 8;
-const FLOOR: usize = 16;
-const SLEEPS: usize = 24;
-const TAKEN: usize = 32;
-/// Counters of different writers' interest lie this many words apart.
-const LINE: usize = 8;
-/// Where the ring begins.
-pub(super) const RING: usize = 1_024;
-/// Nodes that have a bit and a counter.
-pub(super) const NODES_MAX: usize = 64;
+const FLOOR: usize = HEAD + LINE;
+const SLEEPS: usize = FLOOR + LINE;
+const TAKEN: usize = SLEEPS + LINE;
+/// Where the ring begins: on a page.
+pub(super) const RING: usize = (TAKEN + LINE * NODES_MAX).next_multiple_of(8 * LINE * LINE);
 /// Words before the content of a record.
 pub(super) const RECORD_HEAD: usize = 2;
 /// The longest content of a record; what is longer is published as several.
 pub(super) const RECORD_BYTES_MAX: usize = 32 << 10;
 /// Bytes of a word.
 const WORD: usize = 8;
-
-const _: () = assert!(TAKEN + LINE * NODES_MAX <= RING);
 
 /// How far the owner of `memory` has read the ring of `node`.
 pub(super) fn taken(memory: &[AtomicU64], node: usize) -> u64 {
