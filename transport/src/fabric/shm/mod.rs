@@ -50,6 +50,8 @@ mod mapping;
 mod notes;
 mod peer;
 mod ring;
+#[cfg(test)]
+mod tests;
 mod words;
 
 use std::{
