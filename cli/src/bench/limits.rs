@@ -5,6 +5,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -26,6 +27,10 @@ pub(crate) struct Limits {
     pub(crate) fdatasync_p50_us: f64,
     /// Median round trip of one byte over loopback TCP between two blocked threads, in microseconds.
     pub(crate) tcp_round_trip_p50_us: f64,
+    /// Bytes a second through one loopback TCP connection.
+    pub(crate) tcp_stream_bytes_per_second: f64,
+    /// Round trip of a word between two cores that both watch it, in microseconds; none on one core.
+    pub(crate) memory_round_trip_us: Option<f64>,
     /// One core copying memory that no cache holds, in bytes a second.
     pub(crate) memory_copy_bytes_per_second: f64,
 }
@@ -42,6 +47,8 @@ pub(crate) fn measure(dir: &Path, each: Duration) -> anyhow::Result<Limits> {
         fdatasync_per_second: syncs.len() as f64 / total.as_secs_f64(),
         fdatasync_p50_us: median_us(&mut syncs),
         tcp_round_trip_p50_us: median_us(&mut trips),
+        tcp_stream_bytes_per_second: tcp_stream(each).context("over loopback TCP")?,
+        memory_round_trip_us: memory_round_trip(each),
         memory_copy_bytes_per_second: memory_copy(each),
     })
 }
@@ -85,6 +92,67 @@ fn round_trips(each: Duration) -> std::io::Result<Vec<Duration>> {
     drop(near);
     echo.join().expect("the echo does not panic")?;
     Ok(times)
+}
+
+fn tcp_stream(each: Duration) -> std::io::Result<f64> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let mut near = TcpStream::connect(listener.local_addr()?)?;
+    let (mut far, _) = listener.accept()?;
+    let sink = std::thread::spawn(move || -> std::io::Result<u64> {
+        let (mut buffer, mut total) = (vec![0; 256 << 10], 0);
+        loop {
+            match far.read(&mut buffer)? {
+                0 => return Ok(total),
+                read => total += read as u64,
+            }
+        }
+    });
+    let buffer = vec![1; 256 << 10];
+    let start = Instant::now();
+    while start.elapsed() < each {
+        near.write_all(&buffer)?;
+    }
+    drop(near);
+    let total = sink.join().expect("the sink does not panic")?;
+    Ok(total as f64 / start.elapsed().as_secs_f64())
+}
+
+/// Both threads watch without a pause, each on a core of its own: the only place that does.
+fn memory_round_trip(each: Duration) -> Option<f64> {
+    if std::thread::available_parallelism().map_or(1, usize::from) < 2 {
+        return None;
+    }
+    const TRIPS: u64 = 1_000;
+    const END: u64 = u64::MAX;
+    let (ping, pong) = (AtomicU64::new(0), AtomicU64::new(0));
+    let mut samples = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut last = 0;
+            while last != END {
+                let next = ping.load(Ordering::Acquire);
+                if next == last {
+                    std::hint::spin_loop();
+                    continue;
+                }
+                last = next;
+                pong.store(next, Ordering::Release);
+            }
+        });
+        let mut number = 0;
+        let samples = samples(each, |_| {
+            for _ in 0..TRIPS {
+                number += 1;
+                ping.store(number, Ordering::Release);
+                while pong.load(Ordering::Acquire) != number {
+                    std::hint::spin_loop();
+                }
+            }
+            Ok(())
+        });
+        ping.store(END, Ordering::Release);
+        samples.expect("nothing here fails")
+    });
+    Some(median_us(&mut samples) / TRIPS as f64)
 }
 
 fn memory_copy(each: Duration) -> f64 {
@@ -132,6 +200,8 @@ mod tests {
         let limits = measure(dir.path(), Duration::from_millis(20)).unwrap();
         assert!(limits.fdatasync_per_second > 0.0 && limits.fdatasync_p50_us > 0.0, "{limits:?}");
         assert!(limits.tcp_round_trip_p50_us > 0.0, "{limits:?}");
+        assert!(limits.tcp_stream_bytes_per_second > 0.0, "{limits:?}");
+        assert!(limits.memory_round_trip_us.is_none_or(|us| us > 0.0), "{limits:?}");
         assert!(limits.memory_copy_bytes_per_second > 0.0, "{limits:?}");
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     }

@@ -2,10 +2,12 @@
 //!
 //! - [`load`]: keeps operations in flight and measures them
 //! - [`limits`]: the machine's limits
+//! - [`multicast`]: the ordered multicast of the core group, without clients and disks
 //! - [`report`]: what is told
 
 mod limits;
 mod load;
+mod multicast;
 mod report;
 
 use std::collections::BTreeSet;
@@ -42,6 +44,7 @@ Examples:
   tradewind bench put --size 256 --inflight 1,16,256 -o json
   tradewind bench get --inflight 256 --keys 1000000
   tradewind bench put --topology atlas.toml --pool scratch
+  tradewind bench multicast --members 2,4,8,16 --size 100 --fabric shm
   tradewind bench limits")]
 pub(crate) struct BenchArgs {
     #[command(subcommand)]
@@ -54,7 +57,9 @@ enum What {
     Put(Load),
     /// Gets of keys that were put before
     Get(Load),
-    /// Append and fdatasync, loopback TCP round trip, memory copy: what the machine itself can do
+    /// The core group's ordered multicast in memory, by members, senders, size and fabric
+    Multicast(multicast::Multicast),
+    /// Append and fdatasync, loopback TCP, shared memory, memory copy: what the machine itself can do
     Limits {
         /// Where files are written
         #[arg(long, value_name = "DIR", default_value = ".")]
@@ -163,6 +168,11 @@ impl BenchArgs {
     /// When nodes cannot be started, or no operation succeeds.
     pub(crate) fn run(self, output: &Output) -> anyhow::Result<Exit> {
         let report = match self.what {
+            What::Multicast(load) => {
+                let report = multicast::measure(&load)?;
+                output.print(&report, ToString::to_string)?;
+                return Ok(Exit::Done);
+            }
             What::Limits { dir, seconds } => {
                 let limits = limits::measure(&dir, duration(seconds)?)?;
                 Report { setting: None, rows: Vec::new(), limits }

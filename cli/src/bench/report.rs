@@ -57,16 +57,30 @@ impl fmt::Display for Report {
                 }
             }
         }
+        write!(f, "{}", self.limits)
+    }
+}
+
+impl fmt::Display for Limits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Limits {
             fdatasync_per_second,
             fdatasync_p50_us,
             tcp_round_trip_p50_us,
+            tcp_stream_bytes_per_second,
+            memory_round_trip_us,
             memory_copy_bytes_per_second,
-        } = &self.limits;
+        } = self;
+        let between_cores = match memory_round_trip_us {
+            Some(us) => format!("{us:.2} us"),
+            None => "not on one core".into(),
+        };
         writeln!(
             f,
             "the machine: 4 KiB append + fdatasync {fdatasync_per_second:.0}/s (p50 {fdatasync_p50_us:.0} us), loopback \
-             TCP round trip p50 {tcp_round_trip_p50_us:.0} us, memory copy {:.1} GB/s",
+             TCP round trip p50 {tcp_round_trip_p50_us:.0} us, stream {:.1} GB/s, shared memory round trip of two \
+             cores {between_cores}, memory copy {:.1} GB/s",
+            tcp_stream_bytes_per_second / 1e9,
             memory_copy_bytes_per_second / 1e9
         )
     }

@@ -1,6 +1,6 @@
 //! Which provider a site gets: what its topology asks for, on the machines that there are.
 
-use std::{io, sync::Arc};
+use std::{io, net::TcpListener, sync::Arc};
 
 use tradewind_topology::FabricKind;
 
@@ -32,8 +32,24 @@ pub fn open(
     kind: FabricKind,
     options: TcpOptions,
 ) -> Result<(Box<dyn Fabric>, Arc<Paths>), OpenError> {
-    let nodes = options.nodes.len();
-    let tcp = TcpFabric::bind(options)?;
+    carry(kind, TcpFabric::bind(options)?)
+}
+
+/// As [`open`], with a socket that listens already.
+///
+/// # Errors
+/// [`OpenError`].
+pub fn open_with(
+    kind: FabricKind,
+    options: TcpOptions,
+    listener: TcpListener,
+) -> Result<(Box<dyn Fabric>, Arc<Paths>), OpenError> {
+    carry(kind, TcpFabric::with_listener(options, listener)?)
+}
+
+/// Puts beneath the rows what carries them.
+fn carry(kind: FabricKind, tcp: TcpFabric) -> Result<(Box<dyn Fabric>, Arc<Paths>), OpenError> {
+    let (_, nodes) = tcp.place();
     let required = match kind {
         FabricKind::Tcp => {
             let paths = Paths::new(nodes, PathKind::Tcp, "the topology says fabric = \"tcp\"");

@@ -34,7 +34,7 @@ mod ranges;
 
 use std::{fmt, ops::Range, sync::Arc, time::Duration};
 
-pub use choice::{OpenError, open};
+pub use choice::{OpenError, open, open_with};
 pub use paths::{Path, PathKind, Paths};
 
 /// A node's index in its site's list of nodes.
