@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use hdrhistogram::Histogram;
 use tradewind_ledger::{RequestId, RequestNumber, SessionId, Version};
 use tradewind_site_protocol::{
@@ -230,10 +230,8 @@ impl Member {
                 fabric.prepare(view.0, &members, row_len)?;
             }
             Action::Send { to, message } => {
-                if !fabric.send(fabric::NodeId(to.0), &message) {
-                    fabric.disconnect(fabric::NodeId(to.0), "its control lane is full");
-                    core.handle_lost(now, to);
-                }
+                let taken = fabric.send(fabric::NodeId(to.0), &message);
+                ensure!(taken, "the control lane to {to} is full");
             }
             Action::Disconnect { peer, reason } => {
                 fabric.disconnect(fabric::NodeId(peer.0), &reason.to_string());
