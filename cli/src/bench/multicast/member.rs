@@ -136,8 +136,12 @@ impl Member {
     pub(super) fn run(mut self) -> anyhow::Result<Seen> {
         let mut events = Vec::new();
         let mut timeout = Duration::ZERO;
-        while !self.stage.is(Phase::Stop) {
+        loop {
             self.parts.fabric.poll(Some(timeout), &mut events);
+            if self.stage.is(Phase::Stop) {
+                // Others may have left already: what is lost now does not count.
+                break;
+            }
             let now = now(self.started);
             for event in events.drain(..) {
                 self.handle_event(now, event)?;
