@@ -194,13 +194,25 @@ fn helper_publisher() {
     }
 }
 
-fn spawn_publisher(address: SocketAddr, view: u64) -> Child {
-    Command::new(env::current_exe().unwrap())
-        .args(["--exact", "shm::helper_publisher"])
-        .env(PUBLISHER, format!("{address} {view}"))
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap()
+/// A publishing process, killed with SIGKILL when dropped, at the latest.
+struct Publisher(Child);
+
+impl Publisher {
+    fn spawn(address: SocketAddr, view: u64) -> Self {
+        let child = Command::new(env::current_exe().unwrap())
+            .args(["--exact", "shm::helper_publisher"])
+            .env(PUBLISHER, format!("{address} {view}"))
+            .stdout(Stdio::null())
+            .spawn();
+        Self(child.unwrap())
+    }
+}
+
+impl Drop for Publisher {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
 }
 
 #[test]
@@ -212,11 +224,10 @@ fn a_process_killed_while_it_publishes_leaves_whole_rows_and_nobody_hanging() {
     for view in 1..=12 {
         nodes.forget();
         nodes.at(A).prepare(view, &[A, B], ROW).unwrap();
-        let mut child = spawn_publisher(address, view);
+        let mut child = Some(Publisher::spawn(address, view));
         // Before anything, in the first moments, or in full flow.
         let enough = dice.below(3) * dice.below(2_000);
         let mut seen = 0;
-        let mut killed = false;
         nodes.until("it is lost", |all| {
             let count = all.at(A).load(B, 0);
             assert!(count >= seen, "view {view}: from {seen} back to {count}");
@@ -233,13 +244,11 @@ fn a_process_killed_while_it_publishes_leaves_whole_rows_and_nobody_hanging() {
                 }
             }
             let connected = |e: &FabricEvent| matches!(e, FabricEvent::Connected { .. });
-            if !killed && all.told(A, connected) && count >= enough {
-                child.kill().unwrap();
-                child.wait().unwrap();
-                killed = true;
+            if all.told(A, connected) && count >= enough {
+                child = None;
             }
             all.told(A, |event| matches!(event, FabricEvent::Lost { .. }))
         });
-        assert!(killed, "view {view}: it ended by itself");
+        assert!(child.is_none(), "view {view}: it ended by itself");
     }
 }
