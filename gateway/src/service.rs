@@ -99,11 +99,16 @@ impl Service {
                 home: pool.home.clone(),
             });
         }
-        let command = Command::decode(write.command)?;
-        let expected = command.shard(pool.shards.len() as u32)?;
-        if expected != write.shard {
-            return Err(Fault::WrongShard { found: write.shard, expected });
+        let shards = pool.shards.len() as u32;
+        let right = |expected| match expected == write.shard {
+            true => Ok(()),
+            false => Err(Fault::WrongShard { found: write.shard, expected }),
+        };
+        if let Some(key) = Command::key_of_put(write.command) {
+            return right(shard_of(key?, shards)).map(|()| false);
         }
+        let command = Command::decode(write.command)?;
+        right(command.shard(shards)?)?;
         let (Command::Txn { then, otherwise, .. }, _) = command.unwrap_settle()? else {
             return Ok(false);
         };

@@ -14,8 +14,12 @@ use tradewind_site_protocol::ShardIndex;
 
 use crate::inbox::{Inbox, PanicWatch};
 
-/// Least time between two publications.
+/// Least time between two publications, and the most that a costly one puts off the next.
 const PACE: Duration = Duration::from_millis(500);
+const PACE_MAX: Duration = Duration::from_secs(2);
+/// The part of its time that the thread may publish, as one in so many: each publication syncs the file system, which
+/// the log shares.
+const SHARE: u32 = 10;
 
 /// The other threads' end of the publisher.
 pub(crate) struct Publisher {
@@ -70,8 +74,10 @@ fn run(
                 newest.insert(shard, note);
             }
             Err(RecvTimeoutError::Timeout) => {
+                let began = Instant::now();
                 publish(&mut ledgers, newest.drain());
-                not_before = Instant::now() + PACE;
+                let pause = (began.elapsed() * SHARE).clamp(PACE, PACE_MAX);
+                not_before = Instant::now() + pause;
             }
             Err(RecvTimeoutError::Disconnected) => {
                 publish(&mut ledgers, newest.drain());

@@ -66,6 +66,19 @@ pub enum Command {
     },
 }
 
+/// [`Command::Put`] in the bytes of a command.
+#[derive(Deserialize)]
+enum OnlyPut<'a> {
+    Put {
+        #[serde(borrow)]
+        key: &'a [u8],
+        #[serde(borrow)]
+        value: &'a [u8],
+        #[expect(dead_code, reason = "it has its place in the bytes")]
+        condition: Condition,
+    },
+}
+
 /// What must hold of a key for a put or a delete to happen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Condition {
@@ -234,6 +247,21 @@ impl Command {
             Ok((command, [])) => command.check().map(|()| command),
             _ => Err(malformed),
         }
+    }
+
+    /// The key of an encoded put, checked as [`decode`](Self::decode) does but without a copy of its parts; `None` for
+    /// every other command.
+    ///
+    /// # Errors
+    /// A limit that the put breaks.
+    pub fn key_of_put(bytes: &[u8]) -> Option<Result<&[u8], CommandError>> {
+        if bytes.len() > MAX_COMMAND {
+            return None;
+        }
+        let Ok((OnlyPut::Put { key, value, .. }, [])) = postcard::take_from_bytes(bytes) else {
+            return None;
+        };
+        Some(check_key(key).and_then(|()| check_value(value)).map(|()| key))
     }
 
     /// This encoded command as one sent [once more](Self::Settle), encoded.

@@ -189,3 +189,26 @@ fn an_entry_that_skips_repeats_or_invents_a_change_does_not_follow() {
     assert!(store == before);
     store.apply(Version(2), &entry(b"k", 3, Some(Version(1)), value())).expect("follows");
 }
+
+#[test]
+fn the_key_of_a_put_is_what_decoding_gives() {
+    let put = |key: &[u8], value: &[u8], condition| {
+        Command::Put { key: key.to_vec(), value: value.to_vec(), condition }.encode()
+    };
+    let delete = Command::Delete { key: b"k".to_vec(), condition: Condition::Always }.encode();
+    let good = put(b"key", &[7; 300], Condition::Version(Version(9)));
+    let cut = good[..good.len() - 1].to_vec();
+    let longer = [&good[..], b"!"].concat();
+    let keyless = put(b"", b"v", Condition::Always);
+    let settled = Command::settle(&good);
+    for bytes in [good, delete, cut, longer, keyless, settled, Vec::new()] {
+        let is_put = |command: &Command| matches!(command, Command::Put { .. });
+        match (Command::decode(&bytes), Command::key_of_put(&bytes)) {
+            (Ok(Command::Put { key, .. }), Some(Ok(found))) => assert_eq!(key, found),
+            (Ok(other), None) => assert!(!is_put(&other)),
+            (Err(error), Some(Err(found))) => assert_eq!(error, found),
+            (Err(CommandError::Malformed(_)), None) => {}
+            (decoded, found) => panic!("{decoded:?} but {found:?} of {bytes:?}"),
+        }
+    }
+}
