@@ -105,8 +105,8 @@ pub(super) struct Member {
     /// Tickets are numbers of messages; answers come in their order.
     sent: u64,
     waiting: VecDeque<Instant>,
-    /// When the measured time began, what was counted then, and latencies since.
-    since: Option<(Instant, Counters)>,
+    /// What was counted when the measured time began, and latencies since.
+    since: Option<Counters>,
     latency_ns: Histogram<u64>,
     peers: Vec<fabric::NodeId>,
     active: bool,
@@ -147,7 +147,7 @@ impl Member {
                 self.handle_event(now, event)?;
             }
             if self.since.is_none() && self.stage.is(Phase::Measure) {
-                self.since = Some((Instant::now(), self.parts.fabric.counters()));
+                self.since = Some(self.parts.fabric.counters());
             }
             self.submit()?;
             let Parts { core, fabric, .. } = &mut self.parts;
@@ -160,7 +160,7 @@ impl Member {
             let room = self.active && self.waiting.len() < self.load.inflight;
             timeout = if room { Duration::ZERO } else { timer.unwrap_or(PARK_MAX).min(PARK_MAX) };
         }
-        let (_, before) = self.since.context("stopped before it was measured")?;
+        let before = self.since.context("stopped before it was measured")?;
         let after = self.parts.fabric.counters();
         Ok(Seen {
             latency_ns: self.latency_ns,
@@ -251,7 +251,7 @@ impl Member {
             Action::Answers(answers) => {
                 for _ in answers {
                     let sent = self.waiting.pop_front().context("an answer nobody waits for")?;
-                    if self.since.is_some_and(|(since, _)| sent >= since) {
+                    if self.since.is_some() {
                         let ns = u64::try_from(sent.elapsed().as_nanos()).unwrap_or(u64::MAX);
                         self.latency_ns.saturating_record(ns);
                     }

@@ -182,7 +182,11 @@ fn one(
         latency.add(&member.latency_ns)?;
     }
     let messages = latency.len() as f64;
-    ensure!(messages > 0.0, "no message was delivered in {} s", load.seconds);
+    ensure!(
+        messages > 0.0,
+        "no message was delivered in {} s: choose more --seconds",
+        load.seconds
+    );
     let sum = |count: fn(&Seen) -> u64| seen.iter().map(count).sum::<u64>() as f64 / messages;
     let us = |quantile| latency.value_at_quantile(quantile) as f64 / 1_000.0;
     let bytes_per_second = messages * size as f64 / elapsed;
