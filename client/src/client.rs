@@ -18,6 +18,10 @@ use tradewind_store::{Command, Durability, Refusal, Reply, session_id};
 /// The first pause between two attempts of a request; doubled up to [`PAUSE_MAX`].
 const PAUSE_MIN: Duration = Duration::from_millis(10);
 const PAUSE_MAX: Duration = Duration::from_millis(500);
+/// How long a server that could not be reached is left in peace while there are others; doubled each time, up to
+/// [`AVOID_MAX`].
+const AVOID_MIN: Duration = Duration::from_millis(250);
+const AVOID_MAX: Duration = Duration::from_secs(16);
 
 /// A client of a deployment. Cheap to clone; all clones share connections and sessions.
 #[derive(Clone, Debug)]
@@ -53,23 +57,75 @@ pub(crate) struct Link {
     current: Mutex<Option<Arc<Connection>>>,
     /// Held while a connection is made: one at a time.
     connecting: tokio::sync::Mutex<()>,
+    avoided: Mutex<Option<Avoided>>,
+}
+
+/// A server that could not be reached.
+#[derive(Clone, Debug)]
+struct Avoided {
+    until: Instant,
+    pause: Duration,
+    error: ConnectionError,
 }
 
 impl Link {
+    fn new(endpoint: Endpoint) -> Self {
+        let (current, connecting, avoided) = Default::default();
+        Self { endpoint, current, connecting, avoided }
+    }
+
+    /// A connection, made if there is none. While there are `others` to ask, an error at once instead of trying to
+    /// connect to a server again that could not be reached a moment ago: it may be one that takes a connection and then
+    /// does not answer.
     async fn connection(
         &self,
         config: &Config,
         known: &Welcome,
         deadline: Instant,
+        others: bool,
     ) -> Result<Arc<Connection>, ConnectionError> {
         if let Some(connection) = self.current() {
             return Ok(connection);
+        }
+        if let Some(error) = self.refusal(others) {
+            return Err(error);
         }
         let _connecting = self.connecting.lock().await;
         if let Some(connection) = self.current() {
             return Ok(connection);
         }
+        if let Some(error) = self.refusal(others) {
+            return Err(error);
+        }
         self.slot().take();
+        // Meanwhile others do not wait for a server that is back perhaps.
+        if let Some(avoided) = &mut *self.avoided() {
+            avoided.until = Instant::now() + config.connect_timeout;
+        }
+        let opened = self.open(config, known, deadline).await;
+        let mut avoided = self.avoided();
+        let pause = avoided.as_ref().map_or(AVOID_MIN, |last| (last.pause * 2).min(AVOID_MAX));
+        let until = Instant::now() + pause;
+        *avoided = opened.as_ref().err().map(|e| Avoided { until, pause, error: e.clone() });
+        Ok(Arc::clone(self.slot().insert(opened?)))
+    }
+
+    /// Why this server is left in peace now, if it is.
+    fn refusal(&self, others: bool) -> Option<ConnectionError> {
+        let avoided = self.avoided();
+        avoided.as_ref().filter(|a| others && Instant::now() < a.until).map(|a| a.error.clone())
+    }
+
+    fn avoided(&self) -> MutexGuard<'_, Option<Avoided>> {
+        self.avoided.lock().expect("no panic while it is held")
+    }
+
+    async fn open(
+        &self,
+        config: &Config,
+        known: &Welcome,
+        deadline: Instant,
+    ) -> Result<Arc<Connection>, ConnectionError> {
         let connection = Connection::open(&self.endpoint, config, deadline).await?;
         let shape = |welcome: &Welcome| -> Vec<_> {
             welcome.pools.iter().map(|pool| (pool.name.clone(), pool.shards.len())).collect()
@@ -77,7 +133,7 @@ impl Link {
         if shape(&connection.welcome) != shape(known) {
             return Err(ConnectionError::Differs { server: self.endpoint.name.clone() });
         }
-        Ok(Arc::clone(self.slot().insert(Arc::new(connection))))
+        Ok(Arc::new(connection))
     }
 
     /// The connection, if there is one that is not closed.
@@ -174,8 +230,7 @@ impl Client {
             .map(|node| Endpoint { name: node.name.clone(), address: node.address.clone() });
         let link = |endpoint: Endpoint| {
             let name = endpoint.name.clone();
-            let (current, connecting) = (Mutex::default(), tokio::sync::Mutex::default());
-            (name, Arc::new(Link { endpoint, current, connecting }))
+            (name, Arc::new(Link::new(endpoint)))
         };
         // The caller's addresses come last, to win over those of the welcome.
         let links: BTreeMap<_, _> = named.chain(endpoints).map(link).collect();
@@ -310,7 +365,10 @@ impl Client {
     ) -> Result<Option<(Answer, Arc<Connection>)>, Error> {
         let Shared { config, welcome, .. } = &*self.shared;
         let link = &candidates[attempts.tried % candidates.len()];
-        let connection = match link.connection(config, welcome, attempts.deadline).await {
+        // After a round in which nobody could be reached, each is tried in earnest.
+        let others = attempts.tried < candidates.len() && candidates.len() > 1;
+        let opening = link.connection(config, welcome, attempts.deadline, others);
+        let connection = match opening.await {
             Ok(connection) => connection,
             Err(error) => {
                 attempts.failed(error.into(), candidates.len()).await?;

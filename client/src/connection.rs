@@ -30,9 +30,9 @@ use tradewind_ledger::Hlc;
 /// Bytes of requests that may be on their way on one connection, in units of KiB.
 const KIB_IN_FLIGHT: u32 = 256 << 10;
 /// After so long without a byte received while something is wanted, the server is asked whether it is there.
-const QUIET: Duration = Duration::from_secs(2);
+const QUIET: Duration = Duration::from_millis(500);
 /// And after so long the connection is given up.
-const DEAD: Duration = Duration::from_secs(8);
+const DEAD: Duration = Duration::from_secs(2);
 
 /// Why a connection cannot be made, or is no more.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -375,7 +375,7 @@ impl Shared {
                 Ok(Ok(_)) => quiet_since = None,
                 Ok(Err(error)) => return self.close(error.to_string()),
                 Err(_) if quiet_since.is_some_and(|since| since.elapsed() >= DEAD - QUIET) => {
-                    return self.close(format!("nothing heard for {} s", DEAD.as_secs()));
+                    return self.close(format!("nothing heard for {} ms", DEAD.as_millis()));
                 }
                 Err(_) => {
                     let mut state = self.lock();

@@ -93,6 +93,16 @@ pub trait Shard: Send + Sync + 'static {
     /// Calls `read` with the state, which may be newer than the horizon. Short, and never while holding a lock.
     fn with_store(&self, read: &mut dyn FnMut(&Store));
 
+    /// Waits until an entry below the horizon is on this process' own disk, and with it the values it names: a majority
+    /// may have committed it before. Blocks.
+    ///
+    /// # Errors
+    /// If that takes too long.
+    fn await_own_disk(&self, version: Version) -> io::Result<()> {
+        let _ = version;
+        Ok(())
+    }
+
     /// The bytes of an entry below the horizon. Blocks on the disk.
     ///
     /// # Errors

@@ -105,9 +105,13 @@ pub(crate) fn inline(shard: &dyn Shard, key: &[u8], item: &mut Item) -> Result<(
         tracing::error!(ledger = %shard.id(), version = %item.version, "reading a value: {what}");
         Fault::Internal { reason: format!("reading a value of {}: {what}", shard.id()) }
     };
+    if let ItemValue::Inline(_) = &item.value {
+        return Ok(());
+    }
     let detached = |digest: &_| shard.value(digest).map_err(|error| failed(error.to_string()));
+    shard.await_own_disk(item.version).map_err(|error| failed(error.to_string()))?;
     let bytes = match &item.value {
-        ItemValue::Inline(_) => return Ok(()),
+        ItemValue::Inline(_) => unreachable!("nothing to do for it"),
         ItemValue::Detached { digest, .. } => detached(digest)?,
         ItemValue::Logged => {
             let bytes = shard.entry(item.version).map_err(|error| failed(error.to_string()))?;

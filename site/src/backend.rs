@@ -28,6 +28,9 @@ use crate::shared::{Replica, Shared, Snapshot};
 /// Adds to the status what this crate does not know of (the mirrors below this node).
 pub type MoreStatus = Box<dyn Fn() -> Value + Send + Sync>;
 
+/// How long a read waits for the own disk to have what a majority's disks have.
+const OWN_DISK_WAIT: Duration = Duration::from_secs(10);
+
 /// What the node offers.
 pub(crate) struct NodeBackend {
     pub(crate) topology: Arc<Topology>,
@@ -317,6 +320,19 @@ impl Shard for Reading {
 
     fn with_store(&self, read: &mut dyn FnMut(&Store)) {
         read(&self.replica.store.0.read());
+    }
+
+    fn await_own_disk(&self, version: Version) -> io::Result<()> {
+        let wanted = version.next();
+        if self.replica.reader.durable_size() >= wanted {
+            return Ok(());
+        }
+        let have = self.replica.own_disk.wait_for(wanted, OWN_DISK_WAIT);
+        if have >= wanted {
+            return Ok(());
+        }
+        let text = format!("entry {version} is committed, but this node's disk has only {have}");
+        Err(io::Error::new(io::ErrorKind::TimedOut, text))
     }
 
     fn entry(&self, version: Version) -> io::Result<Vec<u8>> {

@@ -230,7 +230,10 @@ impl Group {
     fn handle_done(&mut self, now: Now, done: Done) -> Result<(), String> {
         let core = &mut self.parts.core;
         match done {
-            Done::Durable { shard, version } => core.handle_durable(now, shard, version),
+            Done::Durable { shard, version } => {
+                core.handle_durable(now, shard, version);
+                self.parts.shared.replica(shard).own_disk.grow(version);
+            }
             Done::LogRead { reader, first, root_before, entries } => {
                 core.handle_log_read(reader, first, root_before, entries);
             }

@@ -26,7 +26,7 @@ use crate::backend::{Barriers, MoreStatus, NodeBackend};
 use crate::group::{self, Group, NodeSigner, Parts};
 use crate::inbox::Inbox;
 use crate::log::Log;
-use crate::shared::{Replica, Shared, SharedStore};
+use crate::shared::{OwnDisk, Replica, Shared, SharedStore};
 use crate::{config, publish};
 
 /// Why a node did not start. Nothing was changed but, perhaps, its incarnation.
@@ -249,6 +249,7 @@ fn recover(config: &NodeConfig, directory: &Path) -> Result<Recovered, StartErro
             directory,
             store: store.clone(),
             reader: opened.reader.clone(),
+            own_disk: OwnDisk::default(),
             horizon: watch::Sender::new(horizon(&opened.checkpoint)),
             head: watch::Sender::new(opened.checkpoint.map(Arc::new)),
         };

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Condvar, Mutex, RwLock};
 use tokio::sync::watch;
 use tradewind_gateway::Horizon;
-use tradewind_ledger::{LedgerId, Lineage, SignedNote};
+use tradewind_ledger::{LedgerId, Lineage, SignedNote, Version};
 use tradewind_ledger_disk::LedgerReader;
 use tradewind_site_protocol::{ShardIndex, State, Status, StoreAccess};
 use tradewind_store::Store;
@@ -22,6 +22,27 @@ impl StoreAccess for SharedStore {
     }
 }
 
+/// How many entries of a ledger are on the own disk, as the group thread knows it.
+#[derive(Default)]
+pub(crate) struct OwnDisk {
+    size: Mutex<Version>,
+    grown: Condvar,
+}
+
+impl OwnDisk {
+    pub(crate) fn grow(&self, size: Version) {
+        *self.size.lock() = size;
+        self.grown.notify_all();
+    }
+
+    /// Waits until there are `size` entries, no longer than `limit`; gives how many there are.
+    pub(crate) fn wait_for(&self, size: Version, limit: Duration) -> Version {
+        let mut have = self.size.lock();
+        self.grown.wait_while_for(&mut have, |have| *have < size, limit);
+        *have
+    }
+}
+
 /// A shard that this node is a member of.
 pub(crate) struct Replica {
     pub(crate) index: ShardIndex,
@@ -30,6 +51,7 @@ pub(crate) struct Replica {
     pub(crate) directory: PathBuf,
     pub(crate) store: SharedStore,
     pub(crate) reader: LedgerReader,
+    pub(crate) own_disk: OwnDisk,
     /// What readers may see.
     pub(crate) horizon: watch::Sender<Horizon>,
     /// The newest checkpoint that a majority has signed.

@@ -3,11 +3,13 @@
 //! - [`Running`]: a deployment in a temporary directory, all processes ready; killed and removed when dropped
 //! - [`Run`]: one call of the command line
 //! - [`Writers`]: clients that write until told to stop, and remember what was acknowledged
+//! - [`Contenders`]: clients that contend for a few keys, and record what they asked and were told
 //! - `checks`: what must hold of mirrors and ledgers
 //!
 //! Nothing sleeps to let something happen: [`eventually`] asks until it has happened, or a deadline has passed.
 
 mod checks;
+mod contenders;
 mod writers;
 
 use std::path::{Path, PathBuf};
@@ -20,6 +22,7 @@ use tradewind_local::{Deployment, MirrorPlan, OPERATOR, Plan};
 pub use checks::{
     assert_ledgers_hold, assert_segments_equal, export, ledgers, sizes, wait_for_sizes,
 };
+pub use contenders::{Contenders, Recorded};
 pub use writers::{Acknowledged, Writers};
 
 /// Generous: the machine may be busy with other things.
