@@ -112,6 +112,11 @@ pub enum Test {
     KeyVersion(KeyVersion),
     /// Its current value, byte for byte.
     Value(#[serde(with = "octets")] Vec<u8>),
+    /// So many microseconds or more have passed, by the order's own clock, from the write of its current value to
+    /// this command. The clock is that of entries ([`Hlc`](tradewind_ledger::Hlc)): every replica computes the same.
+    OlderThan(u64),
+    /// Fewer have.
+    YoungerThan(u64),
 }
 
 /// One operation of a transaction's branch. A branch writes a key at most once; a `Get` sees the state before the

@@ -174,7 +174,7 @@ impl Store {
         otherwise: Vec<TxnOp>,
     ) -> Outcome {
         let Context { version, hlc, request, view } = context;
-        let succeeded = compare.iter().all(|compare| self.holds(compare));
+        let succeeded = compare.iter().all(|compare| self.holds(compare, hlc));
         let branch = if succeeded { then } else { otherwise };
         let results = self.results(&branch, version);
         let mut updates = Vec::new();
@@ -197,13 +197,13 @@ impl Store {
         Outcome { entry: Some(Entry { hlc, view, body }), detached, reply }
     }
 
-    fn holds(&self, compare: &Compare) -> bool {
-        self.held(compare, self.next()).expect("present values are in memory")
+    fn holds(&self, compare: &Compare, now: Hlc) -> bool {
+        self.held(compare, self.next(), now).expect("present values are in memory")
     }
 
-    /// Whether a comparison held after the first `at` entries; `None` if that depends on a value that is no longer in
-    /// memory.
-    fn held(&self, Compare { key, test }: &Compare, at: Version) -> Option<bool> {
+    /// Whether a comparison held after the first `at` entries, at the time `now`; `None` if that depends on a value
+    /// that is no longer in memory.
+    fn held(&self, Compare { key, test }: &Compare, at: Version, now: Hlc) -> Option<bool> {
         let record = self.keys.get(&key[..]);
         let current = record.and_then(|record| record.current_before(at));
         Some(match (test, record.zip(current)) {
@@ -211,6 +211,12 @@ impl Store {
             (_, None) => false,
             (Test::Version(version), Some((_, current))) => current.version == *version,
             (Test::KeyVersion(version), Some((_, current))) => current.key_version == *version,
+            (Test::OlderThan(micros), Some((_, current))) => {
+                self.age(current.version, now) >= *micros
+            }
+            (Test::YoungerThan(micros), Some((_, current))) => {
+                self.age(current.version, now) < *micros
+            }
             (Test::Value(_), Some((record, current))) if record.version() != current.version => {
                 return None;
             }
@@ -222,6 +228,11 @@ impl Store {
                 }
             },
         })
+    }
+
+    /// Microseconds from the entry `version` to the time `now`.
+    fn age(&self, version: Version, now: Hlc) -> u64 {
+        now.micros().saturating_sub(self.timeline.at(version).micros())
     }
 
     /// What a transaction at `version` answers for each operation; the same before it is executed and ever after.
@@ -288,7 +299,8 @@ impl Store {
             Command::Put { key, condition, .. } => without_effect(condition, current(&key), true),
             Command::Delete { key, condition } => without_effect(condition, current(&key), false),
             Command::Txn { compare, then, otherwise } => {
-                let held = compare.iter().map(|compare| self.held(compare, version));
+                let now = self.timeline.at(version);
+                let held = compare.iter().map(|compare| self.held(compare, version, now));
                 let held = held.collect::<Option<Vec<bool>>>().map(|held| !held.contains(&false));
                 held.and_then(|succeeded| {
                     let branch = if succeeded { then } else { otherwise };

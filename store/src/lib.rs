@@ -12,6 +12,7 @@
 //! | `store` | [`Store`], and [`apply`](Store::apply) |
 //! | `execute` | [`execute`](Store::execute): command to entry |
 //! | `read` | reads of the state after any number of entries |
+//! | `lease` | [`LeaseName`]: leases with fencing tokens, out of transactions |
 //! | `session` | exactly once: the requests executed lately |
 //! | `record`, `timeline`, `fingerprint` | one key, the times of all entries, summary of a request's writes |
 //!
@@ -27,6 +28,7 @@ extern crate std;
 mod command;
 mod execute;
 mod fingerprint;
+mod lease;
 mod octets;
 mod read;
 mod record;
@@ -41,6 +43,7 @@ pub use command::{
     Test, TxnOp,
 };
 pub use execute::{Context, Outcome};
+pub use lease::{GRACE, Holding, LeaseError, LeaseName, LeaseOutcome, MAX_HOLDER, MAX_TTL};
 pub use read::value_in;
 pub use reply::{Current, Item, ItemValue, Page, Refusal, Reply, Revision, Stamp, TxnResult};
 pub use session::{MAX_SESSIONS, WINDOW, session_id, session_opened};

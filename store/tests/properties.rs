@@ -64,6 +64,9 @@ impl Model {
                     (_, None) => false,
                     (Test::Version(version), Some(current)) => current.version == *version,
                     (Test::KeyVersion(version), Some(current)) => current.key_version == *version,
+                    // Entries here are less than a microsecond apart.
+                    (Test::OlderThan(micros), Some(_)) => *micros == 0,
+                    (Test::YoungerThan(micros), Some(_)) => *micros > 0,
                     (Test::Value(value), Some(_)) => {
                         self.at(key, Version(u64::MAX)).is_some_and(|(_, _, v)| v == value)
                     }
@@ -209,6 +212,8 @@ fn branch() -> impl Strategy<Value = Vec<TxnOp>> {
 fn command() -> impl Strategy<Value = Command> {
     let test = prop_oneof![
         any::<bool>().prop_map(Test::Exists),
+        (0_u64..2).prop_map(Test::OlderThan),
+        (0_u64..2).prop_map(Test::YoungerThan),
         (0..40_u64).prop_map(|v| Test::Version(Version(v))),
         (1..5_u64).prop_map(|v| Test::KeyVersion(KeyVersion(v))),
         value().prop_map(Test::Value),
