@@ -31,6 +31,7 @@ mod get;
 mod http_source;
 mod import;
 mod keys;
+mod lease;
 mod list;
 mod output;
 mod progress;

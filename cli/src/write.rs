@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};
 use serde_json::json;
-use tradewind_client::{Command, Condition, Durability, Reply};
+use tradewind_client::{Client, Command, Condition, Durability, LeaseName, Reply, TxnResult};
 use tradewind_ledger::{Version, entry::MAX_VALUE};
 
 use crate::{
@@ -29,7 +29,8 @@ Examples:
   tradewind put flights KL601 boarding
   tradewind put flights KL601 --file status.json
   date | tradewind put flights now -
-  tradewind put flights KL601 boarding --if-absent")]
+  tradewind put flights KL601 boarding --if-absent
+  tradewind put runways clearance/{27} KL601 --fence runway/{27}:4711")]
 pub(crate) struct PutArgs {
     /// The pool
     pool: String,
@@ -47,10 +48,27 @@ pub(crate) struct PutArgs {
     /// Only if this is the version of the key's value
     #[arg(long, value_name = "VERSION")]
     if_version: Option<u64>,
+    /// Only if this lease is still held under this token; key and lease have the same part in braces
+    #[arg(long, value_name = "LEASE:TOKEN", value_parser = fence)]
+    fence: Option<Fence>,
     #[command(flatten)]
     durability: DurabilityArgs,
     #[command(flatten)]
     connect: ConnectArgs,
+}
+
+/// A lease and the token under which it must be held.
+#[derive(Clone, Debug)]
+struct Fence {
+    name: LeaseName,
+    token: Version,
+}
+
+fn fence(text: &str) -> Result<Fence, String> {
+    let (name, token) = text.rsplit_once(':').ok_or("a lease's name, a colon, its token")?;
+    let token = Version(token.parse().map_err(|_| "a token is a number")?);
+    let name = LeaseName::new(name.as_bytes()).map_err(|error| error.to_string())?;
+    Ok(Fence { name, token })
 }
 
 /// Delete a key
@@ -142,6 +160,10 @@ impl PutArgs {
             (false, Some(version)) => Condition::Version(Version(version)),
             (false, None) => Condition::Always,
         };
+        if let Some(Fence { name, token }) = &self.fence {
+            let put = Client::fenced((name, *token), self.key.as_bytes(), &value, condition);
+            return execute(&self.connect, &self.pool, &put, self.durability, output);
+        }
         let command = Command::Put { key: self.key.as_bytes().to_vec(), value, condition };
         execute(&self.connect, &self.pool, &command, self.durability, output)
     }
@@ -211,6 +233,26 @@ fn execute(
             output.print(&value, |_| "nothing to delete: the key does not exist".to_owned())?;
             Ok(Exit::No)
         }
-        other @ (Reply::Txn { .. } | Reply::Refused(_)) => bail!("an unexpected answer: {other:?}"),
+        // Under a fence.
+        Reply::Txn { written: Some(stamp), results, .. } => {
+            let key_version = results.iter().find_map(|result| match result {
+                TxnResult::Written { key_version } => Some(*key_version),
+                TxnResult::Read(_) => None,
+            });
+            let (version, time) = (stamp.version, time::text(stamp.hlc));
+            let value = json!({
+                "written": true, "version": version, "key_version": key_version, "time": time,
+            });
+            output.print(&value, |_| format!("version {version}, at {time}"))?;
+            Ok(Exit::Done)
+        }
+        Reply::Txn { written: None, .. } => {
+            output.print(&json!({ "written": false }), |_| {
+                "not written: the lease is not held under that token, or the key is not as expected"
+                    .to_owned()
+            })?;
+            Ok(Exit::No)
+        }
+        other @ Reply::Refused(_) => bail!("an unexpected answer: {other:?}"),
     }
 }

@@ -9,6 +9,7 @@
 //! | `client` | [`Client`]: connecting, routing, failing over |
 //! | `operations` | its put, get, delete, txn, list, history, status |
 //! | `admin` | its restart |
+//! | `lease` | its leases, and writes under their tokens |
 //! | `config`, `error` | [`Config`], [`Endpoint`], [`Error`] |
 //! | `connection` | one connection, many calls |
 //! | `session` | request numbers within the window that a shard remembers |
@@ -32,6 +33,7 @@ mod client;
 mod config;
 mod connection;
 mod error;
+mod lease;
 mod operations;
 mod session;
 pub mod wire;
@@ -40,8 +42,9 @@ pub use client::Client;
 pub use config::{Config, Endpoint, TlsFor};
 pub use connection::ConnectionError;
 pub use error::Error;
+pub use lease::{Lease, LeaseFailure};
 pub use operations::{Page, Range};
 pub use tradewind_store::{
-    Command, Compare, Condition, Current, Durability, Item, ItemValue, Refusal, Reply, Revision,
-    Test, TxnOp, TxnResult,
+    Command, Compare, Condition, Current, Durability, Holding, Item, ItemValue, LeaseName, Refusal,
+    Reply, Revision, Test, TxnOp, TxnResult,
 };
