@@ -81,6 +81,7 @@ fn what_the_command_line_writes_it_reads_everywhere() {
     let store = Store::start();
     single_keys(&store);
     transactions(&store);
+    leases(&store);
     files(&store);
     mirrors(&store);
     audits(&store);
@@ -122,6 +123,41 @@ fn single_keys(store: &Store) {
     assert_eq!(output.stdout, vec![0xfe; 200_000], "bytes come as they are");
     store.json(&["delete", "bench", "large"], 0);
     store.refused(&["get", "nowhere", "k"], "there is no pool nowhere");
+}
+
+fn leases(store: &Store) {
+    let name = "runway/{27}";
+    store.json(&["lease", "show", "bench", name], 1);
+    let acquire = |holder: &str, ttl: &str, wait: &str, code| {
+        let ask =
+            ["lease", "acquire", "bench", name, "--holder", holder, "--ttl", ttl, "--wait", wait];
+        store.json(&ask, code)
+    };
+    let first = acquire("tower-a", "60", "0", 0)["token"].to_string();
+    assert_eq!(acquire("tower-b", "60", "0", 1)["held"]["holder"], "tower-a");
+    let put = |value: &str, token: &str, code| {
+        let fence = format!("{name}:{token}");
+        store.json(&["put", "bench", "clearance/{27}", value, "--fence", &fence], code)
+    };
+    assert_eq!(put("KL601", &first, 0)["key_version"], 1);
+    store.json(&["lease", "renew", "bench", name, &first], 0);
+    assert_eq!(store.json(&["lease", "show", "bench", name], 0)["token"].to_string(), first);
+    store.json(&["lease", "release", "bench", name, &first], 0);
+    put("KL602", &first, 1);
+
+    // One that is not renewed is taken over, and its holder's late acts do not count.
+    let second = acquire("tower-b", "0.5", "0", 0)["token"].to_string();
+    let third = acquire("tower-a", "60", "30", 0)["token"].to_string();
+    store.json(&["lease", "renew", "bench", name, &second], 1);
+    put("KL603", &second, 1);
+    put("KL604", &third, 0);
+    assert_eq!(store.json(&["get", "bench", "clearance/{27}"], 0)["value"], "KL604");
+    store.refused(
+        &["put", "bench", "elsewhere", "v", "--fence", &format!("{name}:{third}")],
+        "share a shard",
+    );
+    store.json(&["lease", "release", "bench", name, &third], 0);
+    store.json(&["delete", "bench", "clearance/{27}"], 0);
 }
 
 fn transactions(store: &Store) {
