@@ -14,6 +14,7 @@ use crate::{
     keys::KeysCommand,
     lease::LeaseCommand,
     list::{HistoryArgs, ListArgs},
+    node::NodeCommand,
     output::{Format, Output},
     roll::RollArgs,
     scenario::ScenarioCommand,
@@ -73,6 +74,8 @@ enum Command {
     Status(StatusArgs),
     Roll(RollArgs),
     #[command(subcommand)]
+    Node(NodeCommand),
+    #[command(subcommand)]
     Audit(AuditCommand),
     #[command(subcommand)]
     Topology(TopologyCommand),
@@ -109,6 +112,7 @@ impl Cli {
             Command::Export(args) => args.run(output),
             Command::Status(args) => args.run(output),
             Command::Roll(args) => args.run(output),
+            Command::Node(command) => command.run(output),
             Command::Audit(command) => command.run(output),
             Command::Topology(command) => command.run(output),
             Command::Keys(command) => command.run(output),

@@ -33,6 +33,7 @@ mod import;
 mod keys;
 mod lease;
 mod list;
+mod node;
 mod output;
 mod progress;
 mod read;

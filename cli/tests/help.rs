@@ -32,6 +32,8 @@ const COMMANDS: &[&str] = &[
     "export",
     "status",
     "roll",
+    "node",
+    "node replace",
     "audit",
     "audit verify",
     "audit prove",
@@ -75,7 +77,7 @@ fn help_names_every_command_and_exit_code() {
 fn every_command_has_examples() {
     for command in COMMANDS
         .iter()
-        .filter(|command| !["topology", "keys", "audit", "scenario"].contains(*command))
+        .filter(|command| !["topology", "keys", "audit", "scenario", "node"].contains(*command))
     {
         let mut arguments: Vec<&str> = command.split(' ').collect();
         arguments.push("--help");

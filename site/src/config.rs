@@ -65,7 +65,7 @@ pub(crate) fn shards(topology: &Topology, site: &Site) -> Vec<ShardConfig> {
 }
 
 fn member(node: &Node) -> Member {
-    Member { name: node.name.as_str().into(), public_key: *node.key.as_bytes() }
+    Member { name: node.name.as_str().into(), public_key: *node.founder().as_bytes() }
 }
 
 fn node_info(node: &Node) -> NodeInfo {

@@ -51,6 +51,7 @@ fn site(draft: DraftSite, directory: &Path) -> Option<Site> {
             ports: ports(&process)?,
             name: process.name?.value.parse().ok()?,
             key: process.key?.value,
+            founding_key: process.founding_key.map(|at| at.value),
             certificate: process.certificate.map(|at| directory.join(at.value)),
         })
     };

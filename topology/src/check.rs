@@ -96,8 +96,9 @@ fn check_name(name: &At<String>, diagnostics: &mut Diagnostics) {
 fn check_keys(draft: &Draft, diagnostics: &mut Diagnostics) {
     let running = processes(draft).filter_map(|(process, _)| process.key.as_ref());
     let clients = draft.clients.iter().filter_map(|client| client.key.as_ref());
+    let founding = processes(draft).filter_map(|(process, _)| process.founding_key.as_ref());
     let mut seen: HashMap<_, &At<_>> = HashMap::new();
-    for key in running.chain(clients) {
+    for key in running.chain(clients).chain(founding) {
         if let Some(first) = seen.get(&key.value) {
             let found = format!("the same key as {} at {}", first.key, first.place);
             let allowed = "a key of its own: whoever holds a key is taken for its name";

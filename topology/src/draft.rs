@@ -58,6 +58,8 @@ pub(crate) struct DraftProcess {
     pub(crate) port: Option<At<u16>>,
     pub(crate) http: Option<At<SocketAddr>>,
     pub(crate) key: Option<At<PublicKey>>,
+    /// Of nodes only.
+    pub(crate) founding_key: Option<At<PublicKey>>,
     pub(crate) certificate: Option<At<String>>,
 }
 
@@ -171,7 +173,8 @@ fn read_site(name: At<String>, mut section: Section, diagnostics: &mut Diagnosti
     let nodes = nodes
         .into_iter()
         .map(|mut section| {
-            let node = read_process(&mut section, diagnostics);
+            let mut node = read_process(&mut section, diagnostics);
+            node.founding_key = section.parsed("founding_key", KEY_RULE, diagnostics);
             section.finish(diagnostics);
             node
         })
@@ -234,7 +237,7 @@ fn read_process(section: &mut Section, diagnostics: &mut Diagnostics) -> DraftPr
     let key = section.parsed("key", KEY_RULE, diagnostics);
     let certificate = section.text("certificate", "path of a PEM file", diagnostics);
     let place = section.place.clone();
-    DraftProcess { place, name, address, port, http, key, certificate }
+    DraftProcess { place, name, address, port, http, key, founding_key: None, certificate }
 }
 
 fn read_mirror(mut section: Section, diagnostics: &mut Diagnostics) -> DraftMirror {

@@ -115,8 +115,20 @@ pub struct Node {
     pub ports: Ports,
     /// The only key whose holder is accepted under this name.
     pub key: PublicKey,
+    /// The key under which it was a founding member, if it was replaced since: ledgers begin with it. Its holder is
+    /// accepted nowhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub founding_key: Option<PublicKey>,
     /// A certificate for that key, where the operator has a CA; otherwise one is self-signed.
     pub certificate: Option<PathBuf>,
+}
+
+impl Node {
+    /// The key that the first entry of its ledgers names.
+    #[must_use]
+    pub fn founder(&self) -> &PublicKey {
+        self.founding_key.as_ref().unwrap_or(&self.key)
+    }
 }
 
 /// A read-only replica; it may relay to children.

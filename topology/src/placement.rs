@@ -42,6 +42,9 @@ impl Topology {
         let mut text = format!("tradewind site v1\n{}\n{}\n", self.name, site.name);
         for node in &site.nodes {
             _ = writeln!(text, "node {} {}", node.name, node.key);
+            if let Some(founding) = &node.founding_key {
+                _ = writeln!(text, "founded by {founding}");
+            }
         }
         let mut pools: Vec<&Pool> = self.pools_of(&site.name).collect();
         pools.sort_unstable_by(|a, b| a.name.cmp(&b.name));

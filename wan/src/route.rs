@@ -103,7 +103,7 @@ pub fn expected_genesis(topology: &Topology, pool: &Pool, shard: u32) -> Genesis
     let site = topology.site(pool.home.as_str()).expect("homes of a topology exist");
     let member = |index: usize| {
         let node = &site.nodes[index];
-        Member { name: node.name.to_string(), public_key: *node.key.as_bytes() }
+        Member { name: node.name.to_string(), public_key: *node.founder().as_bytes() }
     };
     let ledger = LedgerId::new(pool.name.as_str(), shard).expect("both have the same grammar");
     Genesis {

@@ -435,7 +435,7 @@ impl<S: StoreAccess> NodeCore<S> {
         }
         for (replica, shard) in self.replicas.iter_mut().zip(&self.config.shards) {
             let Some(replica) = replica else { continue };
-            let records: Vec<Member> = shard.genesis.members.clone();
+            let records: Vec<Member> = self.config.roster(shard);
             let begin = (view, records, proposal.stamp);
             replica.begin_view(begin, &self.config.limits, now, &mut self.out);
         }

@@ -133,8 +133,8 @@ impl<S: StoreAccess> NodeCore<S> {
             }
             view = view.max(replay.view());
             let shard_index = ShardIndex(index as u16);
-            let policy =
-                Policy::of_genesis(&shard.genesis).map_err(|error| genesis_error(shard, &error))?;
+            let policy = Policy::majority(&shard.genesis.origin(), config.roster(shard))
+                .map_err(|error| genesis_error(shard, &error))?;
             let is_empty = replay.size() == Version::ZERO;
             let columns = *layout.shard(shard_index);
             let mut replica = Replica::new(&config, shard_index, columns, policy, replay, store);
