@@ -16,6 +16,7 @@ use crate::{
     list::{HistoryArgs, ListArgs},
     node::NodeCommand,
     output::{Format, Output},
+    repair::RepairArgs,
     roll::RollArgs,
     scenario::ScenarioCommand,
     serve::ServeArgs,
@@ -73,6 +74,7 @@ enum Command {
     Export(ExportArgs),
     Status(StatusArgs),
     Roll(RollArgs),
+    Repair(RepairArgs),
     #[command(subcommand)]
     Node(NodeCommand),
     #[command(subcommand)]
@@ -113,6 +115,7 @@ impl Cli {
             Command::Status(args) => args.run(output),
             Command::Roll(args) => args.run(output),
             Command::Node(command) => command.run(output),
+            Command::Repair(args) => args.run(output),
             Command::Audit(command) => command.run(output),
             Command::Topology(command) => command.run(output),
             Command::Keys(command) => command.run(output),

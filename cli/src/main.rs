@@ -38,6 +38,7 @@ mod output;
 mod progress;
 mod read;
 mod records;
+mod repair;
 mod restart;
 mod roll;
 mod scenario;

@@ -34,6 +34,7 @@ const COMMANDS: &[&str] = &[
     "roll",
     "node",
     "node replace",
+    "repair",
     "audit",
     "audit verify",
     "audit prove",

@@ -141,8 +141,8 @@ pub enum OpenError {
     },
     /// Entries are missing between two files, or are in both.
     #[error(
-        "{}: the segment starts at entry {found}, but entry {expected} is the next one; restore \
-         the segments in between from another replica",
+        "{}: the segment starts at entry {found}, but entry {expected} is the next one; make the \
+         segments in between again: `tradewind repair DATA-DIRECTORY --from URL-OR-DIRECTORY-OF-ANOTHER-REPLICA`",
         file.display()
     )]
     Gap {
@@ -155,8 +155,8 @@ pub enum OpenError {
     },
     /// A file is damaged.
     #[error(
-        "{0}. Nothing was truncated: these bytes were on disk before; restore the file from another \
-         replica"
+        "{0}. Nothing was truncated: these bytes were on disk before; stop the process and make the file again: \
+         `tradewind repair DATA-DIRECTORY --from URL-OR-DIRECTORY-OF-ANOTHER-REPLICA`"
     )]
     Damaged(#[from] Damage),
     /// The directory holds another ledger than the caller expects.
@@ -172,7 +172,7 @@ pub enum OpenError {
     /// The checkpoint covers entries that are not there.
     #[error(
         "{}: covers {published} entries, but the segments hold {present}: durable entries were \
-         lost; restore the segments from another replica",
+         lost, and it is not known which were acknowledged; replace the replica",
         file.display()
     )]
     BehindCheckpoint {

@@ -18,6 +18,7 @@
 //! | `shared`, `reader` | what is durable and where it lies |
 //! | `tree`, `tiles`, `publisher` | hashes, tile files, publication |
 //! | `values` | detached values |
+//! | `repair` | damaged files made again from another replica |
 //! | `owner` | [`claim`]: whose a data directory is, and how often it was opened |
 //!
 //! The files' formats are in `docs/formats/segment-file.md` and `docs/formats/data-directory.md`.
@@ -34,6 +35,7 @@ mod owner;
 mod publisher;
 mod reader;
 mod recover;
+mod repair;
 mod scan;
 mod segment;
 mod shared;
@@ -53,5 +55,6 @@ pub use open::{Opened, Options, Recovery, VisitError, open};
 pub use owner::{DataError, Owner, claim, replace};
 pub use publisher::Publisher;
 pub use reader::LedgerReader;
+pub use repair::{DirPeer, Peer, PeerError, Repair, RepairError, repair};
 pub use shared::SealedSegment;
 pub use writer::LedgerWriter;

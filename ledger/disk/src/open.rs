@@ -157,7 +157,7 @@ pub(crate) fn open_with(
 }
 
 /// The segments' names in ascending order, and the paths of temporary files beside them.
-fn list(layout: &Layout) -> Result<(Vec<SegmentName>, Vec<PathBuf>), OpenError> {
+pub(crate) fn list(layout: &Layout) -> Result<(Vec<SegmentName>, Vec<PathBuf>), OpenError> {
     let dir = &layout.segments;
     let mut segments = Vec::new();
     let mut temporary = Vec::new();
@@ -174,7 +174,9 @@ fn list(layout: &Layout) -> Result<(Vec<SegmentName>, Vec<PathBuf>), OpenError> 
     Ok((segments, temporary))
 }
 
-fn read_checkpoint(layout: &Layout) -> Result<Option<(SignedNote, Checkpoint)>, OpenError> {
+pub(crate) fn read_checkpoint(
+    layout: &Layout,
+) -> Result<Option<(SignedNote, Checkpoint)>, OpenError> {
     let path = &layout.checkpoint;
     let file = match File::open(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),

@@ -6,3 +6,4 @@ mod failures;
 mod golden;
 mod publish;
 mod ranges;
+mod repair;

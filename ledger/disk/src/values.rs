@@ -26,15 +26,27 @@ pub(crate) fn store(
     }
     debug_assert_eq!(value_digest(value), *digest, "the caller gives a value's own digest");
     let path = layout.value(digest);
+    if retryable(has_length(&path, value.len() as u64), "read the length", &path)? {
+        return Ok(vec![path.parent().expect("in the values' directory").to_owned()]);
+    }
+    write(ops, layout, digest, value)
+}
+
+/// As [`store`], whatever is there.
+pub(crate) fn write(
+    ops: &Ops,
+    layout: &Layout,
+    digest: &Digest,
+    value: &[u8],
+) -> Result<Vec<PathBuf>, WriteError> {
+    let path = layout.value(digest);
     let dir = path.parent().expect("in the values' directory").to_owned();
     let made = retryable(ops.make_dir(&dir), "make the directory", &dir)?;
-    if !retryable(has_length(&path, value.len() as u64), "read the length", &path)? {
-        let temporary = layout.values.join(format!("{digest}{TEMPORARY}"));
-        let file = retryable(ops.create(&temporary), "create", &temporary)?;
-        retryable(ops.write_at(&file, &temporary, value, 0), "write", &temporary)?;
-        terminal(ops.sync_file(&file, &temporary), "sync", &temporary)?;
-        retryable(ops.rename(&temporary, &path), "rename", &path)?;
-    }
+    let temporary = layout.values.join(format!("{digest}{TEMPORARY}"));
+    let file = retryable(ops.create(&temporary), "create", &temporary)?;
+    retryable(ops.write_at(&file, &temporary, value, 0), "write", &temporary)?;
+    terminal(ops.sync_file(&file, &temporary), "sync", &temporary)?;
+    retryable(ops.rename(&temporary, &path), "rename", &path)?;
     Ok(if made { vec![layout.values.clone(), dir] } else { vec![dir] })
 }
 

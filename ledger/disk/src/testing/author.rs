@@ -2,7 +2,7 @@
 
 use tradewind_ledger::entry::{Body, Entry, Genesis, Member, Update, Value, Write};
 use tradewind_ledger::ids::{Digest, Hlc, KeyVersion, LedgerId, RequestId, Version};
-use tradewind_ledger::note::{Checkpoint, Ed25519Signer, SignedNote};
+use tradewind_ledger::note::{Checkpoint, Ed25519Signer, SignedNote, Signer as _};
 use tradewind_ledger::replay::Replay;
 use tradewind_ledger::tree::{MemoryTree, leaf_hash, root_at, value_digest};
 
@@ -17,11 +17,20 @@ pub(crate) struct Author {
 impl Author {
     /// Begins a ledger with its genesis.
     pub(crate) fn new(pool: &str) -> Self {
+        Self::of_member(pool, [7; 32])
+    }
+
+    /// Begins a ledger whose checkpoints, as they are made here, are signed by its only member.
+    pub(crate) fn signing(pool: &str) -> Self {
+        Self::of_member(pool, Ed25519Signer::from_seed(&[7; 32]).public_key())
+    }
+
+    fn of_member(pool: &str, public_key: [u8; 32]) -> Self {
         let genesis = Genesis {
             deployment: "test".into(),
             site: "here".into(),
             ledger: LedgerId::new(pool, 0).expect("a pool's name"),
-            members: vec![Member { name: "node".into(), public_key: [7; 32] }],
+            members: vec![Member { name: "node".into(), public_key }],
         };
         let origin = genesis.origin();
         let mut author =
