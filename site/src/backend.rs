@@ -179,9 +179,10 @@ impl NodeBackend {
         match state {
             State::Active => "active".into(),
             State::Forming { .. } => "forming a view".into(),
-            State::Stalled { missing, .. } => {
-                format!("stalled: waiting for {}", self.names(missing).join(", "))
+            State::Minority { missing, .. } => {
+                format!("no majority: waiting for {}", self.names(missing).join(", "))
             }
+            State::Learning { view, .. } => format!("view {view} runs without this node"),
             State::Failed(fatal) => format!("failed: {fatal}"),
         }
     }
@@ -208,7 +209,7 @@ impl NodeBackend {
         let status = &snapshot.status;
         let inactive = snapshot.inactive_since.map(|since| since.elapsed());
         let missing = match &status.state {
-            State::Stalled { missing, .. } => self.names(missing),
+            State::Minority { missing, .. } => self.names(missing),
             _ => Vec::new(),
         };
         let peers = status.peers.iter().map(|peer| {
@@ -224,6 +225,7 @@ impl NodeBackend {
             Some(json!({
                 "ledger": shard.ledger.to_string(),
                 "members": self.names(&shard.members),
+                "waiting_for": self.names(&shard.waiting_for),
                 "delivered": replica.delivered.0,
                 "durable": replica.durable.0,
                 "committed": replica.committed.0,
@@ -235,7 +237,8 @@ impl NodeBackend {
         let state = match &status.state {
             State::Active => "active",
             State::Forming { .. } => "forming",
-            State::Stalled { .. } => "stalled",
+            State::Minority { .. } => "minority",
+            State::Learning { .. } => "learning",
             State::Failed(_) => "failed",
         };
         let counters = &status.counters;
@@ -245,6 +248,7 @@ impl NodeBackend {
             "waiting_for": missing,
             "inactive_ms": inactive.map(|inactive| inactive.as_millis() as u64),
             "view": status.view.0,
+            "view_members": self.names(&status.members),
             "peers": peers.collect::<Vec<_>>(),
             "shards": shards.collect::<Vec<_>>(),
             "counters": {

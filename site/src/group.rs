@@ -18,6 +18,7 @@ use tradewind_transport::fabric::{self, Fabric, FabricEvent};
 use crate::backend::fault_of;
 use crate::inbox::{Inbox, Submitted};
 use crate::log::{Done, Job, Log};
+use crate::promise::PromiseFile;
 use crate::publish::Publisher;
 use crate::shared::{Shared, SharedStore};
 
@@ -49,6 +50,7 @@ pub(crate) struct Parts {
     pub(crate) publisher: Publisher,
     pub(crate) shared: Arc<Shared>,
     pub(crate) signer: NodeSigner,
+    pub(crate) promises: PromiseFile,
 }
 
 /// Signs checkpoints with the node's key.
@@ -240,6 +242,7 @@ impl Group {
             Done::ValueRead { reader, digest, offset, bytes } => {
                 core.handle_value_read(reader, digest, offset, bytes);
             }
+            Done::Roots { reader, roots } => core.handle_roots(now, reader, roots),
             Done::Failed(reason) => return Err(reason),
         }
         self.status_stale = true;
@@ -247,7 +250,7 @@ impl Group {
     }
 
     fn act(&mut self, now: Now, action: Action) -> Result<(), String> {
-        let Parts { core, fabric, log, publisher, shared, signer, .. } = &mut self.parts;
+        let Parts { core, fabric, log, publisher, shared, signer, promises, .. } = &mut self.parts;
         match action {
             Action::Prepare { view, members, row_len } => {
                 let members: Vec<_> = members.into_iter().map(on_fabric).collect();
@@ -272,6 +275,22 @@ impl Group {
             Action::ReadValue { reader, digest, offset, max_bytes } => {
                 log.push(Job::ReadValue { reader, digest, offset, max_bytes });
             }
+            Action::Promise(promise) => {
+                // Rare, and nothing else can go on before it: written right here.
+                promises.write(&promise).map_err(|error| format!("the promise: {error}"))?;
+                core.handle_promised(now, promise.view);
+            }
+            Action::ReadRoots { reader, sizes } => log.push(Job::ReadRoots { reader, sizes }),
+            Action::Rewind { shard, to, dropped } => {
+                let ledger = &shared.replica(shard).ledger;
+                return Err(format!(
+                    "{ledger} ends with {dropped} unacknowledged entries that the others went on without, from {to} on: remove this node's ledger and start it again, it fetches the ledger from the others"
+                ));
+            }
+            Action::Unknown(tickets) => {
+                // Those who wait learn that the outcome is not known.
+                tickets.iter().for_each(|ticket| drop(self.waiting.remove(ticket)));
+            }
             Action::Sign { shard, checkpoint } => {
                 let signature = signer.sign(checkpoint.to_string().as_bytes());
                 core.handle_signature(shard, checkpoint.size, signature);
@@ -292,7 +311,9 @@ impl Group {
                 shared.replica(shard).head.send_replace(Some(Arc::new(note.clone())));
                 publisher.push(shard, note);
             }
-            Action::Installed { view } => tracing::info!(%view, "view installed"),
+            Action::Installed { view, members } => {
+                tracing::info!(%view, ?members, "view installed");
+            }
             Action::Failed(fatal) => return Err(fatal.to_string()),
         }
         Ok(())

@@ -8,6 +8,7 @@
 //! | `config` | what the core is told, from the topology |
 //! | `group` | the group thread: a reactor that drives the core over the fabric |
 //! | `log` | the log thread: group commit, and reads for peers that are behind |
+//! | `promise` | the last view that the node accepted, on disk |
 //! | `publish` | the publisher thread: tiles and `checkpoint` files, off the critical path |
 //! | `shared` | what the threads and the readers share: watermarks, stores, heads |
 //! | `backend` | [`tradewind_gateway::Backend`]: how clients reach the node |
@@ -18,6 +19,7 @@ mod group;
 mod inbox;
 mod log;
 pub mod node;
+mod promise;
 mod publish;
 mod shared;
 

@@ -22,6 +22,8 @@ pub(crate) enum Job {
     Append { shard: ShardIndex, entries: EntryBatch, leaves: Vec<Digest>, values: Values },
     /// Read entries and the root before them.
     ReadLog { reader: ReadFor, first: Version, end: Version, max_bytes: usize },
+    /// Compute roots over the first entries.
+    ReadRoots { reader: ReadFor, sizes: Vec<Version> },
     /// Read a part of a detached value.
     ReadValue { reader: ReadFor, digest: Digest, offset: u64, max_bytes: usize },
 }
@@ -32,6 +34,8 @@ pub(crate) enum Done {
     Durable { shard: ShardIndex, version: Version },
     /// Entries, and the root of the tree before them.
     LogRead { reader: ReadFor, first: Version, root_before: Digest, entries: EntryBatch },
+    /// Roots by size.
+    Roots { reader: ReadFor, roots: Vec<(Version, Digest)> },
     /// A part of a value.
     ValueRead { reader: ReadFor, digest: Digest, offset: u64, bytes: Vec<u8> },
     /// The disk can no longer be trusted: the process must end.
@@ -109,6 +113,13 @@ impl Worker {
                     let ledger = &self.ledgers[self.place(reader.shard)].2;
                     let done = read_log(ledger, reader, first, end, max_bytes)?;
                     self.inbox.done(done);
+                }
+                Job::ReadRoots { reader, sizes } => {
+                    let ledger = &self.ledgers[self.place(reader.shard)].2;
+                    let root = |size| root_at(ledger, size).map(|root| (size, root));
+                    let roots = sizes.into_iter().map(root).collect::<Result<_, _>>();
+                    let roots = roots.map_err(|error| error.to_string())?;
+                    self.inbox.done(Done::Roots { reader, roots });
                 }
                 Job::ReadValue { reader, digest, offset, max_bytes } => {
                     // A peer may ask for what there is not; it gets no answer, and asks elsewhere.

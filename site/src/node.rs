@@ -14,7 +14,7 @@ use tradewind_ledger_disk::{
     DataError, LedgerReader, LedgerWriter, OpenError, Options, Owner, Publisher,
 };
 use tradewind_site_protocol::{
-    ConfigError, Incarnation, NodeConfig, NodeCore, RecoveredShard, ShardConfig,
+    ConfigError, Incarnation, NodeConfig, NodeCore, Promise, RecoveredShard, ShardConfig,
 };
 use tradewind_store::Store;
 use tradewind_topology::{Process, Site, Topology};
@@ -26,6 +26,7 @@ use crate::backend::{Barriers, MoreStatus, NodeBackend};
 use crate::group::{self, Group, NodeSigner, Parts};
 use crate::inbox::Inbox;
 use crate::log::Log;
+use crate::promise::PromiseFile;
 use crate::shared::{OwnDisk, Replica, Shared, SharedStore};
 use crate::{config, publish};
 
@@ -60,9 +61,9 @@ pub enum StartError {
     /// The group's network.
     #[error(transparent)]
     Fabric(#[from] fabric::OpenError),
-    /// A thread could not be started.
-    #[error("starting a thread: {0}")]
-    Thread(#[from] std::io::Error),
+    /// A thread could not be started, or the promise not be read.
+    #[error("starting: {0}")]
+    Io(#[from] std::io::Error),
 }
 
 /// A running node. Dropping it without [`Node::stop`] leaves its threads to the end of the process.
@@ -91,6 +92,7 @@ struct Recovered {
     replicas: Vec<Option<Arc<Replica>>>,
     writers: Vec<(tradewind_site_protocol::ShardIndex, LedgerWriter, LedgerReader)>,
     publishers: HashMap<tradewind_site_protocol::ShardIndex, Publisher>,
+    promise: Promise,
     shards: Vec<RecoveredShard<SharedStore>>,
 }
 
@@ -118,11 +120,13 @@ impl Node {
         };
         let incarnation = tradewind_ledger_disk::claim(&directory, &owner)?;
         let config = config::node_config(&topology, site, own, Incarnation(incarnation));
-        let recovered = recover(&config, &directory.join("ledgers"))?;
-        let fabric = fabric(&topology, site, own, &identity, incarnation)?;
+        let mut recovered = recover(&config, &directory.join("ledgers"))?;
+        let promises = PromiseFile::new(&directory);
+        recovered.promise = promises.read()?;
+        let (fabric, paths) = fabric(&topology, site, own, &identity, incarnation)?;
         let site =
             topology.sites.iter().position(|other| other.name == site.name).expect("its own site");
-        Self::run(topology, (site, own), identity, config, recovered, fabric)
+        Self::run(topology, (site, own), identity, config, recovered, (fabric, paths, promises))
     }
 
     fn run(
@@ -131,13 +135,13 @@ impl Node {
         identity: Arc<Identity>,
         config: NodeConfig,
         recovered: Recovered,
-        (fabric, paths): (Box<dyn Fabric>, Arc<Paths>),
+        (fabric, paths, promises): (Box<dyn Fabric>, Arc<Paths>, PromiseFile),
     ) -> Result<Self, StartError> {
         let started = Instant::now();
         let first_shard = first_shards(&topology, &config.shards);
         let incarnation = config.incarnation.0;
         let barriers = Arc::new(Barriers::new(incarnation));
-        let core = NodeCore::new(config, recovered.shards, group::now(started))?;
+        let core = NodeCore::new(config, recovered.shards, recovered.promise, group::now(started))?;
         let shared = Arc::new(Shared::new(recovered.replicas, core.status()));
         let inbox = Arc::new(Inbox::new(fabric.waker()));
         let log = Log::start(recovered.writers, Arc::clone(&inbox))?;
@@ -150,6 +154,7 @@ impl Node {
             publisher,
             shared: Arc::clone(&shared),
             signer: NodeSigner(identity),
+            promises,
         };
         let (tell, ended) = oneshot::channel();
         let group = Group::new(parts, started);

@@ -67,24 +67,35 @@ async fn all_processes_killed_at_once_lose_nothing_acknowledged() {
     assert_everything_equal(&running).await;
 }
 
-/// Waits until the first node says that it is stalled, and by whom.
+/// Waits until the first node says that no majority is there, and for whom it waits.
 fn assert_stalled_by(running: &Running, missing: &str) {
-    eventually("stalled, naming the node", || {
+    eventually("without a majority, naming the node", || {
         let status = running.status(NODES[0]);
-        let told = status["state"] == "stalled" && status.to_string().contains(missing);
+        let told = status["state"] == "minority" && status.to_string().contains(missing);
         let not_ready =
             running.deployment.fetch(NODES[0], "/readyz").is_ok_and(|(code, _)| code == 503);
         if told && not_ready { Ok(()) } else { Err(status.to_string()) }
     });
 }
 
+/// Waits until the first node is in a view of exactly these.
+fn assert_view_is_of(running: &Running, members: &[&str]) {
+    eventually("a view of these members", || {
+        let status = running.status(NODES[0]);
+        let told =
+            status["state"] == "active" && status["view_members"] == serde_json::json!(members);
+        if told { Ok(()) } else { Err(status.to_string()) }
+    });
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_that_hangs_stalls_writes_and_takes_part_again_when_it_goes_on() {
+async fn a_node_that_hangs_is_left_out_and_takes_part_again_when_it_goes_on() {
     let mut running = Running::start(Plan::one_site(3, 1));
     let writers = Writers::start(&running, "k", 3).await;
     writers.wait_for(100);
     running.deployment.signal("ams-2", Signal::STOP).expect("it runs");
-    assert_stalled_by(&running, "ams-2");
+    assert_view_is_of(&running, &["ams-1", "ams-3"]);
+    writers.wait_for(100);
     running.deployment.signal("ams-2", Signal::CONT).expect("it runs");
     running.ready();
     writers.wait_for(100);
@@ -100,12 +111,15 @@ async fn a_node_that_hangs_stalls_writes_and_takes_part_again_when_it_goes_on() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dead_node_stalls_writes_by_name_and_its_return_resumes_them() {
+async fn writes_go_on_without_a_dead_node_and_stall_by_name_without_two() {
     let mut running = Running::start(Plan::one_site(3, 1));
     let writers = Writers::start(&running, "k", 2).await;
     writers.wait_for(100);
     running.deployment.kill("ams-3").expect("it ran");
+    assert_view_is_of(&running, &["ams-1", "ams-2"]);
+    writers.wait_for(100);
 
+    running.deployment.kill("ams-2").expect("it ran");
     assert_stalled_by(&running, "ams-3");
     // Exit code 2: certainly not executed (5 were: not known).
     let refused = running.run(&["put", POOL, "refused", "v", "--timeout", "1"]).expect(2);
@@ -118,6 +132,9 @@ async fn a_dead_node_stalls_writes_by_name_and_its_return_resumes_them() {
     assert!(item.is_some(), "what was acknowledged is shown");
 
     running.deployment.start("ams-3").expect("it starts");
+    assert_view_is_of(&running, &["ams-1", "ams-3"]);
+    writers.wait_for(100);
+    running.deployment.start("ams-2").expect("it starts");
     running.ready();
     writers.wait_for(100);
     let acknowledged = writers.stop().await;

@@ -12,7 +12,7 @@ use tradewind_ledger::{
 };
 use tradewind_site_protocol::{
     Action, Durability, Incarnation, Instant, Limits, Memory, NodeConfig, NodeCore, NodeId,
-    NodeInfo, Now, RecoveredShard, ShardConfig, ShardIndex, Submission, Ticket,
+    NodeInfo, Now, Promise, RecoveredShard, ShardConfig, ShardIndex, Submission, Ticket,
 };
 use tradewind_store::{Command, Condition, Store};
 
@@ -78,7 +78,10 @@ fn main() {
     };
     let recovered = || vec![RecoveredShard { replay: Replay::new(), store: Store::new() }];
     let mut cores: Vec<_> = (0..NODES)
-        .map(|i| NodeCore::new(config(i, &signers), recovered(), now()).expect("valid"))
+        .map(|i| {
+            NodeCore::new(config(i, &signers), recovered(), Promise::default(), now())
+                .expect("valid")
+        })
         .collect();
     let mut rows: Vec<Vec<u8>> = vec![Vec::new(); NODES];
     let mut messages = VecDeque::new();
@@ -150,6 +153,7 @@ fn act(
                 let size: Version = first.plus(entries.len() as u64);
                 core.handle_durable(now, shard, size);
             }
+            Action::Promise(promise) => core.handle_promised(now, promise.view),
             Action::Sign { shard, checkpoint } => {
                 let signature = signers[own].sign(checkpoint.to_string().as_bytes());
                 core.handle_signature(shard, checkpoint.size, signature);

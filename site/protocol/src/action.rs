@@ -38,17 +38,30 @@ pub struct Answer {
 /// Whom a read of the log is for; handed back with the result.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ReadFor {
-    /// The peer that is behind.
+    /// The peer that is behind; the own node, when it compares its ledger with another.
     pub peer: NodeId,
-    /// The view that is being formed.
+    /// The view that is being formed, or runs.
     pub view: ViewId,
     /// The shard.
     pub shard: ShardIndex,
 }
 
+/// The last view that a node accepted: it accepts no other of this number or a lower one, ever.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Promise {
+    /// The view; zero before the first.
+    pub view: ViewId,
+    /// Its members: whom a node waits for a while at its start.
+    pub members: Vec<NodeId>,
+}
+
 /// What the shell must do, in the order of [`crate::NodeCore::poll_action`].
 #[derive(Debug)]
 pub enum Action {
+    /// Write this to stable storage in place of the promise before (old or new after a crash, never neither), synced
+    /// before [`crate::NodeCore::handle_promised`]; after a restart it goes into [`crate::NodeCore::new`]. A node
+    /// that forgot a promise could help to make two views of one number.
+    Promise(Promise),
     /// Make zeroed rows of `row_len` bytes for this view (`Fabric::prepare`), before the next action.
     Prepare {
         /// The view.
@@ -110,6 +123,25 @@ pub enum Action {
         /// Most bytes to read; fewer only at the end of the value.
         max_bytes: usize,
     },
+    /// Compute the roots over the first `size` durable entries, for each of `sizes`; then `handle_roots`.
+    ReadRoots {
+        /// Handed back.
+        reader: ReadFor,
+        /// Sizes, none beyond what is durable.
+        sizes: Vec<Version>,
+    },
+    /// Cut the shard's ledger to its first `to` entries, durably, and rebuild replay and store from them; then
+    /// `handle_rewound`. What is cut off was never acknowledged (a majority went on without it); the shell reports it,
+    /// and refuses to cut below its newest published checkpoint. All appends were synced before. A shell that cannot
+    /// cut while it runs may cut and start the node anew.
+    Rewind {
+        /// The shard.
+        shard: ShardIndex,
+        /// Entries that stay.
+        to: Version,
+        /// Entries that go.
+        dropped: u64,
+    },
     /// Sign the checkpoint with the own key as log key (name = origin); then `handle_signature`.
     Sign {
         /// The shard.
@@ -119,6 +151,9 @@ pub enum Action {
     },
     /// Answer these submissions.
     Answers(Vec<Answer>),
+    /// These submissions get no answer: they were executed in entries that are cut off. Tell the clients that the
+    /// outcome is not known; a request that is repeated is executed at most once.
+    Unknown(Vec<Ticket>),
     /// Everything below `version` is on disk at a majority: reads may show it, mirrors may have it.
     Committed {
         /// The shard.
@@ -139,6 +174,8 @@ pub enum Action {
     Installed {
         /// The view.
         view: ViewId,
+        /// Its members: a majority of the site's nodes.
+        members: Vec<NodeId>,
     },
     /// The node can not go on: report, and exit with a code of its own.
     Failed(Fatal),

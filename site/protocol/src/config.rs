@@ -53,6 +53,9 @@ pub struct Limits {
     pub heartbeat_us: u64,
     /// A peer whose heartbeat did not move for so long is disconnected and counts as missing, µs.
     pub silence_us: u64,
+    /// How long a node that starts waits for the others once a majority is there, µs; and how long a proposal may take
+    /// before its leader goes on without those who are slow, if it can.
+    pub formation_us: u64,
     /// A sender whose stamp is ahead of the own wall clock by more than this is counted, µs.
     pub clock_skew_us: u64,
     /// Bytes delivered and not yet on the own disk; beyond it this node sends nothing and takes no more
@@ -76,6 +79,7 @@ impl Default for Limits {
             mark_interval_us: 20_000,
             heartbeat_us: 100_000,
             silence_us: 3_000_000,
+            formation_us: 3_000_000,
             clock_skew_us: 500_000,
             backlog_bytes: 128 << 20,
             chunk_bytes: 512 << 10,
@@ -189,4 +193,18 @@ pub enum Mutation {
     SignBeforeSync,
     /// Submissions that a stopped view did not deliver are forgotten.
     PendingForgotten,
+    /// A node alone, or a few, install views.
+    MinorityInstalls,
+    /// A promise is not written down.
+    PromiseForgotten,
+    /// The shortest log wins.
+    ShortestLogWins,
+    /// A member goes on delivering after it said what it has.
+    DeliveryAfterStop,
+    /// What is on disk at a majority is committed although the VIEW entry is not.
+    CommitBeforeView,
+    /// A lost peer is trusted again when it is back, and the view goes on.
+    SuspicionTakenBack,
+    /// A ledger is cut one entry too far.
+    RewindTooFar,
 }

@@ -74,7 +74,7 @@ pub enum ConfigError {
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
 #[non_exhaustive]
 pub enum Refused {
-    /// The group is not complete.
+    /// No view runs here, or not enough members of the shard are in it.
     #[error("unavailable: waiting for {}", Names(waiting_for))]
     Unavailable {
         /// Whom the group waits for; empty while all are connected and agree on a view.
@@ -188,6 +188,18 @@ pub enum Fatal {
     /// Replicas differ.
     #[error("{0}")]
     Divergence(Box<Divergence>),
+    /// A ledger would have to be cut below what is acknowledged.
+    #[error(
+        "{ledger} parts at {common} from what the others agreed on, but {committed} entries of it are acknowledged; some node lost or changed data: find it with `audit verify`, and restore it from a peer"
+    )]
+    Rewind {
+        /// The ledger.
+        ledger: LedgerId,
+        /// The size of the common beginning.
+        common: Version,
+        /// What was on disk at a majority.
+        committed: Version,
+    },
     /// A peer's entries do not continue the own ledger.
     #[error("entries from {peer} do not continue {ledger} at {at}: {problem}")]
     CatchUp {

@@ -1,33 +1,39 @@
-//! How the nodes of a site agree on a view: at the start, and each time one of them was lost and is back
+//! How the nodes of a site agree on a view: at the start, and each time one is lost or comes back
 //! (docs/protocol.md, section 7).
 //!
 //! 1. Who is in no running view tells everybody its *stand* and its ledgers ([`Hello`]). Who hears that from a
 //!    member of its running view stops too.
-//! 2. When all are connected to all and everything they have is on their disks, the lowest node proposes the next
-//!    view: its number, the stands that it is made of, and for each shard the longest ledger and who has it.
-//! 3. Who is behind fetches the rest; roots must agree. Then it prepares rows and accepts.
-//! 4. When all have accepted, the leader commits; who gets that installs the view: its first entry is VIEW.
+//! 2. The lowest node of the largest set of nodes that are linked with each other proposes a view of these, once they
+//!    are a majority and what they have is on their disks: its number, the stands that it is made of, and for each
+//!    shard the best ledger and who has it.
+//! 3. Who is behind fetches the rest; who has entries of an older view that the best ledger lacks cuts them off. Then it
+//!    promises durably to accept no other view of this number, prepares rows and accepts.
+//! 4. When all members have accepted, the leader commits; who gets that installs the view: its first entry is VIEW.
 //!
-//! A stand grows each time a node stops or loses a peer, and a proposal counts for a member only while it names
-//! that member's own present stand and its peers' newest ones. So nothing of an older attempt has an effect, and a
+//! A stand grows each time a node stops a view or gives up a proposal, and a proposal counts for a member only while it
+//! names that member's own present stand and its peers' newest ones. So nothing of an older attempt has an effect, and a
 //! view that was installed anywhere began everywhere with the same ledgers.
 
 mod completion;
+mod proposing;
+mod quorum;
+mod rewinding;
 
-use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
 
-use tradewind_ledger::{Digest, Hlc, Member, Version, ViewId};
+use tradewind_ledger::ViewId;
 
 use crate::access::StoreAccess;
 use crate::action::{Action, ReadFor};
-use crate::catch_up::CatchUp;
-use crate::error::{Divergence, Fatal, PeerFault, Refusal};
+use crate::config::Mutation;
+use crate::error::{Fatal, PeerFault, Refusal};
 use crate::ids::{Instant, NodeId, Now, ShardIndex};
 use crate::node::{NodeCore, Phase};
 use crate::shard::Replica;
-use crate::wire::{Control, Hello, LedgerState, Proposal, Stand, Target};
+use crate::wire::{Control, Hello, LedgerState, Proposal, Stand};
+use completion::Completion;
+use proposing::Leading;
 
 /// What a node holds while no view runs.
 #[derive(Debug)]
@@ -36,45 +42,78 @@ pub(crate) struct Forming {
     /// By node, the own one too: what it told in this forming.
     hellos: Vec<Option<Hello>>,
     stage: Stage,
-    /// At the leader: the proposal that is out, and who accepted it.
-    leading: Option<(Proposal, Vec<bool>)>,
-    /// Whether the last own hello said "settled".
+    /// When the stage began.
+    stage_since: Instant,
+    /// At the leader: the proposal that is out.
+    leading: Option<Leading>,
+    /// Since when a majority could make a view.
+    majority_since: Option<Instant>,
+    /// By node: whether a proposal was given up because of it.
+    slow: Vec<bool>,
+    /// Whether the last own hello said "settled", and when the next one is due.
     told_settled: bool,
+    tell_at: Instant,
+    /// A view that runs without this node.
+    running: Option<(ViewId, Vec<NodeId>)>,
 }
 
+/// What a member does about a proposal.
 #[derive(Debug)]
 enum Stage {
     /// No proposal.
     Gathering,
     /// Completing ledgers for this one.
-    CatchingUp(Proposal, Option<CatchUp>),
+    CatchingUp(Proposal, Completion),
+    /// The promise is being written.
+    Promising(Proposal),
     /// Ready for this one.
     Accepted(Proposal),
 }
 
+impl Stage {
+    fn proposal(&self) -> Option<&Proposal> {
+        match self {
+            Stage::Gathering => None,
+            Stage::CatchingUp(proposal, _)
+            | Stage::Promising(proposal)
+            | Stage::Accepted(proposal) => Some(proposal),
+        }
+    }
+}
+
 impl Forming {
     pub(crate) fn new(since: Instant, nodes: usize) -> Self {
-        let (stage, leading, told_settled) = (Stage::Gathering, None, false);
-        Self { since, hellos: vec![None; nodes], stage, leading, told_settled }
-    }
-
-    fn drop_proposal(&mut self) {
-        self.stage = Stage::Gathering;
-        self.leading = None;
-    }
-
-    /// A node has this stand by now: drops a proposal that is made of another one. (The leader may have heard of
-    /// it before this node did; then the proposal is as good as the stand.)
-    fn drop_unless(&mut self, node: NodeId, stand: Stand) {
-        let stale = |proposal: &Proposal| proposal.stands.get(node.index()) != Some(&stand);
-        if let Stage::CatchingUp(proposal, _) | Stage::Accepted(proposal) = &self.stage
-            && stale(proposal)
-        {
-            self.stage = Stage::Gathering;
+        Self {
+            since,
+            hellos: vec![None; nodes],
+            stage: Stage::Gathering,
+            stage_since: since,
+            leading: None,
+            majority_since: None,
+            slow: vec![false; nodes],
+            told_settled: false,
+            tell_at: since,
+            running: None,
         }
-        if self.leading.as_ref().is_some_and(|(proposal, _)| stale(proposal)) {
+    }
+
+    /// The view that runs without this node.
+    pub(crate) fn running(&self) -> Option<ViewId> {
+        self.running.as_ref().map(|(view, _)| *view)
+    }
+
+    /// Drops what is proposed if that fits; returns whether anything was.
+    fn drop_if(&mut self, now: Now, stale: impl Fn(&Proposal) -> bool) -> bool {
+        let staged = self.stage.proposal().is_some_and(&stale);
+        if staged {
+            self.stage = Stage::Gathering;
+            self.stage_since = now.instant;
+        }
+        let led = self.leading.as_ref().is_some_and(|leading| stale(&leading.proposal));
+        if led {
             self.leading = None;
         }
+        staged || led
     }
 }
 
@@ -86,9 +125,11 @@ impl<S: StoreAccess> NodeCore<S> {
         match message {
             Control::Hello(hello) => self.handle_hello(now, from, hello),
             Control::Refuse(refusal) => self.peers[from.index()].refusal = Some(refusal),
-            Control::Propose(proposal) => self.handle_proposal(from, proposal),
+            Control::Propose(proposal) => self.handle_proposal(now, from, proposal),
             Control::Accept { view } => self.handle_accept(from, view),
             Control::Commit { view } => self.handle_commit(now, from, view),
+            Control::Running { view, members } => self.handle_running(now, from, view, members),
+            Control::Outbid { accepted } => self.handle_outbid(now, accepted),
             Control::Fetch { view, shard, first, end } => {
                 self.handle_fetch(now, from, view, (shard, first, end));
             }
@@ -105,6 +146,12 @@ impl<S: StoreAccess> NodeCore<S> {
             }
             Control::ValuePart { view, shard, digest, offset, bytes } => {
                 self.handle_value_part(now, (from, view, shard), digest, offset, &bytes);
+            }
+            Control::AskRoots { view, shard, sizes } => {
+                self.handle_ask_roots(now, from, view, (shard, sizes));
+            }
+            Control::Roots { view, shard, roots } => {
+                self.take_roots(now, (from, view, shard), &roots);
             }
         }
     }
@@ -125,10 +172,19 @@ impl<S: StoreAccess> NodeCore<S> {
 
     pub(crate) fn peer_lost(&mut self, now: Now, peer: NodeId) {
         self.peers[peer.index()].connected = false;
-        self.stop(now);
-        if let Phase::Forming(forming) = &mut self.phase {
-            forming.hellos[peer.index()] = None;
+        if self.is_active() {
+            if self.members.contains(&peer) && self.planted != Some(Mutation::SuspicionTakenBack) {
+                self.stop(now);
+            }
+            return;
         }
+        let Phase::Forming(forming) = &mut self.phase else { return };
+        forming.hellos[peer.index()] = None;
+        if forming.drop_if(now, |proposal| proposal.stand(peer).is_some()) {
+            self.attempt += 1;
+        }
+        self.forget_running();
+        self.tell_all(now);
     }
 
     pub(crate) fn peer_faulty(&mut self, now: Now, peer: NodeId, reason: PeerFault) {
@@ -136,60 +192,50 @@ impl<S: StoreAccess> NodeCore<S> {
         self.peer_lost(now, peer);
     }
 
-    /// Nodes that are not connected to this one, or to another one that says so.
-    pub(crate) fn missing(&self) -> Vec<NodeId> {
-        let mut missing: Vec<NodeId> = self.other_nodes();
-        missing.retain(|node| !self.peers[node.index()].connected);
-        if let Phase::Forming(forming) = &self.phase {
-            let heard = forming.hellos.iter().flatten().flat_map(|hello| &hello.waiting_for);
-            missing.extend(heard.filter(|node| node.index() < self.peers.len()));
-        }
-        missing.sort_unstable();
-        missing.dedup();
-        missing
-    }
-
     fn own_stand(&self) -> Stand {
         Stand { incarnation: self.config.incarnation, attempt: self.attempt }
     }
 
-    /// Stops the running view, or the attempt to form one, and begins anew.
+    /// Stops the running view and begins to form the next.
     fn stop(&mut self, now: Now) {
-        match &mut self.phase {
-            Phase::Failed(_) => return,
-            Phase::Active => {
-                for replica in self.replicas.iter_mut().flatten() {
-                    replica.stop(self.planted, &mut self.out);
-                }
-                self.out.counters.stalls += 1;
-                self.phase = Phase::Forming(Forming::new(now.instant, self.config.nodes.len()));
-            }
-            Phase::Forming(forming) => forming.drop_proposal(),
+        for replica in self.replicas.iter_mut().flatten() {
+            replica.stop(self.planted, &mut self.out);
         }
+        self.out.counters.stalls += 1;
+        self.ran = true;
+        self.phase = Phase::Forming(Forming::new(now.instant, self.config.nodes.len()));
         self.attempt += 1;
-        self.tell_all();
+        self.tell_all(now);
     }
 
     /// Tells everybody where this node stands, if no view runs.
-    pub(crate) fn tell_all(&mut self) {
+    pub(crate) fn tell_all(&mut self, now: Now) {
         let hello = self.hello();
+        let quarter = self.config.limits.silence_us / 4;
         let Phase::Forming(forming) = &mut self.phase else { return };
         forming.told_settled = hello.settled;
+        forming.tell_at = now.instant.plus(quarter);
+        // At once: what is proposed from now on is made of the present stand.
+        forming.hellos[self.config.own.index()] = Some(hello.clone());
         for node in self.other_nodes() {
             self.send(node, Control::Hello(hello.clone()));
         }
         self.inbox.push_back(Control::Hello(hello));
     }
 
+    fn is_settled(&self) -> bool {
+        self.replicas.iter().flatten().all(Replica::is_settled)
+    }
+
     fn hello(&self) -> Hello {
-        let replicas = self.replicas.iter().flatten();
         let ledger = |(index, replica): (usize, &Option<Replica<S>>)| {
-            let replica = replica.as_ref()?;
+            let replay = replica.as_ref()?.replay();
             Some(LedgerState {
                 shard: ShardIndex(index as u16),
                 lineage: self.lineages[index],
-                size: replica.replay().size(),
-                root: replica.replay().root(),
+                view: replay.view(),
+                size: replay.size(),
+                root: replay.root(),
             })
         };
         let mut waiting_for = self.other_nodes();
@@ -197,50 +243,132 @@ impl<S: StoreAccess> NodeCore<S> {
         Hello {
             stand: self.own_stand(),
             topology: self.config.topology_digest,
-            last_view: self.view.max(self.accepted),
+            last_view: self.view.max(self.promise.view),
             waiting_for,
-            settled: replicas.into_iter().all(Replica::is_settled),
+            settled: self.is_settled(),
             ledgers: self.replicas.iter().enumerate().filter_map(ledger).collect(),
         }
     }
 
     fn handle_hello(&mut self, now: Now, from: NodeId, hello: Hello) {
-        let own = self.config.own;
-        if from != own {
-            if let Some(refusal) = self.refusal(&hello) {
-                self.peers[from.index()].refusal = Some(refusal.clone());
-                self.send(from, Control::Refuse(refusal));
+        if from == self.config.own {
+            if hello.stand != self.own_stand() {
                 return;
             }
-            self.peers[from.index()].refusal = None;
-            let known = self.peers[from.index()].stand;
-            if known > Some(hello.stand) || known == Some(hello.stand) && self.is_active() {
-                self.out.counters.stale_messages += 1;
-                return;
-            }
-            self.peers[from.index()].stand = Some(hello.stand);
-            if known != Some(hello.stand) {
-                // It stopped, or is new: then this node has to know everybody's present state again.
-                if self.is_active() {
-                    self.stop(now);
-                } else {
-                    if let Phase::Forming(forming) = &mut self.phase {
-                        forming.drop_unless(from, hello.stand);
-                    }
-                    let hello = self.hello();
-                    self.send(from, Control::Hello(hello));
-                }
-            }
-        } else if hello.stand != self.own_stand() {
+        } else if !self.hear_hello(now, from, &hello) {
             return;
         }
+        self.highest = self.highest.max(hello.last_view);
         if let Phase::Forming(forming) = &mut self.phase {
+            if forming.running.as_ref().is_some_and(|(_, members)| members.contains(&from)) {
+                forming.running = None;
+            }
             forming.hellos[from.index()] = Some(hello);
             self.try_propose(now);
         }
     }
 
-    fn is_active(&self) -> bool {
+    /// What a peer's hello changes here. Returns whether it counts for the forming of a view.
+    fn hear_hello(&mut self, now: Now, from: NodeId, hello: &Hello) -> bool {
+        if let Some(refusal) = self.refusal(hello) {
+            self.peers[from.index()].refusal = Some(refusal.clone());
+            self.send(from, Control::Refuse(refusal));
+            return false;
+        }
+        self.peers[from.index()].refusal = None;
+        let known = self.peers[from.index()].stand;
+        if known > Some(hello.stand) {
+            self.out.counters.stale_messages += 1;
+            return false;
+        }
+        self.peers[from.index()].stand = Some(hello.stand);
+        let is_new = known != Some(hello.stand);
+        let admits = self.is_active() && self.admits(hello);
+        match &mut self.phase {
+            Phase::Active if self.members.contains(&from) => {
+                if !is_new {
+                    self.out.counters.stale_messages += 1;
+                    return false;
+                }
+                // It stopped, or is new: then this node has to know everybody's present state again.
+                self.stop(now);
+            }
+            Phase::Active if admits => {
+                self.out.counters.admissions += 1;
+                self.stop(now);
+            }
+            Phase::Active => {
+                let running = Control::Running { view: self.view, members: self.members.clone() };
+                self.send(from, running);
+                return false;
+            }
+            Phase::Forming(forming) => {
+                if !is_new {
+                    return true;
+                }
+                let stale = |proposal: &Proposal| {
+                    proposal.stand(from).is_some_and(|stand| stand != hello.stand)
+                };
+                // The leader may have heard of it before this node did; then the proposal is as good as the stand.
+                let dropped = forming.drop_if(now, stale);
+                if dropped {
+                    self.attempt += 1;
+                    self.tell_all(now);
+                } else {
+                    let hello = self.hello();
+                    self.send(from, Control::Hello(hello));
+                }
+            }
+            Phase::Failed(_) => return false,
+        }
+        true
+    }
+
+    /// At the leader of a running view: whether to stop it in order to let a node in.
+    fn admits(&self, hello: &Hello) -> bool {
+        let unlinked = |node: &NodeId| hello.waiting_for.contains(node);
+        self.members.first() == Some(&self.config.own)
+            && hello.settled
+            && !self.members.iter().any(unlinked)
+    }
+
+    /// A view runs without this node.
+    fn handle_running(&mut self, now: Now, from: NodeId, view: ViewId, members: Vec<NodeId>) {
+        self.highest = self.highest.max(view);
+        if view <= self.view || !members.contains(&from) || members.contains(&self.config.own) {
+            self.out.counters.stale_messages += 1;
+            return;
+        }
+        if self.is_active() {
+            self.stop(now);
+        }
+        let Phase::Forming(forming) = &mut self.phase else { return };
+        forming.hellos[from.index()] = None;
+        if forming.drop_if(now, |proposal| proposal.stand(from).is_some()) {
+            self.attempt += 1;
+        }
+        if forming.running.as_ref().is_none_or(|(known, _)| *known <= view) {
+            forming.running = Some((view, members));
+        }
+        // The others went on without what is left of the own last view.
+        for replica in self.replicas.iter_mut().flatten() {
+            if replica.is_undrained() {
+                replica.discard(&mut self.out);
+            }
+        }
+        self.continue_forming(now);
+    }
+
+    /// The view that ran without this node runs no more as far as can be seen: all links to its members are lost.
+    fn forget_running(&mut self) {
+        let Phase::Forming(forming) = &mut self.phase else { return };
+        let gone = |node: &NodeId| !self.peers[node.index()].connected;
+        if forming.running.as_ref().is_some_and(|(_, members)| members.iter().all(gone)) {
+            forming.running = None;
+        }
+    }
+
+    pub(crate) fn is_active(&self) -> bool {
         matches!(self.phase, Phase::Active)
     }
 
@@ -257,193 +385,49 @@ impl<S: StoreAccess> NodeCore<S> {
         })
     }
 
-    /// At the leader: proposes a view once everybody is there and settled.
-    fn try_propose(&mut self, now: Now) {
-        if self.config.own != NodeId(0) {
-            return;
-        }
-        let Phase::Forming(forming) = &self.phase else { return };
-        let ready = |hello: &&Hello| hello.settled && hello.waiting_for.is_empty();
-        let hellos: Vec<Hello> = forming.hellos.iter().flatten().filter(ready).cloned().collect();
-        if hellos.len() < self.config.nodes.len() {
-            return;
-        }
-        let stands: Vec<Stand> = hellos.iter().map(|hello| hello.stand).collect();
-        if forming.leading.as_ref().is_some_and(|(proposal, _)| proposal.stands == stands) {
-            return;
-        }
-        let targets = match self.targets(&hellos) {
-            Ok(targets) => targets,
-            Err(divergence) => return self.diverged(divergence),
-        };
-        let last = hellos.iter().map(|hello| hello.last_view).max();
-        let view = ViewId(last.unwrap_or_default().max(self.proposed).0 + 1);
-        self.proposed = view;
-        let stamp = Hlc::from_micros(now.wall_us);
-        let proposal = Proposal { view, stamp, stands, targets };
-        if let Phase::Forming(forming) = &mut self.phase {
-            forming.leading = Some((proposal.clone(), vec![false; hellos.len()]));
-        }
-        for node in self.other_nodes() {
-            self.send(node, Control::Propose(proposal.clone()));
-        }
-        self.inbox.push_back(Control::Propose(proposal));
-    }
-
-    /// By shard the longest ledger.
-    fn targets(&self, hellos: &[Hello]) -> Result<Vec<Target>, Box<Divergence>> {
-        let mut targets = Vec::new();
-        for (index, shard) in self.config.shards.iter().enumerate() {
-            let mut longest: Option<Target> = None;
-            let mut seen: Vec<(NodeId, LedgerState)> = Vec::new();
-            for member in &shard.members {
-                let ledgers = &hellos[member.index()].ledgers;
-                let Some(state) = ledgers.iter().find(|state| state.shard.index() == index) else {
-                    continue;
-                };
-                let other = seen.iter().find(|(_, s)| s.size == state.size && s.root != state.root);
-                if let Some((other, theirs)) = other {
-                    let pair = [(*member, state.root), (*other, theirs.root)];
-                    return Err(self.divergence(ShardIndex(index as u16), state.size, pair));
-                }
-                seen.push((*member, state.clone()));
-                if longest.as_ref().is_none_or(|longest| longest.size < state.size) {
-                    let (size, root) = (state.size, state.root);
-                    longest = Some(Target { size, root, source: *member });
-                }
-            }
-            let none = Target { size: Version::ZERO, root: Digest::ZERO, source: shard.members[0] };
-            targets.push(longest.unwrap_or(none));
-        }
-        Ok(targets)
-    }
-
-    fn divergence(
-        &self,
-        shard: ShardIndex,
-        size: Version,
-        [(node, root), (other, other_root)]: [(NodeId, Digest); 2],
-    ) -> Box<Divergence> {
-        Box::new(Divergence {
-            ledger: self.config.shards[shard.index()].genesis.ledger.clone(),
-            size,
-            name: self.name(node),
-            root,
-            other_name: self.name(other),
-            other_root,
-        })
-    }
-
-    fn diverged(&mut self, divergence: Box<Divergence>) {
-        for node in self.other_nodes() {
-            self.send(node, Control::Refuse(Refusal::Divergence(divergence.clone())));
-        }
-        self.fail(Fatal::Divergence(divergence));
-    }
-
-    fn fail(&mut self, fatal: Fatal) {
+    pub(crate) fn fail(&mut self, fatal: Fatal) {
         self.out.actions.push_back(Action::Failed(fatal.clone()));
         self.phase = Phase::Failed(fatal);
     }
 
-    /// Whether a proposal names this node's own present stand, and no other node's older than this one knows.
-    fn is_current(&self, proposal: &Proposal) -> bool {
-        let own = self.config.own.index();
-        proposal.stands.len() == self.peers.len()
-            && proposal.targets.len() == self.replicas.len()
-            && proposal.stands.iter().enumerate().all(|(node, stand)| match node == own {
-                true => *stand == self.own_stand(),
-                // A peer's hello to the leader may be faster than the one to this node.
-                false => self.peers[node].stand.is_none_or(|known| known <= *stand),
-            })
-    }
-
-    fn handle_proposal(&mut self, from: NodeId, proposal: Proposal) {
-        let current = from == NodeId(0) && self.is_current(&proposal);
-        let Phase::Forming(forming) = &mut self.phase else {
-            self.out.counters.stale_messages += 1;
-            return;
-        };
-        if !current || proposal.view <= self.accepted {
-            self.out.counters.stale_messages += 1;
-            return;
-        }
-        forming.stage = Stage::CatchingUp(proposal, None);
-        self.continue_forming();
-    }
-
     /// Goes on with what the log, or a message, made possible.
-    pub(crate) fn continue_forming(&mut self) {
+    pub(crate) fn continue_forming(&mut self, now: Now) {
+        let settled = self.is_settled();
         let Phase::Forming(forming) = &mut self.phase else { return };
-        if matches!(forming.stage, Stage::Gathering) {
-            let told = forming.told_settled;
-            if !told && self.replicas.iter().flatten().all(Replica::is_settled) {
-                self.tell_all();
-            }
-            return;
-        }
-        self.catch_up();
-    }
-
-    fn accept(&mut self) {
-        let Phase::Forming(forming) = &mut self.phase else { return };
-        let stage = core::mem::replace(&mut forming.stage, Stage::Gathering);
-        let Stage::CatchingUp(proposal, _) = stage else { return };
-        let view = proposal.view;
-        forming.stage = Stage::Accepted(proposal);
-        self.accepted = view;
-        self.rows = false;
-        let members = (0..self.peers.len()).map(|index| NodeId(index as u16)).collect();
-        let row_len = self.layout.row_len();
-        self.out.actions.push_back(Action::Prepare { view, members, row_len });
-        self.send(NodeId(0), Control::Accept { view });
-    }
-
-    fn handle_accept(&mut self, from: NodeId, view: ViewId) {
-        let Phase::Forming(Forming { leading: Some((proposal, accepted)), .. }) = &mut self.phase
-        else {
-            self.out.counters.stale_messages += 1;
-            return;
-        };
-        if proposal.view != view {
-            self.out.counters.stale_messages += 1;
-            return;
-        }
-        accepted[from.index()] = true;
-        if accepted.iter().all(|accepted| *accepted) {
-            for node in self.other_nodes() {
-                self.send(node, Control::Commit { view });
-            }
-            self.inbox.push_back(Control::Commit { view });
+        match forming.stage {
+            Stage::Gathering if settled && !forming.told_settled => self.tell_all(now),
+            Stage::CatchingUp(..) => self.catch_up(now),
+            _ => {}
         }
     }
 
-    fn handle_commit(&mut self, now: Now, from: NodeId, view: ViewId) {
-        let proposal = match &self.phase {
-            Phase::Forming(Forming { stage: Stage::Accepted(proposal), .. })
-                if proposal.view == view && from == NodeId(0) && self.is_current(proposal) =>
-            {
-                proposal.clone()
-            }
-            _ => {
-                self.out.counters.stale_messages += 1;
-                return;
-            }
-        };
-        for (node, stand) in proposal.stands.iter().enumerate() {
-            self.peers[node].stand = Some(*stand);
+    /// What time brings while no view runs: hellos again, silent peers, proposals that do not get through.
+    pub(crate) fn watch_forming(&mut self, now: Now) {
+        let (slept, silence) = (self.slept(now), self.config.limits.silence_us);
+        let Phase::Forming(forming) = &self.phase else { return };
+        if now.instant >= forming.tell_at {
+            self.tell_all(now);
         }
-        for (replica, shard) in self.replicas.iter_mut().zip(&self.config.shards) {
-            let Some(replica) = replica else { continue };
-            let records: Vec<Member> = self.config.roster(shard);
-            let begin = (view, records, proposal.stamp);
-            replica.begin_view(begin, &self.config.limits, now, &mut self.out);
+        for node in self.other_nodes() {
+            let peer = &mut self.peers[node.index()];
+            if slept {
+                peer.heard_at = now.instant;
+            }
+            let silent = now.instant.since(peer.heard_at);
+            if peer.connected && silent > silence {
+                self.peer_faulty(now, node, PeerFault::Silent(silent));
+            }
         }
-        self.view = view;
-        self.rows = true;
-        self.phase = Phase::Active;
-        self.out.counters.views += 1;
-        self.reset_heartbeats(now);
-        self.out.actions.push_back(Action::Installed { view });
+        self.watch_proposals(now);
+        self.try_propose(now);
+    }
+
+    pub(crate) fn forming_timeout(&self) -> Option<Instant> {
+        let Phase::Forming(forming) = &self.phase else { return None };
+        let formation_us = self.config.limits.formation_us;
+        let grace = forming.majority_since.map(|since| since.plus(formation_us));
+        let grace = grace.filter(|at| *at > self.turned_at && forming.leading.is_none());
+        let deadline = forming.leading.as_ref().map(|leading| leading.until);
+        [Some(forming.tell_at), grace, deadline].into_iter().flatten().min()
     }
 }

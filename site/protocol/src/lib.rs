@@ -8,7 +8,7 @@
 //! | module | holds |
 //! |---|---|
 //! | `node` | [`NodeCore`]: inputs, outputs, heartbeats, status |
-//! | `formation` (`completion`), `catch_up`, `wire` | agreement on a view and on its first state; control messages |
+//! | `formation` (`quorum`, `proposing`, `completion`, `rewinding`), `catch_up`, `wire` | agreement on a view and on its first state; control messages |
 //! | `shard` (`timers`) | one shard at one member: a turn |
 //! | `layout`, `ring`, `payload` | where columns lie; messages in a ring; commands in a message |
 //! | `order` | rounds, nulls, stability: the total order of a view |
@@ -44,7 +44,7 @@ mod status;
 mod wire;
 
 pub use access::StoreAccess;
-pub use action::{Action, Answer, ReadFor, Submission};
+pub use action::{Action, Answer, Promise, ReadFor, Submission};
 pub use batch::{EntryBatch, Values};
 pub use config::{Limits, Mutation, NodeConfig, NodeInfo, ShardConfig};
 pub use error::{ConfigError, Divergence, Fatal, PeerFault, Refusal, Refused};

@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 use tradewind_ledger::{Body, Digest, Entry, Hlc, Lineage, Policy, Replay, Version, ViewId};
 
 use crate::access::StoreAccess;
-use crate::action::{Action, ReadFor, Submission};
+use crate::action::{Action, Promise, ReadFor, Submission};
 use crate::batch::EntryBatch;
 use crate::config::{Mutation, NodeConfig};
 use crate::error::{ConfigError, Fatal, PeerFault, Refusal, Refused};
@@ -39,6 +39,8 @@ pub(crate) struct Peer {
     /// The newest stand it told of.
     pub(crate) stand: Option<Stand>,
     pub(crate) refusal: Option<Refusal>,
+    /// When a message of it came, or the link.
+    pub(crate) heard_at: Instant,
     /// Heartbeat as last seen, and when it moved.
     heartbeat: u64,
     moved_at: Instant,
@@ -47,7 +49,7 @@ pub(crate) struct Peer {
 /// Where a node is in the life of views.
 ///
 /// ```text
-///              all accepted                      peer lost, or one tells that it stopped
+///          all members accepted                  member lost, or one tells that it stopped
 ///   Forming ------------------> Active    Active ----------------------------------------> Forming
 ///   Forming, Active --- replicas differ, or a ledger cannot be continued ---> Failed
 /// ```
@@ -78,11 +80,15 @@ pub struct NodeCore<S> {
     pub(crate) lineages: Vec<Lineage>,
     pub(crate) peers: Vec<Peer>,
     pub(crate) phase: Phase,
-    /// Last view installed, and last one accepted.
+    /// Last view installed, and its members.
     pub(crate) view: ViewId,
-    pub(crate) accepted: ViewId,
-    /// At the leader: the last view proposed. No number is proposed twice.
-    pub(crate) proposed: ViewId,
+    pub(crate) members: Vec<NodeId>,
+    /// Last view accepted, on disk before the leader is told.
+    pub(crate) promise: Promise,
+    /// The highest number of a view that was heard of: the next proposal is above it.
+    pub(crate) highest: ViewId,
+    /// Whether a view ran since this start: then it is known who was lost.
+    pub(crate) ran: bool,
     pub(crate) attempt: u64,
     /// Whether the fabric's rows are those of `view`.
     pub(crate) rows: bool,
@@ -94,18 +100,20 @@ pub struct NodeCore<S> {
     pub(crate) planted: Option<Mutation>,
     beat: u64,
     beat_at: Instant,
-    turned_at: Instant,
+    pub(crate) turned_at: Instant,
 }
 
 impl<S: StoreAccess> NodeCore<S> {
     /// Makes a node that knows nobody yet. `recovered` holds one item for each shard that the own node is a member
-    /// of, in the order of the shards. Empty ledgers get their genesis entry (an `Append` action).
+    /// of, in the order of the shards; `promise` is what the last [`Action::Promise`] wrote, at the first start the
+    /// default. Empty ledgers get their genesis entry (an `Append` action).
     ///
     /// # Errors
     /// [`ConfigError`]: nothing may be started with this.
     pub fn new(
         config: NodeConfig,
         recovered: Vec<RecoveredShard<S>>,
+        promise: Promise,
         now: Now,
     ) -> Result<Self, ConfigError> {
         config.check()?;
@@ -143,10 +151,12 @@ impl<S: StoreAccess> NodeCore<S> {
             }
             replicas.push(Some(replica));
         }
+        out.counters.promises_recovered += u64::from(promise.view > ViewId(0));
         let peer = || Peer {
             connected: false,
             stand: None,
             refusal: None,
+            heard_at: now.instant,
             heartbeat: 0,
             moved_at: now.instant,
         };
@@ -158,8 +168,10 @@ impl<S: StoreAccess> NodeCore<S> {
             replicas,
             lineages,
             view,
-            accepted: view,
-            proposed: view,
+            members: Vec::new(),
+            highest: view.max(promise.view),
+            promise,
+            ran: false,
             attempt: 1,
             rows: false,
             inbox: VecDeque::new(),
@@ -196,7 +208,13 @@ impl<S: StoreAccess> NodeCore<S> {
             return Err(Refused::NotMember { ledger, members: self.names(&config.members) });
         };
         match &self.phase {
-            Phase::Active => replica.outbox().accept(submission, &self.config.limits),
+            Phase::Active if replica.is_running() => {
+                replica.outbox().accept(submission, &self.config.limits)
+            }
+            Phase::Active => {
+                let waiting_for = self.names(&self.absent(shard));
+                Err(Refused::Unavailable { waiting_for })
+            }
             Phase::Failed(fatal) => Err(Refused::Failed(Box::new(fatal.clone()))),
             Phase::Forming(_) => {
                 Err(Refused::Unavailable { waiting_for: self.names(&self.missing()) })
@@ -214,7 +232,8 @@ impl<S: StoreAccess> NodeCore<S> {
             self.peer_lost(now, peer);
         }
         self.peers[peer.index()].connected = true;
-        self.tell_all();
+        self.peers[peer.index()].heard_at = now.instant;
+        self.tell_all(now);
         self.drain_inbox(now);
     }
 
@@ -232,6 +251,7 @@ impl<S: StoreAccess> NodeCore<S> {
             self.out.counters.stale_messages += 1;
             return;
         }
+        self.peers[from.index()].heard_at = now.instant;
         match Control::decode(message) {
             Ok(message) => self.handle_control(now, from, message),
             Err(problem) => self.peer_faulty(now, from, PeerFault::Message(problem)),
@@ -242,8 +262,9 @@ impl<S: StoreAccess> NodeCore<S> {
     /// One turn on the rows: takes what has landed, delivers, sends, publishes. `memory` is touched only while rows
     /// are prepared for the view that runs or has just stopped.
     pub fn handle_rows<M: Memory>(&mut self, now: Now, memory: &mut M) {
-        if self.rows && !matches!(self.phase, Phase::Failed(_)) {
-            let active = matches!(self.phase, Phase::Active);
+        if !matches!(self.phase, Phase::Failed(_)) {
+            let (active, rows) = (matches!(self.phase, Phase::Active), self.rows);
+            let drain = !active && self.goes_on();
             let mut fault = None;
             let Self { replicas, config, out, clock_ahead, planted, .. } = self;
             let planted = *planted;
@@ -251,7 +272,12 @@ impl<S: StoreAccess> NodeCore<S> {
             for replica in replicas.iter_mut().flatten() {
                 if active {
                     fault = fault.or(replica.turn(&mut turn).err());
-                } else {
+                    continue;
+                }
+                if drain {
+                    replica.drain(&mut turn, rows);
+                }
+                if rows {
                     replica.turn_stopped(&mut turn);
                 }
             }
@@ -259,6 +285,9 @@ impl<S: StoreAccess> NodeCore<S> {
                 self.peer_faulty(now, peer, fault);
             } else if active {
                 self.heartbeats(now, memory);
+            } else {
+                self.continue_forming(now);
+                self.watch_forming(now);
             }
         }
         self.turned_at = now.instant;
@@ -272,7 +301,34 @@ impl<S: StoreAccess> NodeCore<S> {
     /// If the log claims more than it was given.
     pub fn handle_durable(&mut self, now: Now, shard: ShardIndex, size: Version) {
         self.replica(shard).set_durable(size);
-        self.continue_forming();
+        self.continue_forming(now);
+        self.drain_inbox(now);
+    }
+
+    /// The promise of this view is on stable storage.
+    pub fn handle_promised(&mut self, now: Now, view: ViewId) {
+        self.promised(view);
+        self.drain_inbox(now);
+    }
+
+    /// Roots over the first entries of the own ledger, by size, as a `ReadRoots` action asked for.
+    pub fn handle_roots(&mut self, now: Now, reader: ReadFor, roots: Vec<(Version, Digest)>) {
+        let ReadFor { peer, view, shard } = reader;
+        self.send(peer, Control::Roots { view, shard, roots });
+        self.drain_inbox(now);
+    }
+
+    /// The ledger was cut as a `Rewind` action asked for; `recovered` is what is left of it. No sync of what was cut
+    /// off is reported after this.
+    ///
+    /// # Panics
+    /// If that was not asked for.
+    pub fn handle_rewound(&mut self, now: Now, shard: ShardIndex, recovered: RecoveredShard<S>) {
+        let RecoveredShard { replay, store } = recovered;
+        let seal = self.config.limits.seal;
+        let replica = self.replicas[shard.index()].as_mut().expect("an own shard");
+        replica.rewound(replay, store, seal, &mut self.out);
+        self.continue_forming(now);
         self.drain_inbox(now);
     }
 
@@ -318,12 +374,14 @@ impl<S: StoreAccess> NodeCore<S> {
     /// When [`NodeCore::handle_rows`] must be called even if nothing happens; `None`: not at all.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        if !matches!(self.phase, Phase::Active) {
-            return None;
+        match &self.phase {
+            Phase::Active => {}
+            Phase::Forming(_) => return self.forming_timeout(),
+            Phase::Failed(_) => return None,
         }
         let limits = &self.config.limits;
         let timers = self.replicas.iter().flatten().filter_map(|r| r.next_timer(limits));
-        timers.chain(self.has_peers().then_some(self.beat_at)).min()
+        timers.chain((self.members.len() > 1).then_some(self.beat_at)).min()
     }
 
     /// The store of a shard, for reads between turns; `None` if the own node is no member.
@@ -346,11 +404,22 @@ impl<S: StoreAccess> NodeCore<S> {
         Status {
             state: self.state(),
             view: self.view,
+            members: match self.phase {
+                Phase::Active => self.members.clone(),
+                _ => Vec::new(),
+            },
             peers: others.filter(|(i, _)| *i != self.config.own.index()).map(peer).collect(),
             shards: shards
-                .map(|(shard, replica)| ShardStatus {
+                .zip(0..)
+                .map(|((shard, replica), index)| ShardStatus {
                     ledger: shard.genesis.ledger.clone(),
                     members: shard.members.clone(),
+                    waiting_for: match &self.phase {
+                        Phase::Active if !self.has_majority(shard, &self.members) => {
+                            self.absent(ShardIndex(index))
+                        }
+                        _ => Vec::new(),
+                    },
                     replica: replica.as_ref().map(Replica::status),
                 })
                 .collect(),
@@ -378,37 +447,38 @@ impl<S: StoreAccess> NodeCore<S> {
             Phase::Failed(fatal) => State::Failed(fatal.clone()),
             Phase::Forming(forming) => {
                 let (missing, since) = (self.missing(), forming.since);
-                if missing.is_empty() {
-                    State::Forming { since }
-                } else {
-                    State::Stalled { missing, since }
+                match forming.running() {
+                    Some(view) => State::Learning { view, since },
+                    None if missing.is_empty() => State::Forming { since },
+                    None => State::Minority { missing, since },
                 }
             }
         }
     }
 
     fn heartbeats<M: Memory>(&mut self, now: Now, memory: &mut M) {
-        if !self.has_peers() {
+        let others = self.other_members();
+        if others.is_empty() {
             return;
         }
-        let limits = &self.config.limits;
+        let (heartbeat_us, silence_us) =
+            (self.config.limits.heartbeat_us, self.config.limits.silence_us);
         if now.instant >= self.beat_at {
             self.beat += 1;
-            self.beat_at = now.instant.plus(limits.heartbeat_us);
+            self.beat_at = now.instant.plus(heartbeat_us);
             memory.store(Layout::HEARTBEAT.start, &self.beat.to_le_bytes());
-            memory.publish(Layout::HEARTBEAT, &self.other_nodes());
+            memory.publish(Layout::HEARTBEAT, &others);
         }
-        // Who was itself asleep can not tell how long others were silent.
-        let slept = now.instant.since(self.turned_at) > limits.silence_us / 2;
+        let slept = self.slept(now);
         let mut silent = None;
-        for node in self.other_nodes() {
+        for node in others {
             let peer = &mut self.peers[node.index()];
             let heartbeat = memory.load(node, Layout::HEARTBEAT.start);
             if heartbeat != peer.heartbeat || slept {
                 (peer.heartbeat, peer.moved_at) = (heartbeat, now.instant);
             }
             let silence = now.instant.since(peer.moved_at);
-            if silence > limits.silence_us {
+            if silence > silence_us {
                 silent = Some((node, PeerFault::Silent(silence)));
             }
         }
@@ -440,8 +510,26 @@ impl<S: StoreAccess> NodeCore<S> {
         node != self.config.own && node.index() < self.config.nodes.len()
     }
 
-    fn has_peers(&self) -> bool {
-        self.config.nodes.len() > 1
+    /// The other members of the view.
+    fn other_members(&self) -> Vec<NodeId> {
+        self.members.iter().copied().filter(|node| *node != self.config.own).collect()
+    }
+
+    /// Whether these nodes hold a majority of a shard.
+    pub(crate) fn has_majority(&self, shard: &crate::ShardConfig, of: &[NodeId]) -> bool {
+        let here = shard.members.iter().filter(|node| of.contains(node)).count();
+        here > shard.members.len() / 2
+    }
+
+    /// Members of a shard that are not in the view.
+    fn absent(&self, shard: ShardIndex) -> Vec<NodeId> {
+        let members = self.config.shards[shard.index()].members.iter().copied();
+        members.filter(|node| !self.members.contains(node)).collect()
+    }
+
+    /// Whether the process itself stood still since the last turn: then it can not tell how long others were silent.
+    pub(crate) fn slept(&self, now: Now) -> bool {
+        now.instant.since(self.turned_at) > self.config.limits.silence_us / 2
     }
 
     pub(crate) fn other_nodes(&self) -> Vec<NodeId> {

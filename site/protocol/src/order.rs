@@ -112,6 +112,16 @@ impl<T> Order<T> {
         late
     }
 
+    /// The sender of `rank` is not in the view: all its rounds are nulls.
+    pub(crate) fn set_absent(&mut self, rank: usize) {
+        self.lanes[rank].decided = u64::MAX;
+    }
+
+    /// The view stopped: what was taken may be delivered whether all have it or not.
+    pub(crate) fn release(&mut self) {
+        self.stable.fill(u64::MAX);
+    }
+
     /// Notes how many messages of the sender of `rank` every member has.
     pub(crate) fn set_stable(&mut self, rank: usize, messages: u64) {
         self.stable[rank] = self.stable[rank].max(messages);
@@ -129,7 +139,9 @@ impl<T> Order<T> {
                 let (_, item) = lane.waiting.pop_front()?;
                 Next::Message(self.rank, item)
             }
-            _ if lane.decided > self.round => Next::Null,
+            // Its rings hold no message of this round: they come in order.
+            Some(_) => Next::Null,
+            None if lane.decided > self.round => Next::Null,
             // A planted bug: an undecided round taken for a null when others are further.
             _ if nulls_early && self.wanted > self.round => Next::Null,
             _ => return None,
@@ -161,15 +173,25 @@ mod tests {
     fn messages_wait_for_stability_and_nulls_do_not() {
         let mut order = Order::new(2, 1);
         order.push(0, 1, 'b').unwrap();
-        assert_eq!(order.next(false), None, "round 0 of rank 0 is not decided");
-        order.decide(0, 2);
-        assert_eq!(order.next(false), Some(Next::Null));
+        assert_eq!(order.next(false), Some(Next::Null), "its message of round 1 came first");
         assert_eq!(order.next(false), None, "the own round 0 is not decided");
         assert!(order.decide_nulls());
         assert_eq!(order.next(false), Some(Next::Null));
         assert_eq!(order.next(false), None, "not stable");
         order.set_stable(0, 1);
         assert_eq!(order.next(false), Some(Next::Message(0, 'b')));
+    }
+
+    #[test]
+    fn who_is_absent_is_not_waited_for_and_a_stopped_view_gives_what_it_has() {
+        let mut order = Order::new(3, 1);
+        order.set_absent(0);
+        order.push(1, 0, 'a').unwrap();
+        assert_eq!(order.next(false), Some(Next::Null));
+        assert_eq!(order.next(false), None, "not stable");
+        order.release();
+        assert_eq!(order.next(false), Some(Next::Message(1, 'a')));
+        assert_eq!(order.next(false), None, "round 0 of rank 2 is not decided");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use tradewind_store::Durability;
 use crate::action::{Answer, Submission};
 use crate::config::Limits;
 use crate::error::Refused;
+use crate::ids::Ticket;
 use crate::payload::{HEAD, head};
 use crate::ring::Flags;
 
@@ -161,6 +162,17 @@ impl Outbox {
         }
         self.cut = 0;
         again
+    }
+
+    /// Entries from `size` on are cut off: forgets the answers that wait for them, and names their submissions.
+    pub(crate) fn forget_after(&mut self, size: Version) -> Vec<Ticket> {
+        let mut forgotten = Vec::new();
+        for waiting in [&mut self.until_everywhere, &mut self.until_committed] {
+            while waiting.back().is_some_and(|(version, _)| *version > size) {
+                forgotten.extend(waiting.pop_back().map(|(_, answer)| answer.ticket));
+            }
+        }
+        forgotten
     }
 
     /// Planted bug: forgets what is not delivered.

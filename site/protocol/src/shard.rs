@@ -8,7 +8,7 @@ use alloc::collections::VecDeque;
 use alloc::vec;
 use alloc::vec::Vec;
 
-use tradewind_ledger::{Entry, Hlc, Member, Policy, Replay, Version, ViewId};
+use tradewind_ledger::{Entry, Hlc, Member, Policy, Replay, SealLimits, Version, ViewId};
 
 use crate::access::StoreAccess;
 use crate::action::{Action, Answer};
@@ -72,6 +72,13 @@ enum Content {
 /// What belongs to one view and is forgotten with it.
 #[derive(Debug)]
 struct Flow {
+    /// The other members that are in the view, with their ranks.
+    others: Vec<(usize, NodeId)>,
+    /// Whether the own node is the lowest of those in the view.
+    leads: bool,
+    /// The size right after the VIEW entry: until so much is on disk at a majority, nothing is committed.
+    begun: Version,
+    stage: Stage,
     order: Order<Item>,
     writer: Writer,
     /// By rank; the own one is not used.
@@ -85,12 +92,23 @@ struct Flow {
     marks_sent: usize,
 }
 
+/// How far a view has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stage {
+    Running,
+    /// Nothing more is sent or delivered, unless a majority goes on.
+    Stopped,
+    /// What was received is delivered as far as its order is known.
+    Drained,
+}
+
 /// A member's part of one shard.
 #[derive(Debug)]
 pub(crate) struct Replica<S> {
     shard: ShardIndex,
     own: usize,
     members: Vec<NodeId>,
+    /// The other members that are in the view.
     peers: Vec<NodeId>,
     layout: ShardLayout,
     machine: Machine,
@@ -107,6 +125,8 @@ pub(crate) struct Replica<S> {
     /// What is handed to the log and not on disk: up to which version, how many bytes.
     backlog: VecDeque<(Version, usize)>,
     backlog_bytes: usize,
+    /// Whether the shell is cutting the ledger.
+    rewinding: bool,
     scratch: Vec<u8>,
 }
 
@@ -122,12 +142,11 @@ impl<S: StoreAccess> Replica<S> {
     ) -> Self {
         let members = config.shards[shard.index()].members.clone();
         let own = members.iter().position(|node| *node == config.own).expect("a member");
-        let peers = members.iter().copied().filter(|node| *node != config.own).collect();
         let durable = replay.size();
         Self {
             shard,
             own,
-            peers,
+            peers: Vec::new(),
             layout,
             machine: Machine::new(replay, config.limits.seal),
             store,
@@ -141,12 +160,18 @@ impl<S: StoreAccess> Replica<S> {
             committed: Version::ZERO,
             backlog: VecDeque::new(),
             backlog_bytes: 0,
+            rewinding: false,
             scratch: Vec::new(),
         }
     }
 
     pub(crate) fn replay(&self) -> &Replay {
         self.machine.replay()
+    }
+
+    /// The view of the last VIEW entry.
+    pub(crate) fn view(&self) -> ViewId {
+        self.machine.replay().view()
     }
 
     pub(crate) fn members(&self) -> &[NodeId] {
@@ -170,9 +195,29 @@ impl<S: StoreAccess> Replica<S> {
         self.durable
     }
 
-    /// Whether all that was delivered is on the own disk.
+    /// Whether all that was delivered is on the own disk, and nothing is left to be delivered.
     pub(crate) fn is_settled(&self) -> bool {
-        self.durable == self.machine.size()
+        self.durable == self.machine.size() && !self.is_undrained() && !self.rewinding
+    }
+
+    /// Whether messages of a stopped view may be left to be delivered.
+    pub(crate) fn is_undrained(&self) -> bool {
+        self.flow.as_ref().is_some_and(|flow| flow.stage == Stage::Stopped)
+    }
+
+    /// Whether the shard is part of a running view.
+    pub(crate) fn is_running(&self) -> bool {
+        self.flow.as_ref().is_some_and(|flow| flow.stage == Stage::Running)
+    }
+
+    /// Whether the ledger is being cut.
+    pub(crate) fn is_rewinding(&self) -> bool {
+        self.rewinding
+    }
+
+    /// What is known to be on disk at a majority.
+    pub(crate) fn committed(&self) -> Version {
+        self.committed
     }
 
     /// Bytes handed to the log that are not on disk.
@@ -210,14 +255,28 @@ impl<S: StoreAccess> Replica<S> {
     pub(crate) fn begin_view(
         &mut self,
         (view, records, stamp): (ViewId, Vec<Member>, Hlc),
+        present: &[NodeId],
         limits: &Limits,
         now: Now,
         out: &mut Outputs,
     ) {
+        self.requeue(out);
+        let here = |(_, node): &(usize, NodeId)| present.contains(node);
+        let ranks = self.members.iter().copied().enumerate();
+        let (inside, outside): (Vec<_>, Vec<_>) = ranks.partition(here);
+        let leads = inside.first().is_some_and(|(rank, _)| *rank == self.own);
+        let others: Vec<_> = inside.into_iter().filter(|(rank, _)| *rank != self.own).collect();
+        self.peers = others.iter().map(|(_, node)| *node).collect();
+        let mut order = Order::new(self.members.len(), self.own);
+        outside.into_iter().for_each(|(rank, _)| order.set_absent(rank));
         let words = |node: &NodeId| Words::new(view, *node);
         let senders = self.members.len();
         self.flow = Some(Flow {
-            order: Order::new(senders, self.own),
+            others,
+            leads,
+            begun: self.machine.size().next(),
+            stage: Stage::Running,
+            order,
             writer: Writer::new(words(&self.members[self.own]), limits.ring_bytes),
             readers: self
                 .members
@@ -240,11 +299,80 @@ impl<S: StoreAccess> Replica<S> {
         self.hand_to_log(out);
     }
 
-    /// The view stopped: nothing more is sent or delivered in it.
+    /// The view stopped: nothing more is sent in it, nor delivered, unless a majority goes on.
     pub(crate) fn stop(&mut self, planted: Option<Mutation>, out: &mut Outputs) {
-        out.counters.resent += self.outbox.requeue() as u64;
+        if let Some(flow) = &mut self.flow {
+            flow.stage = Stage::Stopped;
+        }
         if planted == Some(Mutation::PendingForgotten) {
+            self.discard(out);
             self.outbox.forget();
+        }
+    }
+
+    /// A majority goes on, and this node with it: delivers what was received in the stopped view as far as its order is
+    /// known, stable or not. Others may have less or more: the longest log wins.
+    pub(crate) fn drain<M: Memory>(&mut self, turn: &mut Turn<'_, M>, rows: bool) {
+        let again = self.flow.is_some() && turn.planted(Mutation::DeliveryAfterStop);
+        if !self.is_undrained() && !again {
+            return;
+        }
+        if rows {
+            // What landed before the end counts. If a row makes no sense, what was taken before stands.
+            let _ = self.receive(turn);
+        }
+        let flow = self.flow.as_mut().expect("looked at above");
+        flow.order.release();
+        let before: u64 = (0..self.members.len()).map(|rank| flow.order.delivered(rank)).sum();
+        self.deliver(turn);
+        let flow = self.flow.as_mut().expect("looked at above");
+        let after: u64 = (0..self.members.len()).map(|rank| flow.order.delivered(rank)).sum();
+        turn.out.counters.drained += after - before;
+        flow.stage = Stage::Drained;
+        self.note_progress(turn.now, turn.out);
+        self.hand_to_log(turn.out);
+    }
+
+    /// Forgets what a stopped view did not deliver; what of it was submitted here is sent again.
+    pub(crate) fn discard(&mut self, out: &mut Outputs) {
+        self.requeue(out);
+        self.flow = None;
+        self.peers.clear();
+    }
+
+    fn requeue(&mut self, out: &mut Outputs) {
+        out.counters.resent += self.outbox.requeue() as u64;
+    }
+
+    /// The shell cuts the ledger.
+    pub(crate) fn begin_rewind(&mut self, to: Version, out: &mut Outputs) {
+        assert!(self.is_settled() && to < self.durable, "only what is on disk is cut, once");
+        self.discard(out);
+        self.rewinding = true;
+        let (shard, dropped) = (self.shard, self.durable.since(to));
+        out.counters.rewinds += 1;
+        out.actions.push_back(Action::Rewind { shard, to, dropped });
+    }
+
+    /// The ledger was cut: goes on from what is left.
+    pub(crate) fn rewound(
+        &mut self,
+        replay: Replay,
+        store: S,
+        seal: SealLimits,
+        out: &mut Outputs,
+    ) {
+        assert!(self.rewinding, "the shell cuts what it was asked to cut");
+        self.rewinding = false;
+        self.durable = replay.size();
+        self.machine = Machine::new(replay, seal);
+        self.store = store;
+        self.backlog.clear();
+        self.backlog_bytes = 0;
+        self.marks.begin_view();
+        let unknown = self.outbox.forget_after(self.durable);
+        if !unknown.is_empty() {
+            out.actions.push_back(Action::Unknown(unknown));
         }
     }
 
@@ -256,6 +384,9 @@ impl<S: StoreAccess> Replica<S> {
         &mut self,
         turn: &mut Turn<'_, M>,
     ) -> Result<(), (NodeId, PeerFault)> {
+        if self.flow.is_none() {
+            return Ok(());
+        }
         self.receive(turn)?;
         self.deliver(turn);
         self.send(turn);
@@ -274,7 +405,7 @@ impl<S: StoreAccess> Replica<S> {
 
     /// One turn after the view stopped: answers still become due as disks finish.
     pub(crate) fn turn_stopped<M: Memory>(&mut self, turn: &mut Turn<'_, M>) {
-        if self.flow.is_some() {
+        if self.flow.is_some() && !self.rewinding {
             self.settle(turn);
             self.publish(turn);
         }
@@ -289,10 +420,9 @@ impl<S: StoreAccess> Replica<S> {
         let (limits, shard) = (&turn.config.limits, self.shard);
         // A disk that does not keep up makes the senders wait for credits.
         let take = self.backlog_bytes <= limits.backlog_bytes;
-        let (own, layout) = (self.own, self.layout);
-        let Self { members, flow, .. } = self;
-        let flow = flow.as_mut().expect("a view runs");
-        for (rank, peer) in members.iter().copied().enumerate().filter(|(rank, _)| *rank != own) {
+        let layout = self.layout;
+        let flow = self.flow.as_mut().expect("a view runs");
+        for (rank, peer) in flow.others.clone() {
             let fault = |problem| (peer, PeerFault::Row { shard, problem });
             let sent = turn.memory.load(peer, layout.sent());
             let rounds = turn.memory.load(peer, layout.rounds());
@@ -325,8 +455,8 @@ impl<S: StoreAccess> Replica<S> {
         for sender in 0..members.len() {
             let mut everywhere = flow.order.received(sender);
             let mut stable = everywhere;
-            for (rank, peer) in members.iter().enumerate().filter(|(rank, _)| *rank != own) {
-                let received = match rank == sender {
+            for (rank, peer) in &flow.others {
+                let received = match *rank == sender {
                     // A sender has what it sent.
                     true => turn.memory.load(*peer, layout.sent()),
                     false => turn.memory.load(*peer, layout.received(sender)),
@@ -344,10 +474,11 @@ impl<S: StoreAccess> Replica<S> {
     }
 
     fn deliver<M: Memory>(&mut self, turn: &mut Turn<'_, M>) {
-        if self.members.len() == 1 {
+        if self.peers.is_empty() {
+            let own = self.own;
             let flow = self.flow();
-            let sent = flow.order.received(0);
-            flow.order.set_stable(0, sent);
+            let sent = flow.order.received(own);
+            flow.order.set_stable(own, sent);
             flow.writer.release(sent);
         }
         let nulls_early = turn.planted(Mutation::NullsEarly);
@@ -396,7 +527,7 @@ impl<S: StoreAccess> Replica<S> {
                     }
                 }
             }
-            // Only rank 0 asks for these; whoever sent them, all replicas read the same.
+            // Only the lowest member asks for these; whoever sent them, all replicas read the same.
             if flags.has(Flags::SEAL) || flags.has(Flags::BEAT) {
                 machine.seal_on_request(store, stamp, flags.has(Flags::BEAT));
             }
@@ -476,13 +607,13 @@ impl<S: StoreAccess> Replica<S> {
         let delivered = |node: &NodeId| turn.memory.load(*node, self.layout.delivered());
         let everywhere = self.peers.iter().map(delivered).map(Version).min();
         let everywhere = everywhere.map_or(self.machine.size(), |v| v.min(self.machine.size()));
-        for (rank, node) in self.members.iter().enumerate() {
-            let heard = match rank == self.own {
-                true => self.durable,
-                false => Version(turn.memory.load(*node, self.layout.durable())),
-            };
-            self.durable_at[rank] = self.durable_at[rank].max(heard);
+        let flow = self.flow.as_ref().expect("a view was installed");
+        self.durable_at[self.own] = self.durable;
+        for (rank, node) in &flow.others {
+            let heard = Version(turn.memory.load(*node, self.layout.durable()));
+            self.durable_at[*rank] = self.durable_at[*rank].max(heard);
         }
+        let begun = flow.begun;
         let mut sizes = self.durable_at.clone();
         sizes.sort_unstable();
         // The majority-th largest: (n / 2 + 1) members have at least this.
@@ -490,7 +621,11 @@ impl<S: StoreAccess> Replica<S> {
         if turn.planted(Mutation::OwnDiskCommits) {
             majority = self.durable;
         }
-        let committed = majority.min(self.machine.size());
+        let mut committed = majority.min(self.machine.size());
+        // What earlier views left is settled only with the VIEW entry: a log without it could yet lose to another.
+        if committed < begun && !turn.planted(Mutation::CommitBeforeView) {
+            committed = Version::ZERO;
+        }
         if committed > self.committed {
             self.committed = committed;
             turn.out.actions.push_back(Action::Committed { shard: self.shard, version: committed });
@@ -511,10 +646,8 @@ impl<S: StoreAccess> Replica<S> {
         if let Some(checkpoint) = self.marks.next_to_sign(signable) {
             turn.out.actions.push_back(Action::Sign { shard: self.shard, checkpoint });
         }
-        for (rank, node) in self.members.iter().copied().enumerate() {
-            if rank != self.own
-                && self.marks.collect(turn.memory, &self.layout, (rank, node), delivered)
-            {
+        for (rank, node) in &self.flow.as_ref().expect("a view runs").others {
+            if self.marks.collect(turn.memory, &self.layout, (*rank, *node), delivered) {
                 turn.out.counters.bad_signatures += 1;
             }
         }

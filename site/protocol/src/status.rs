@@ -11,16 +11,23 @@ use crate::ids::{Instant, NodeId};
 /// What a node is doing.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum State {
-    /// Nodes are missing: nothing is accepted or delivered until they are back.
-    Stalled {
-        /// Who is not connected to this node, or to another one that says so.
+    /// No majority of the nodes can be reached: nothing is accepted or delivered until one is there.
+    Minority {
+        /// Who is not linked with this node, or with those that are.
         missing: Vec<NodeId>,
-        /// Since when.
+        /// Since when no view runs here.
         since: Instant,
     },
-    /// All are connected; logs are being compared and completed.
+    /// A majority is there; logs are being compared and completed.
     Forming {
-        /// Since when.
+        /// Since when no view runs here.
+        since: Instant,
+    },
+    /// A view runs without this node, which was away or too slow: it catches up and is admitted by the next one.
+    Learning {
+        /// The view that runs.
+        view: ViewId,
+        /// Since when no view runs here.
         since: Instant,
     },
     /// The view runs.
@@ -36,6 +43,9 @@ pub struct ShardStatus {
     pub ledger: LedgerId,
     /// Its members.
     pub members: Vec<NodeId>,
+    /// The members that are not in the running view, if those that are hold no majority: the shard takes nothing
+    /// until one of these is back. Empty otherwise.
+    pub waiting_for: Vec<NodeId>,
     /// What this node has of it; absent when it is no member.
     pub replica: Option<ReplicaStatus>,
 }
@@ -87,6 +97,8 @@ pub struct Status {
     pub state: State,
     /// The last installed view; zero before the first.
     pub view: ViewId,
+    /// Its members.
+    pub members: Vec<NodeId>,
     /// The other nodes.
     pub peers: Vec<PeerStatus>,
     /// All shards of the site.
@@ -100,8 +112,30 @@ pub struct Status {
 pub struct Counters {
     /// Views installed.
     pub views: u64,
-    /// Times a running view stopped because a node was lost.
+    /// Times a running view stopped because a node was lost, or to admit one.
     pub stalls: u64,
+    /// Views proposed.
+    pub proposals: u64,
+    /// Views proposed by a node other than the lowest of the site.
+    pub takeovers: u64,
+    /// Views installed without all nodes.
+    pub partial_views: u64,
+    /// Proposals given up because they did not get through in time.
+    pub abandoned: u64,
+    /// Proposals refused because their number was used.
+    pub outbid: u64,
+    /// Running views stopped to admit a node.
+    pub admissions: u64,
+    /// Messages delivered after their view stopped, because a majority went on.
+    pub drained: u64,
+    /// Ledgers compared with a peer's to find where they part.
+    pub compared: u64,
+    /// Ledgers that lost unacknowledged entries.
+    pub rewinds: u64,
+    /// Shards that a view left out for want of a majority of their members.
+    pub suspended: u64,
+    /// Starts that found a promise.
+    pub promises_recovered: u64,
     /// Messages sent.
     pub messages: u64,
     /// Commands delivered.

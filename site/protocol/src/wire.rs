@@ -12,12 +12,12 @@ use crate::error::Refusal;
 use crate::ids::{Incarnation, NodeId, ShardIndex};
 
 /// First byte of every message.
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 
 /// A message. Variants are only ever appended.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) enum Control {
-    /// What the sender has; it stands still until a view is installed.
+    /// What the sender has, who is in no running view; it stands still until a proposal asks for more.
     Hello(Hello),
     /// The receiver's part is refused.
     Refuse(Refusal),
@@ -25,7 +25,7 @@ pub(crate) enum Control {
     Propose(Proposal),
     /// The sender has every ledger as proposed, and rows for the view.
     Accept { view: ViewId },
-    /// All have accepted: install the view.
+    /// All members have accepted: install the view.
     Commit { view: ViewId },
     /// Asks the source of a shard for entries.
     Fetch { view: ViewId, shard: ShardIndex, first: Version, end: Version },
@@ -48,9 +48,17 @@ pub(crate) enum Control {
         #[serde(with = "octets")]
         bytes: Vec<u8>,
     },
+    /// The answer to a hello, and the first word of a view to those who are not in it: it runs without them.
+    Running { view: ViewId, members: Vec<NodeId> },
+    /// A proposal's number is not above this one, which the sender has accepted.
+    Outbid { accepted: ViewId },
+    /// Asks the source of a shard for the roots over its first entries, at these sizes.
+    AskRoots { view: ViewId, shard: ShardIndex, sizes: Vec<Version> },
+    /// Roots by size.
+    Roots { view: ViewId, shard: ShardIndex, roots: Vec<(Version, Digest)> },
 }
 
-/// One stand of a node: a number that grows each time the node stops a view or loses a peer.
+/// One stand of a node: a number that grows each time the node stops a view or gives up a proposal.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub(crate) struct Stand {
     pub(crate) incarnation: Incarnation,
@@ -66,7 +74,7 @@ pub(crate) struct Hello {
     pub(crate) last_view: ViewId,
     /// Peers that the sender has no link to.
     pub(crate) waiting_for: Vec<NodeId>,
-    /// Whether all that the sender has is on its disk.
+    /// Whether all that the sender has is on its disk, and nothing of a stopped view is still to be delivered.
     pub(crate) settled: bool,
     pub(crate) ledgers: Vec<LedgerState>,
 }
@@ -76,6 +84,8 @@ pub(crate) struct Hello {
 pub(crate) struct LedgerState {
     pub(crate) shard: ShardIndex,
     pub(crate) lineage: Lineage,
+    /// The view of the last VIEW entry.
+    pub(crate) view: ViewId,
     pub(crate) size: Version,
     pub(crate) root: Digest,
 }
@@ -86,15 +96,29 @@ pub(crate) struct Proposal {
     pub(crate) view: ViewId,
     /// The leader's clock: the time of the VIEW entries, unless their ledgers are ahead of it.
     pub(crate) stamp: Hlc,
-    /// By node: the stands that it is made of. Who has another one by now ignores it.
-    pub(crate) stands: Vec<Stand>,
-    /// By shard.
-    pub(crate) targets: Vec<Target>,
+    /// The members, ascending, with the stands that it is made of. Who has another one by now ignores it. The first
+    /// one leads.
+    pub(crate) members: Vec<(NodeId, Stand)>,
+    /// By shard; `None` where the members hold no majority of it: it does not run in the view.
+    pub(crate) targets: Vec<Option<Target>>,
 }
 
-/// How long a ledger is before the view begins: the longest log, and who has it.
+impl Proposal {
+    /// Who leads: the lowest member.
+    pub(crate) fn leader(&self) -> Option<NodeId> {
+        self.members.first().map(|(node, _)| *node)
+    }
+
+    /// The stand of a member that the proposal is made of.
+    pub(crate) fn stand(&self, node: NodeId) -> Option<Stand> {
+        self.members.iter().find(|(member, _)| *member == node).map(|(_, stand)| *stand)
+    }
+}
+
+/// How a ledger is before the view begins: the log of the latest view, and of these the longest; and who has it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) struct Target {
+    pub(crate) view: ViewId,
     pub(crate) size: Version,
     pub(crate) root: Digest,
     pub(crate) source: NodeId,

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use tradewind_ledger::{
-    Body, Checkpoint, Digest, Entry, Policy, Replay, RequestId, SignedNote, Version,
+    Body, Checkpoint, Digest, Entry, Policy, Replay, RequestId, SignedNote, Version, ViewId,
 };
-use tradewind_site_protocol::{Durability, EntryBatch, ReplicaStatus};
+use tradewind_site_protocol::{Durability, EntryBatch, NodeId, ReplicaStatus};
 use tradewind_store::Store;
 
 use super::disk::{Disk, root_of};
@@ -40,19 +40,40 @@ struct Told {
     shard: usize,
     version: Version,
     durability: Durability,
-    /// By node: how often it had crashed by then; `None` if it was down or is no member.
-    crashes: Vec<Option<u64>>,
+    /// By node: how often it had crashed when it last certainly had the entry in memory; `None`: it never had.
+    held_by: Vec<Option<u64>>,
+}
+
+/// An answer as the world sees it.
+pub(crate) struct Acknowledged<'a> {
+    pub(crate) shard: usize,
+    pub(crate) request: RequestId,
+    pub(crate) version: Version,
+    pub(crate) durability: Durability,
+    /// The view of the node that answers.
+    pub(crate) view: ViewId,
+    /// The disk of the node that answers, and those of all members.
+    pub(crate) own: &'a Disk,
+    pub(crate) disks: &'a [&'a Disk],
 }
 
 /// What is known of a run beyond what any node knows.
 #[derive(Debug)]
 pub(crate) struct Checker {
-    /// By shard: the entries that some node holds, in the order of the ledger.
-    order: Vec<Vec<Vec<u8>>>,
+    /// By shard, view of the entry and place: the ledger up to there, as some node had it.
+    placed: Vec<BTreeMap<(ViewId, u64), u64>>,
+    /// By shard and size: the ledger up to there, once it was committed.
+    committed: Vec<BTreeMap<Version, u64>>,
+    /// Members of each view that was installed.
+    views: BTreeMap<ViewId, Vec<NodeId>>,
+    /// By view and node: how often that had crashed when it promised.
+    promised: BTreeMap<(ViewId, NodeId), u64>,
     told: BTreeMap<RequestId, Told>,
     /// By shard and size: the root that was signed.
     signed: Vec<BTreeMap<Version, Digest>>,
     policies: Vec<Policy>,
+    members: Vec<Vec<NodeId>>,
+    nodes: usize,
 }
 
 impl Checker {
@@ -60,45 +81,112 @@ impl Checker {
         let policy = |shard: &tradewind_site_protocol::ShardConfig| {
             Policy::of_genesis(&shard.genesis).expect("keys are keys")
         };
+        let shards = plan.shards.len();
         Self {
-            order: vec![Vec::new(); plan.shards.len()],
+            placed: vec![BTreeMap::new(); shards],
+            committed: vec![BTreeMap::new(); shards],
+            views: BTreeMap::new(),
+            promised: BTreeMap::new(),
             told: BTreeMap::new(),
-            signed: vec![BTreeMap::new(); plan.shards.len()],
+            signed: vec![BTreeMap::new(); shards],
             policies: plan.shards.iter().map(policy).collect(),
+            members: plan.shards.iter().map(|shard| shard.members.clone()).collect(),
+            nodes: plan.nodes.len(),
         }
     }
 
-    /// One order: what any node delivers at a place of the ledger is what every other delivers there, byte for byte.
-    /// No gap: it goes on where that node's ledger ends.
+    /// One order: an entry of a view stands at the same place of the ledger wherever it stands, and all before it is
+    /// the same, byte for byte. No gap: entries go on where that node's ledger ends.
     pub(crate) fn invariant_one_order(
         &mut self,
         shard: usize,
-        held: usize,
+        disk: &Disk,
         first: Version,
         entries: &EntryBatch,
     ) -> Check {
+        let invariant = "invariant_one_order";
+        let held = disk.entries().len() - entries.len();
         if first.0 != held as u64 {
             let detail = format!("shard {shard}: entries from {first} after a ledger of {held}");
-            return broken("invariant_one_order", detail);
+            return broken(invariant, detail);
         }
-        let order = &mut self.order[shard];
-        for (at, entry) in (held..).zip(entries.iter()) {
-            match order.get(at) {
-                Some(known) if known == entry => {}
-                Some(known) => {
-                    let (known, entry) = (Entry::decode(known), Entry::decode(entry));
-                    let detail = format!("shard {shard}, entry {at}: {known:?} and {entry:?}");
-                    return broken("invariant_one_order", detail);
-                }
-                None => order.push(entry.to_vec()),
+        for (at, entry) in (first.0..).zip(entries.iter()) {
+            let entry = Entry::decode(entry).expect("a core makes entries");
+            let head = disk.head(Version(at + 1)).expect("just appended");
+            let known = *self.placed[shard].entry((entry.view, at)).or_insert(head);
+            if known != head {
+                let detail =
+                    format!("shard {shard}, entry {at}: {entry:?} is not what others have");
+                return broken(invariant, detail);
             }
         }
         Ok(())
     }
 
-    /// After a crash, places that nobody holds any more are free again.
-    pub(crate) fn forget_lost(&mut self, shard: usize, longest: usize) {
-        self.order[shard].truncate(longest);
+    /// One successor: all that install a view agree on its members, which are a majority of the nodes.
+    pub(crate) fn invariant_one_successor_view(
+        &mut self,
+        view: ViewId,
+        members: &[NodeId],
+    ) -> Check {
+        let invariant = "invariant_one_successor_view";
+        if members.len() <= self.nodes / 2 {
+            let detail = format!("view {view} of {members:?} is no majority of {}", self.nodes);
+            return broken(invariant, detail);
+        }
+        if let Some(known) = self.views.get(&view) {
+            if known != members {
+                let detail = format!("view {view} is of {known:?}, and of {members:?}");
+                return broken(invariant, detail);
+            }
+            return Ok(());
+        }
+        self.views.insert(view, members.to_vec());
+        self.keep_in_mind(view);
+        Ok(())
+    }
+
+    /// A node promises a view: what it has in memory then, the view begins with.
+    pub(crate) fn promised(&mut self, view: ViewId, node: NodeId, crashes: u64) {
+        self.promised.insert((view, node), crashes);
+    }
+
+    /// Who has in memory what was acknowledged at level memory, now that this view begins.
+    fn keep_in_mind(&mut self, view: ViewId) {
+        for told in self.told.values_mut() {
+            let inside = |node: &&NodeId| self.views[&view].contains(node);
+            let members = &self.members[told.shard];
+            let here: Vec<NodeId> = members.iter().filter(inside).copied().collect();
+            if here.len() <= members.len() / 2 {
+                continue;
+            }
+            let then = |node: &NodeId| self.promised.get(&(view, *node)).copied();
+            let kept = here.iter().any(|n| then(n).is_some() && told.held_by[n.index()] == then(n));
+            told.held_by.fill(None);
+            for node in here.iter().filter(|_| kept) {
+                told.held_by[node.index()] = then(node);
+            }
+        }
+    }
+
+    /// Nothing committed is cut off.
+    pub(crate) fn invariant_rewind_keeps_committed(
+        &self,
+        shard: usize,
+        disk: &Disk,
+        to: Version,
+    ) -> Check {
+        let kept = self.committed[shard].iter().rev();
+        let lost = kept
+            .take_while(|(size, _)| **size > to)
+            .find(|(size, head)| disk.head(**size) == Some(**head));
+        match lost {
+            None => Ok(()),
+            Some((size, _)) => {
+                let detail = format!("shard {shard}: cut to {to}, {size} entries are committed");
+                broken("invariant_rewind_keeps_committed", detail)
+            }
+        }
     }
 
     /// Stable before delivered: what a node delivered of a sender, every member of the same view has received.
@@ -120,47 +208,61 @@ impl Checker {
         Ok(())
     }
 
-    /// Committed means durable at a majority: of the disks themselves, not of what is told about them.
+    /// Committed means durable at a majority: of the disks themselves, not of what is told about them. And it is for
+    /// ever: nobody commits anything else.
     pub(crate) fn invariant_committed_is_durable(
+        &mut self,
         shard: usize,
         size: Version,
+        own: &Disk,
         disks: &[&Disk],
     ) -> Check {
-        let holding = disks.iter().filter(|disk| disk.synced() >= size).count();
+        let Some(head) = own.head(size) else {
+            let detail = format!("shard {shard}: size {size} is committed by who does not have it");
+            return broken("invariant_committed_is_durable", detail);
+        };
+        if *self.committed[shard].entry(size).or_insert(head) != head {
+            let detail = format!("shard {shard}: size {size} is committed with two contents");
+            return broken("invariant_committed_is_durable", detail);
+        }
+        Self::is_durable("invariant_committed_is_durable", (shard, size), head, disks)
+    }
+
+    fn is_durable(
+        invariant: &'static str,
+        (shard, size): (usize, Version),
+        head: u64,
+        disks: &[&Disk],
+    ) -> Check {
+        let holding = disks.iter().filter(|disk| disk.keeps(size, head)).count();
         if holding > disks.len() / 2 {
             return Ok(());
         }
         let detail = format!("shard {shard}: size {size} is on {holding} of {} disks", disks.len());
-        broken("invariant_committed_is_durable", detail)
+        broken(invariant, detail)
     }
 
     /// Acknowledged at level disk means durable at a majority, at the moment of the answer. A repeated answer names
     /// the same entry as the first.
-    pub(crate) fn invariant_acknowledged_is_durable(
-        &mut self,
-        (shard, request): (usize, RequestId),
-        version: Version,
-        durability: Durability,
-        disks: &[&Disk],
-        crashes: Vec<Option<u64>>,
-    ) -> Check {
+    pub(crate) fn invariant_acknowledged_is_durable(&mut self, told: &Acknowledged<'_>) -> Check {
+        let Acknowledged { shard, request, version, durability, view, own, disks } = *told;
         if durability == Durability::Disk {
-            Self::invariant_committed_is_durable(shard, version.next(), disks).map_err(
-                |violation| {
-                    let detail = format!("{request}: {}", violation.detail);
-                    Violation { invariant: "invariant_acknowledged_is_durable", detail }
-                },
-            )?;
+            let head = own.head(version.next()).unwrap_or(0);
+            let of = (shard, version.next());
+            Self::is_durable("invariant_acknowledged_is_durable", of, head, disks)?;
         }
-        let told = Told { shard, version, durability, crashes };
+        // A view that began since may have begun without it: what a stopped view still answers is not watched.
+        let newest = self.views.keys().next_back() == Some(&view);
+        let then = |node: u16| self.promised.get(&(view, NodeId(node))).copied().filter(|_| newest);
+        let held_by = (0..self.nodes as u16).map(then).collect();
         match self.told.get(&request) {
-            Some(first) if first.version != version => {
+            Some(first) if first.version != version && first.durability == Durability::Disk => {
                 let detail = format!("{request}: first told {}, then {version}", first.version);
                 broken("invariant_each_request_once", detail)
             }
             Some(first) if first.durability == Durability::Disk => Ok(()),
             _ => {
-                self.told.insert(request, told);
+                self.told.insert(request, Told { shard, version, durability, held_by });
                 Ok(())
             }
         }
@@ -181,8 +283,7 @@ impl Checker {
             let detail = format!("shard {shard}: size {size} is signed, {} synced", own.synced());
             return broken(invariant, detail);
         }
-        Self::invariant_committed_is_durable(shard, size, disks)
-            .map_err(|violation| Violation { invariant, ..violation })?;
+        Self::is_durable(invariant, (shard, size), own.head(size).unwrap_or(0), disks)?;
         if own.root(size) != checkpoint.root {
             return broken(invariant, format!("shard {shard}: the root of size {size} is another"));
         }
@@ -218,18 +319,26 @@ impl Checker {
         }
     }
 
-    /// At the end: the replicas hold the same ledger, which replays from its genesis, cut into the same segments.
+    /// At the end: the replicas hold the same ledger, which replays from its genesis, cut into the same segments; all that
+    /// was ever committed is in it.
     pub(crate) fn invariant_segments_identical(&self, shard: usize, disks: &[&Disk]) -> Check {
         let invariant = "invariant_segments_identical";
+        let order = disks[0].entries();
         for disk in disks {
-            let same = disk.entries() == self.order[shard].as_slice();
-            if !same || disk.synced().0 != self.order[shard].len() as u64 {
+            let same = disk.entries() == order;
+            if !same || disk.synced().0 != order.len() as u64 {
                 let sizes: Vec<_> = disks.iter().map(|disk| disk.entries().len()).collect();
                 return broken(invariant, format!("shard {shard}: sizes {sizes:?}"));
             }
         }
         let (mut replay, mut store) = (Replay::new(), Store::new());
-        for bytes in &self.order[shard] {
+        for (size, head) in &self.committed[shard] {
+            if disks[0].head(*size) != Some(*head) {
+                let detail = format!("shard {shard}: {size} entries were committed and are gone");
+                return broken(invariant, detail);
+            }
+        }
+        for bytes in order {
             let version = replay.size();
             let entry = match replay.push(bytes) {
                 Ok(entry) => entry,
@@ -242,14 +351,18 @@ impl Checker {
         Ok(())
     }
 
-    /// At the end: what was acknowledged is there. At level disk always; at level memory unless every member that
-    /// was up at the answer crashed since.
-    pub(crate) fn invariant_acknowledged_is_present(&self, crashes: &[u64]) -> Check {
+    /// At the end: what was acknowledged is there. At level disk always; at level memory unless a view began without
+    /// any of those that had it and did not crash since.
+    pub(crate) fn invariant_acknowledged_is_present(
+        &self,
+        crashes: &[u64],
+        ledgers: &[&[Vec<u8>]],
+    ) -> Check {
         for (request, told) in &self.told {
             let survivor = |(then, now): (&Option<u64>, &u64)| *then == Some(*now);
             let kept = told.durability == Durability::Disk
-                || told.crashes.iter().zip(crashes).any(survivor);
-            let entry = self.order[told.shard].get(told.version.0 as usize);
+                || told.held_by.iter().zip(crashes).any(survivor);
+            let entry = ledgers[told.shard].get(told.version.0 as usize);
             let found =
                 entry.and_then(|bytes| Entry::decode(bytes).ok()).and_then(|e| request_of(&e));
             if kept && found != Some(*request) {
@@ -264,8 +377,8 @@ impl Checker {
     }
 
     /// At the end: each request made at most one entry.
-    pub(crate) fn invariant_each_request_once(&self) -> Check {
-        for (shard, order) in self.order.iter().enumerate() {
+    pub(crate) fn invariant_each_request_once(ledgers: &[&[Vec<u8>]]) -> Check {
+        for (shard, order) in ledgers.iter().enumerate() {
             let mut seen = BTreeMap::new();
             for (at, bytes) in order.iter().enumerate() {
                 let entry = Entry::decode(bytes).expect("it replays");
@@ -289,11 +402,11 @@ impl Checker {
     }
 
     /// At the end: signed sizes are prefixes of the ledger that there is.
-    pub(crate) fn invariant_signed_is_present(&self) -> Check {
+    pub(crate) fn invariant_signed_is_present(&self, ledgers: &[&[Vec<u8>]]) -> Check {
         for (shard, signed) in self.signed.iter().enumerate() {
             // Only the newest: it covers all before.
             let Some((size, root)) = signed.last_key_value() else { continue };
-            let there = self.order[shard].get(..size.0 as usize).map(root_of);
+            let there = ledgers[shard].get(..size.0 as usize).map(root_of);
             if there != Some(*root) {
                 return broken(
                     "invariant_signed_is_present",

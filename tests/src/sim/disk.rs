@@ -1,6 +1,7 @@
 //! A simulated disk with one ledger on it: what is synced survives a crash, what is only written may or may not.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use tradewind_ledger::tree::{CompactRange, leaf_hash};
 use tradewind_ledger::{Digest, Replay, Version};
@@ -13,6 +14,8 @@ use super::rng::Rng;
 #[derive(Debug, Default)]
 pub(crate) struct Disk {
     entries: Vec<Vec<u8>>,
+    /// By size, from 1: a hash of the entries so far.
+    heads: Vec<u64>,
     values: BTreeMap<Digest, Vec<u8>>,
     synced: usize,
     /// The size that the running fsync will have made durable.
@@ -23,7 +26,12 @@ impl Disk {
     /// Takes entries; returns whether an fsync must be started.
     pub(crate) fn append(&mut self, first: Version, entries: &EntryBatch, values: Values) {
         assert_eq!(first.0, self.entries.len() as u64, "the log is given entries without a gap");
-        self.entries.extend(entries.iter().map(<[u8]>::to_vec));
+        for entry in entries.iter() {
+            let mut hasher = DefaultHasher::new();
+            (self.heads.last(), entry).hash(&mut hasher);
+            self.heads.push(hasher.finish());
+            self.entries.push(entry.to_vec());
+        }
         self.values.extend(values);
     }
 
@@ -50,9 +58,33 @@ impl Disk {
     /// Power is lost: of what was not synced, any prefix may have reached the disk.
     pub(crate) fn crash(&mut self, rng: &mut Rng) {
         let kept = rng.range(self.synced as u64..self.entries.len() as u64 + 1) as usize;
-        self.entries.truncate(kept);
-        self.synced = kept;
+        self.truncate(kept);
         self.syncing = None;
+    }
+
+    /// Cuts the ledger to its first entries.
+    pub(crate) fn cut(&mut self, to: Version) {
+        assert!(self.syncing.is_none(), "all is synced before it is cut");
+        self.truncate(to.0 as usize);
+    }
+
+    fn truncate(&mut self, kept: usize) {
+        self.entries.truncate(kept);
+        self.heads.truncate(kept);
+        self.synced = kept;
+    }
+
+    /// Names the first `size` entries: no others have this number.
+    pub(crate) fn head(&self, size: Version) -> Option<u64> {
+        match size.0.checked_sub(1) {
+            None => Some(0),
+            Some(last) => self.heads.get(last as usize).copied(),
+        }
+    }
+
+    /// Whether the first `size` entries are these, and survive any crash.
+    pub(crate) fn keeps(&self, size: Version, head: u64) -> bool {
+        self.synced() >= size && self.head(size) == Some(head)
     }
 
     /// Reads everything back as a shell does at its start.

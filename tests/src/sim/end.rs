@@ -1,6 +1,7 @@
 //! When a run is over, and what is checked then.
 
-use tradewind_site_protocol::{ShardIndex, State};
+use tradewind_ledger::{Version, ViewId};
+use tradewind_site_protocol::{NodeId, ShardIndex, State};
 
 use super::check::{Check, Checker};
 use super::world::{Submitted, World, members_disks};
@@ -13,17 +14,42 @@ impl World<'_> {
             && (0..self.plan.shards.len()).all(|shard| self.shard_is_at_rest(shard))
     }
 
-    pub(super) fn shard_is_at_rest(&self, shard: usize) -> bool {
-        let mut statuses = self.plan.members(shard).iter().map(|member| {
-            let core = self.nodes[member.index()].core.as_ref()?;
-            let status = core.replica_status(ShardIndex(shard as u16))?;
-            let rests = core.state() == State::Active
-                && status.committed == status.delivered
-                && status.checkpoint == status.delivered
-                && status.durable == status.delivered
-                && status.pending == 0;
-            rests.then_some((core.view(), status.delivered))
+    /// Whether the nodes that are up make one view, and all shards that have a majority in it are at rest.
+    pub(super) fn majority_is_at_rest(&self) -> bool {
+        let up: Vec<NodeId> = (0..self.nodes.len() as u16)
+            .map(NodeId)
+            .filter(|node| !self.nodes[node.index()].held)
+            .collect();
+        let mut views = up.iter().map(|node| {
+            let status = self.nodes[node.index()].core.as_ref()?.status();
+            (status.state == State::Active && status.members == up).then_some(status.view)
         });
+        let first = views.next().flatten();
+        first.is_some()
+            && views.all(|view| view == first)
+            && (0..self.plan.shards.len()).all(|shard| {
+                let members = self.plan.members(shard);
+                let here: Vec<_> = members.iter().filter(|node| up.contains(node)).collect();
+                here.len() <= members.len() / 2
+                    || here.iter().all(|node| self.rests(**node, shard).is_some())
+            })
+    }
+
+    /// The view and size of a replica in which everything is done.
+    fn rests(&self, node: NodeId, shard: usize) -> Option<(ViewId, Version)> {
+        let core = self.nodes[node.index()].core.as_ref()?;
+        let status = core.replica_status(ShardIndex(shard as u16))?;
+        let rests = core.state() == State::Active
+            && status.committed == status.delivered
+            && status.checkpoint == status.delivered
+            && status.durable == status.delivered
+            && status.pending == 0;
+        rests.then_some((core.view(), status.delivered))
+    }
+
+    pub(super) fn shard_is_at_rest(&self, shard: usize) -> bool {
+        let members = self.plan.members(shard).iter();
+        let mut statuses = members.map(|member| self.rests(*member, shard));
         let first = statuses.next().flatten();
         first.is_some() && statuses.all(|status| status == first)
     }
@@ -32,7 +58,8 @@ impl World<'_> {
         let mut text = String::new();
         for (index, node) in self.nodes.iter().enumerate() {
             let Some(core) = &node.core else { continue };
-            text += &format!("n{index} {:?} view {}", core.state(), core.view());
+            let members = core.status().members;
+            text += &format!("n{index} {:?} view {} of {members:?}", core.state(), core.view());
             for shard in node.disks.keys() {
                 let status = core.replica_status(ShardIndex(*shard as u16));
                 text += &format!("; shard {shard}: {status:?}");
@@ -60,9 +87,11 @@ impl World<'_> {
             self.checker.invariant_segments_identical(shard, &disks)?;
         }
         let crashes: Vec<u64> = self.nodes.iter().map(|node| node.crashes).collect();
-        self.checker.invariant_acknowledged_is_present(&crashes)?;
-        self.checker.invariant_each_request_once()?;
-        self.checker.invariant_signed_is_present()?;
+        let ledger = |shard| members_disks(self.plan, &self.nodes, shard)[0].entries();
+        let ledgers: Vec<&[Vec<u8>]> = (0..self.plan.shards.len()).map(ledger).collect();
+        self.checker.invariant_acknowledged_is_present(&crashes, &ledgers)?;
+        Checker::invariant_each_request_once(&ledgers)?;
+        self.checker.invariant_signed_is_present(&ledgers)?;
         for (shard, history) in self.histories.iter().enumerate() {
             self.coverage.linear_calls += history.calls() as u64;
             Checker::invariant_linearizable(shard, history)?;

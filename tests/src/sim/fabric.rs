@@ -27,8 +27,9 @@ impl Rows {
 
     /// A frame lands.
     pub(crate) fn land(&mut self, from: NodeId, offset: usize, bytes: &[u8]) {
-        let copy = self.copies.get_mut(&from).expect("a member's row");
-        copy[offset..offset + bytes.len()].copy_from_slice(bytes);
+        if let Some(copy) = self.copies.get_mut(&from) {
+            copy[offset..offset + bytes.len()].copy_from_slice(bytes);
+        }
     }
 }
 
@@ -69,6 +70,8 @@ pub(crate) enum Frame {
 pub(crate) struct Lane {
     /// When the last frame arrives: nothing overtakes it.
     pub(crate) last_arrival: u64,
+    /// One-way trouble: nothing arrives before this.
+    pub(crate) held_until: u64,
 }
 
 /// A link between two nodes; each time it breaks it comes back with the next generation, and frames of older

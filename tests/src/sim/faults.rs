@@ -14,7 +14,7 @@ impl World<'_> {
         }
         let count = self.nodes.len();
         let node = NodeId(self.rng.index(count) as u16);
-        match self.rng.range(0..12) {
+        match self.rng.range(0..17) {
             0..=3 => self.crash(node),
             4 => {
                 self.tell(|| "power loss: all nodes crash".into());
@@ -49,6 +49,25 @@ impl World<'_> {
                 self.nodes[node.index()].slow_until = self.now + slow;
                 self.at(self.now + slow, Event::Crash(node));
             }
+            12..=13 => self.partition(),
+            14 => {
+                let peer = NodeId(self.rng.index(count) as u16);
+                let until = self.now + self.rng.range(50 * MS..600 * MS);
+                self.tell(|| format!("nothing gets from {node} to {peer} until {} ms", until / MS));
+                self.coverage.one_way += 1;
+                self.lanes.entry((node, peer)).or_default().held_until = until;
+            }
+            15 => {
+                let peer = NodeId(self.rng.index(count) as u16);
+                if peer != node {
+                    self.tell(|| format!("the link between {node} and {peer} flaps"));
+                    self.coverage.flapping += 1;
+                    for _ in 0..self.rng.range(3..10) {
+                        let at = self.now + self.rng.range(MS..800 * MS);
+                        self.at(at, Event::Break(node, peer));
+                    }
+                }
+            }
             _ => {
                 let jump = self.rng.range(0..20_000_000) as i64 - 10_000_000;
                 self.tell(|| format!("the clock of {node} jumps by {} ms", jump / 1000));
@@ -76,12 +95,18 @@ impl World<'_> {
         state.paused_until = 0;
         // What was on its way to it is lost.
         state.incarnation += 1;
+        let kept = self.rng.percent(50);
+        if let Some(promise) = state.promising.take() {
+            self.coverage.promises_torn += 1;
+            if kept {
+                state.promise = promise;
+            }
+        }
+        if let Some((shard, to)) = state.rewinding.take().filter(|_| kept) {
+            state.disks.get_mut(&shard).expect("an own shard").cut(to);
+        }
         for disk in state.disks.values_mut() {
             disk.crash(&mut self.rng);
-        }
-        for shard in 0..self.plan.shards.len() {
-            let longest = self.disks(shard).iter().map(|disk| disk.entries().len()).max();
-            self.checker.forget_lost(shard, longest.unwrap_or(0));
         }
         for index in 0..self.nodes.len() {
             let peer = NodeId(index as u16);
@@ -95,6 +120,9 @@ impl World<'_> {
 
     pub(super) fn restart(&mut self, node: NodeId) -> Check {
         let state = &mut self.nodes[node.index()];
+        if state.held {
+            return Ok(());
+        }
         if state.core.is_some() {
             // Healing: make sure that it is linked to everybody.
             self.link_all(node);
@@ -105,7 +133,9 @@ impl World<'_> {
         let recovered = state.disks.values().map(Disk::recover).collect();
         let config = self.plan.config(node, incarnation);
         let now = self.clock(node);
-        let mut core = NodeCore::new(config, recovered, now).expect("a valid configuration");
+        let promise = self.nodes[node.index()].promise.clone();
+        let core = NodeCore::new(config, recovered, promise, now);
+        let mut core = core.expect("a valid configuration");
         core.plant(self.plan.mutation);
         self.nodes[node.index()].core = Some(core);
         self.tell(|| format!("{node} starts as incarnation {incarnation}"));
@@ -113,6 +143,71 @@ impl World<'_> {
         self.wake(node);
         self.link_all(node);
         Ok(())
+    }
+
+    /// Keeps some nodes apart for a while: one alone, two parts, or two parts with a bridge.
+    fn partition(&mut self) {
+        let count = self.nodes.len() as u16;
+        let sides: Vec<u64> = (0..count).map(|_| self.rng.range(0..5)).collect();
+        let apart = |a: NodeId, b: NodeId| match (sides[a.index()], sides[b.index()]) {
+            // The bridge.
+            (4, _) | (_, 4) => false,
+            (a, b) => (a < 2) != (b < 2),
+        };
+        let nodes = || (0..count).map(NodeId);
+        let pairs: Vec<_> =
+            nodes().flat_map(|a| nodes().map(move |b| (a, b))).filter(|(a, b)| a < b).collect();
+        let pairs: Vec<_> = pairs.into_iter().filter(|(a, b)| apart(*a, *b)).collect();
+        self.tell(|| format!("kept apart: {pairs:?}"));
+        self.coverage.partitions += 1;
+        for (a, b) in &pairs {
+            self.cut.insert((*a, *b));
+            self.break_link(*a, *b);
+        }
+        let at = self.now + self.rng.range(50 * MS..900 * MS);
+        self.at(at, Event::Mend(pairs));
+    }
+
+    pub(super) fn mend(&mut self, pairs: &[(NodeId, NodeId)]) {
+        for (a, b) in pairs {
+            self.cut.remove(&(*a, *b));
+            let at = self.now + self.rng.range(MS..30 * MS);
+            self.at(at, Event::Relink(*a, *b));
+        }
+    }
+
+    /// No more faults: all come back, or a majority first.
+    pub(super) fn heal(&mut self) {
+        self.tell(|| "healed: no more faults".into());
+        for lane in self.lanes.values_mut() {
+            lane.held_until = 0;
+        }
+        let cut: Vec<_> = std::mem::take(&mut self.cut).into_iter().collect();
+        self.mend(&cut);
+        if self.plan.majority_first {
+            self.coverage.majorities_alone += 1;
+            for _ in 0..(self.nodes.len() - 1) / 2 {
+                let node = NodeId(self.rng.index(self.nodes.len()) as u16);
+                self.tell(|| format!("{node} stays down"));
+                self.crash(node);
+                self.nodes[node.index()].held = true;
+            }
+        }
+        self.come_back();
+    }
+
+    pub(super) fn heal_all(&mut self) {
+        self.tell(|| "the rest comes back".into());
+        self.nodes.iter_mut().for_each(|node| node.held = false);
+        self.come_back();
+    }
+
+    fn come_back(&mut self) {
+        for index in 0..self.nodes.len() {
+            self.nodes[index].paused_until = 0;
+            self.wake(NodeId(index as u16));
+            self.at(self.now, Event::Restart(NodeId(index as u16)));
+        }
     }
 
     pub(super) fn link_all(&mut self, node: NodeId) {

@@ -44,7 +44,7 @@ impl World<'_> {
         let (usual, longest) = self.plan.delay;
         let arrival = self.now + self.rng.delay(usual, longest);
         let lane = self.lanes.entry((from, to)).or_default();
-        lane.last_arrival = lane.last_arrival.max(arrival);
+        lane.last_arrival = lane.last_arrival.max(arrival).max(lane.held_until);
         let (at, incarnation) = (lane.last_arrival, self.nodes[to.index()].incarnation);
         self.at(at, Event::Input(to, incarnation, Input::Frame(from, generation, frame)));
     }
@@ -72,7 +72,7 @@ impl World<'_> {
 
     pub(super) fn relink(&mut self, a: NodeId, b: NodeId) {
         let running = |node: NodeId| self.nodes[node.index()].core.is_some();
-        if !running(a) || !running(b) {
+        if !running(a) || !running(b) || self.cut.contains(&pair(a, b)) {
             return;
         }
         let link = self.links.entry(pair(a, b)).or_default();
@@ -80,19 +80,24 @@ impl World<'_> {
             return;
         }
         link.up = true;
+        for ends in [(a, b), (b, a)] {
+            self.lanes.entry(ends).or_default().held_until = 0;
+        }
+        let link = self.links.entry(pair(a, b)).or_default();
         link.generation += 1;
         let generation = link.generation;
         for (node, peer) in [(a, b), (b, a)] {
             let at = self.now + self.rng.range(10..2 * MS);
             // Nothing arrives before the link is known.
+            // What an older link held back is lost with it.
             let lane = self.lanes.entry((peer, node)).or_default();
-            lane.last_arrival = lane.last_arrival.max(at);
+            lane.last_arrival = at;
             let incarnation = self.nodes[node.index()].incarnation;
             self.at(at, Event::Input(node, incarnation, Input::Linked(peer, generation)));
         }
     }
 }
 
-fn pair(a: NodeId, b: NodeId) -> (NodeId, NodeId) {
+pub(super) fn pair(a: NodeId, b: NodeId) -> (NodeId, NodeId) {
     (a.min(b), a.max(b))
 }

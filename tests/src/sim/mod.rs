@@ -55,6 +55,18 @@ pub struct Coverage {
     pub pauses: u64,
     /// Peers that a core had disconnected.
     pub disconnects: u64,
+    /// Times nodes were kept apart: in two parts, with a bridge between them, or one alone.
+    pub partitions: u64,
+    /// Times nothing arrived over a link one way.
+    pub one_way: u64,
+    /// Times a link broke again and again.
+    pub flapping: u64,
+    /// Promises that were being written in a crash.
+    pub promises_torn: u64,
+    /// Runs in which a majority alone had to make progress.
+    pub majorities_alone: u64,
+    /// Submissions whose outcome was given up.
+    pub unknown: u64,
     /// Publishes that arrived after their view.
     pub frames_of_old_views: u64,
     /// Submissions refused.
@@ -75,6 +87,17 @@ impl Coverage {
         let (sum, more) = (&mut self.core, counters);
         sum.views += more.views;
         sum.stalls += more.stalls;
+        sum.proposals += more.proposals;
+        sum.takeovers += more.takeovers;
+        sum.partial_views += more.partial_views;
+        sum.abandoned += more.abandoned;
+        sum.outbid += more.outbid;
+        sum.admissions += more.admissions;
+        sum.drained += more.drained;
+        sum.compared += more.compared;
+        sum.rewinds += more.rewinds;
+        sum.suspended += more.suspended;
+        sum.promises_recovered += more.promises_recovered;
         sum.messages += more.messages;
         sum.commands += more.commands;
         sum.resent += more.resent;
@@ -99,6 +122,12 @@ impl Coverage {
         self.broken_links += other.broken_links;
         self.pauses += other.pauses;
         self.disconnects += other.disconnects;
+        self.partitions += other.partitions;
+        self.one_way += other.one_way;
+        self.flapping += other.flapping;
+        self.promises_torn += other.promises_torn;
+        self.majorities_alone += other.majorities_alone;
+        self.unknown += other.unknown;
         self.frames_of_old_views += other.frames_of_old_views;
         self.refused += other.refused;
         self.repeated += other.repeated;

@@ -33,6 +33,8 @@ pub(crate) struct Plan {
     pub(crate) big_percent: u64,
     /// Percent of requests at durability memory.
     pub(crate) memory_percent: u64,
+    /// Whether a majority alone has to make progress before the others come back.
+    pub(crate) majority_first: bool,
     pub(crate) mutation: Option<Mutation>,
 }
 
@@ -62,8 +64,9 @@ impl Plan {
             },
             mark_interval_us: rng.range(20..100) * MS,
             heartbeat_us: 30 * MS,
-            silence_us: rng.range(150..400) * MS,
-            chunk_bytes: *rng.pick(&[100, 1_000, 20_000]),
+            silence_us: rng.range(100..300) * MS,
+            formation_us: rng.range(60..300) * MS,
+            chunk_bytes: *rng.pick(&[1_000, 5_000, 20_000]),
             backlog_bytes: *rng.pick(&[2_000, 100_000]),
             pending_submissions: 64,
             ..Limits::default()
@@ -77,12 +80,13 @@ impl Plan {
             limits,
             clients: rng.range(2..9) as usize,
             requests_per_client: rng.range(10..50),
-            faults_until: rng.range(300..1200) * MS,
+            faults_until: rng.range(300..2000) * MS,
             fault_every: *rng.pick(&[0, 60, 150, 300]) * MS,
             delay: (usual, (usual * *rng.pick(&[2, 10, 40])).min(12 * MS)),
             fsync: (fsync, fsync * *rng.pick(&[2, 10, 50])),
             big_percent: *rng.pick(&[0, 5, 20]),
             memory_percent: *rng.pick(&[0, 10, 50]),
+            majority_first: rng.percent(40),
             mutation,
         }
     }

@@ -1,10 +1,10 @@
 //! Clients at work: submissions, answers, repetition.
 
-use tradewind_site_protocol::{Answer, Durability, NodeId, Submission, Ticket};
+use tradewind_site_protocol::{Answer, Durability, NodeCore, NodeId, Submission, Ticket};
 use tradewind_store::Command;
 
 use super::Violation;
-use super::check::Check;
+use super::check::{Acknowledged, Check};
 use super::client::{Request, entry_of, written};
 use super::plan::MS;
 use super::world::{Event, Input, Node, Submitted, World, members_disks};
@@ -62,12 +62,12 @@ impl World<'_> {
                 // Answered before: it was told then.
                 _ => return Ok(()),
             };
-            let up = |n: &Node| n.core.as_ref().filter(|_| n.disks.contains_key(&shard)).is_some();
-            let crashes = self.nodes.iter().map(|n| up(n).then_some(n.crashes)).collect();
-            let disks = members_disks(self.plan, &self.nodes, shard);
-            let of = (shard, request);
-            self.checker
-                .invariant_acknowledged_is_durable(of, version, durability, &disks, crashes)?;
+            let Node { core, disks, .. } = &self.nodes[node.index()];
+            let view = core.as_ref().map(NodeCore::view).unwrap_or_default();
+            let own = &disks[&shard];
+            let disks = &members_disks(self.plan, &self.nodes, shard)[..];
+            let told = Acknowledged { shard, request, version, durability, view, own, disks };
+            self.checker.invariant_acknowledged_is_durable(&told)?;
         }
         let at = self.now + self.rng.range(20..500);
         // The reply names its request by the ticket's serial, which only this submission had.

@@ -1,12 +1,12 @@
 //! The event loop of a run: real cores on simulated links, disks, clocks and clients.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 
 use tradewind_ledger::{Checkpoint, Digest, RequestId, Signer, Version};
 use tradewind_site_protocol::{
-    Action, Answer, EntryBatch, Instant, NodeCore, NodeId, Now, ReadFor, ShardIndex, State,
-    Submission, Ticket,
+    Action, Answer, EntryBatch, Instant, NodeCore, NodeId, Now, Promise, ReadFor, ShardIndex,
+    State, Submission, Ticket,
 };
 use tradewind_store::Store;
 
@@ -34,8 +34,13 @@ pub(super) enum Event {
     Crash(NodeId),
     Restart(NodeId),
     Relink(NodeId, NodeId),
-    /// Faults end: everybody comes back.
+    Break(NodeId, NodeId),
+    /// The nodes can reach each other again, as far as this trouble goes.
+    Mend(Vec<(NodeId, NodeId)>),
+    /// Faults end: everybody comes back, or a majority.
     Heal,
+    /// The rest comes back.
+    HealAll,
     /// Whether the end is reached.
     Look,
 }
@@ -49,6 +54,11 @@ pub(super) enum Input {
     Signed(usize, Version, [u8; 64]),
     LogRead(ReadFor, Version, Digest, EntryBatch),
     ValueRead(ReadFor, Digest, u64, Vec<u8>),
+    Roots(ReadFor, Vec<(Version, Digest)>),
+    /// The promise is on disk.
+    Promised(Promise),
+    /// The ledger is cut.
+    Rewound(usize, Version),
     Submit(usize, Submission),
 }
 
@@ -68,6 +78,12 @@ pub(super) struct Node {
     pub(super) incarnation: u64,
     pub(super) crashes: u64,
     pub(super) rows: Option<Rows>,
+    /// On disk, and on its way there.
+    pub(super) promise: Promise,
+    pub(super) promising: Option<Promise>,
+    pub(super) rewinding: Option<(usize, Version)>,
+    /// Stays down until the rest is healed.
+    pub(super) held: bool,
     /// By shard.
     pub(super) disks: BTreeMap<usize, Disk>,
     /// By peer: the generation of the link, as this node knows it.
@@ -92,6 +108,8 @@ pub(crate) struct World<'a> {
     pub(super) nodes: Vec<Node>,
     pub(super) lanes: BTreeMap<(NodeId, NodeId), Lane>,
     pub(super) links: BTreeMap<(NodeId, NodeId), Link>,
+    /// Pairs that cannot reach each other.
+    pub(super) cut: BTreeSet<(NodeId, NodeId)>,
     pub(super) clients: Vec<Client>,
     pub(super) tickets: BTreeMap<Ticket, Submitted>,
     pub(super) checker: Checker,
@@ -120,6 +138,10 @@ impl<'a> World<'a> {
             incarnation: 0,
             crashes: 0,
             rows: None,
+            promise: Promise::default(),
+            promising: None,
+            rewinding: None,
+            held: false,
             disks: (0..plan.shards.len())
                 .filter(|shard| plan.members(*shard).contains(&NodeId(index as u16)))
                 .map(|shard| (shard, Disk::default()))
@@ -145,6 +167,7 @@ impl<'a> World<'a> {
             nodes,
             lanes: BTreeMap::new(),
             links: BTreeMap::new(),
+            cut: BTreeSet::new(),
             clients: (0..plan.clients).map(Client::new).collect(),
             tickets: BTreeMap::new(),
             checker: Checker::new(plan),
@@ -169,14 +192,19 @@ impl<'a> World<'a> {
 
     /// Runs to the end.
     pub(crate) fn run(mut self) -> Result<Coverage, Failure> {
-        let end = self.plan.faults_until + REST_WITHIN;
+        let mut end = self.plan.faults_until + REST_WITHIN;
         let result = loop {
             let Some(Reverse((at, serial))) = self.events.pop() else {
                 break Checker::invariant_progress_resumes(Some("nothing happens any more".into()));
             };
             self.now = at;
             let event = self.payloads.remove(&serial).expect("each event has its payload");
-            if matches!(event, Event::Look) && self.is_at_rest() {
+            let looks = matches!(event, Event::Look);
+            let partly = self.nodes.iter().any(|node| node.held);
+            if looks && partly && self.majority_is_at_rest() {
+                end = self.now + REST_WITHIN;
+                self.at(self.now, Event::HealAll);
+            } else if looks && !partly && self.is_at_rest() {
                 break self.check_end();
             }
             if at > end {
@@ -234,16 +262,15 @@ impl<'a> World<'a> {
             Event::Crash(_) => {}
             Event::Restart(node) => return self.restart(node),
             Event::Relink(a, b) => self.relink(a, b),
+            Event::Break(a, b) if !self.healed => self.break_link(a, b),
+            Event::Break(..) => {}
             Event::Heal => {
                 self.healed = true;
-                self.tell(|| "healed: no more faults".into());
-                for index in 0..self.nodes.len() {
-                    self.nodes[index].paused_until = 0;
-                    self.wake(NodeId(index as u16));
-                    self.at(self.now, Event::Restart(NodeId(index as u16)));
-                }
+                self.heal();
                 self.at(self.now + 50 * MS, Event::Look);
             }
+            Event::Mend(pairs) => self.mend(&pairs),
+            Event::HealAll => self.heal_all(),
             Event::Look => self.at(self.now + 5 * MS, Event::Look),
         }
         Ok(())
@@ -314,7 +341,8 @@ impl<'a> World<'a> {
     }
 
     fn take_input(&mut self, node: NodeId, now: Now, input: Input) {
-        let Node { core, rows, links, disks, .. } = &mut self.nodes[node.index()];
+        let Node { core, rows, links, disks, promise, promising, rewinding, .. } =
+            &mut self.nodes[node.index()];
         let Some(core) = core else { return };
         match input {
             Input::Frame(from, generation, frame) => {
@@ -357,6 +385,19 @@ impl<'a> World<'a> {
             Input::ValueRead(reader, digest, offset, bytes) => {
                 core.handle_value_read(reader, digest, offset, bytes);
             }
+            Input::Roots(reader, roots) => core.handle_roots(now, reader, roots),
+            Input::Promised(written) => {
+                let view = written.view;
+                (*promising, *promise) = (None, written);
+                core.handle_promised(now, view);
+            }
+            Input::Rewound(shard, to) => {
+                *rewinding = None;
+                let disk = disks.get_mut(&shard).expect("an own shard");
+                disk.cut(to);
+                let recovered = disk.recover();
+                core.handle_rewound(now, ShardIndex(shard as u16), recovered);
+            }
             Input::Submit(shard, submission) => {
                 let ticket = submission.ticket;
                 if let Err(refused) = core.handle_submit(ShardIndex(shard as u16), submission) {
@@ -396,11 +437,10 @@ impl<'a> World<'a> {
                     format!("{node} appends {} to shard {shard} at {first}", entries.len())
                 });
                 let disk = self.nodes[node.index()].disks.get_mut(&shard).expect("an own shard");
-                let held = disk.entries().len();
-                self.checker.invariant_one_order(shard, held, first, &entries)?;
                 self.coverage.detached += values.len() as u64;
                 self.delivered = true;
                 disk.append(first, &entries, values);
+                self.checker.invariant_one_order(shard, disk, first, &entries)?;
                 self.start_sync(node, shard);
             }
             Action::ReadLog { reader, first, end, max_bytes } => {
@@ -425,8 +465,10 @@ impl<'a> World<'a> {
                 }
             }
             Action::Committed { shard, version } => {
-                let disks = self.disks(shard.index());
-                Checker::invariant_committed_is_durable(shard.index(), version, &disks)?;
+                let disks = members_disks(self.plan, &self.nodes, shard.index());
+                let own = &self.nodes[node.index()].disks[&shard.index()];
+                let of = shard.index();
+                self.checker.invariant_committed_is_durable(of, version, own, &disks)?;
             }
             Action::Checkpoint { shard, size, note } => {
                 self.tell(|| {
@@ -434,7 +476,40 @@ impl<'a> World<'a> {
                 });
                 self.checker.invariant_checkpoint_has_majority(shard.index(), size, &note)?;
             }
-            Action::Installed { view } => self.tell(|| format!("{node} installs view {view}")),
+            Action::Installed { view, members } => {
+                self.tell(|| format!("{node} installs view {view} of {members:?}"));
+                self.checker.invariant_one_successor_view(view, &members)?;
+            }
+            Action::Promise(promise) => {
+                self.tell(|| {
+                    format!("{node} promises view {} of {:?}", promise.view, promise.members)
+                });
+                let state = &mut self.nodes[node.index()];
+                self.checker.promised(promise.view, node, state.crashes);
+                state.promising = Some(promise.clone());
+                let (usual, longest) = self.plan.fsync;
+                let at = self.now + self.rng.delay(usual, longest);
+                self.at(at, Event::Input(node, incarnation, Input::Promised(promise)));
+            }
+            Action::ReadRoots { reader, sizes } => {
+                let disk = &self.nodes[node.index()].disks[&reader.shard.index()];
+                let roots = sizes.into_iter().map(|size| (size, disk.root(size))).collect();
+                let at = self.now + self.rng.range(20..2_000);
+                self.at(at, Event::Input(node, incarnation, Input::Roots(reader, roots)));
+            }
+            Action::Rewind { shard, to, dropped } => {
+                let shard = shard.index();
+                self.tell(|| format!("{node} cuts {dropped} entries of shard {shard}, to {to}"));
+                let state = &mut self.nodes[node.index()];
+                self.checker.invariant_rewind_keeps_committed(shard, &state.disks[&shard], to)?;
+                state.rewinding = Some((shard, to));
+                let at = self.now + self.rng.range(20..5_000);
+                self.at(at, Event::Input(node, incarnation, Input::Rewound(shard, to)));
+            }
+            Action::Unknown(tickets) => {
+                self.coverage.unknown += tickets.len() as u64;
+                tickets.iter().for_each(|ticket| drop(self.tickets.remove(ticket)));
+            }
             Action::Failed(fatal) => {
                 let detail = format!("{node}: {fatal}");
                 return Err(Violation { invariant: "invariant_no_node_fails", detail });
@@ -463,10 +538,6 @@ impl<'a> World<'a> {
             let (at, incarnation) = (start + self.rng.delay(usual, longest), state.incarnation);
             self.at(at, Event::Input(node, incarnation, Input::Synced(shard)));
         }
-    }
-
-    pub(super) fn disks(&self, shard: usize) -> Vec<&Disk> {
-        members_disks(self.plan, &self.nodes, shard)
     }
 
     fn check_turn(&self, node: NodeId) -> Check {

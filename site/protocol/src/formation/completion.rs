@@ -2,29 +2,56 @@
 //! more gives (docs/protocol.md, section 7).
 
 use alloc::string::String;
+use core::cmp::Ordering;
 
 use tradewind_ledger::{Digest, Version, ViewId};
 
+use super::rewinding::Search;
 use super::{Forming, Stage};
 use crate::access::StoreAccess;
 use crate::action::{Action, ReadFor};
 use crate::batch::EntryBatch;
 use crate::catch_up::{CatchUp, Step};
+use crate::config::Mutation;
 use crate::error::{Fatal, PeerFault};
 use crate::ids::{NodeId, Now, ShardIndex};
 use crate::node::{NodeCore, Phase};
 use crate::shard::Replica;
-use crate::wire::Control;
+use crate::wire::{Control, Target};
+
+/// The completing of ledgers for one proposal: at most one of these is at work.
+#[derive(Debug, Default)]
+pub(super) struct Completion {
+    fetch: Option<CatchUp>,
+    /// The shard whose own ledger is no beginning of the proposed one.
+    apart: Option<ShardIndex>,
+    pub(super) search: Option<Search>,
+}
+
+/// How the own ledger of a shard stands to the proposed one.
+enum Standing {
+    Same,
+    /// Of the same view: the proposed one goes on where it ends. Or of an older view: perhaps.
+    Behind,
+    /// It ends with entries of an older view that the proposed one does not have, as far as it can be seen.
+    Apart,
+    /// It has more than it told: the proposal is made of an older state of this node.
+    Ahead,
+}
 
 impl<S: StoreAccess> NodeCore<S> {
-    /// Completes one ledger after the other; then prepares rows and accepts.
-    pub(super) fn catch_up(&mut self) {
-        let Phase::Forming(Forming { stage: Stage::CatchingUp(proposal, running), .. }) =
+    /// Completes one ledger after the other; then promises.
+    pub(super) fn catch_up(&mut self, now: Now) {
+        let Phase::Forming(Forming { stage: Stage::CatchingUp(proposal, completion), .. }) =
             &mut self.phase
         else {
             return;
         };
-        if let Some(running) = running {
+        if completion.search.is_some() || self.replicas.iter().flatten().any(Replica::is_rewinding)
+        {
+            return;
+        }
+        if let Some(running) = &mut completion.fetch {
             let (shard, source, target) = (running.shard, running.source, running.target);
             let replica = self.replicas[shard.index()].as_ref().expect("an own shard");
             let size = replica.replay().size();
@@ -41,33 +68,80 @@ impl<S: StoreAccess> NodeCore<S> {
                 return;
             }
         }
-        let view = proposal.view;
-        for (index, target) in proposal.targets.clone().into_iter().enumerate() {
+        completion.fetch = None;
+        let apart = completion.apart.take();
+        let targets = proposal.targets.clone();
+        for (index, target) in targets.into_iter().enumerate() {
             let Some(replica) = &self.replicas[index] else { continue };
+            let (Some(target), shard) = (target, ShardIndex(index as u16)) else { continue };
             let (size, root) = (replica.replay().size(), replica.replay().root());
-            let shard = ShardIndex(index as u16);
-            if size == target.size {
-                if root != target.root {
+            let standing = match self.standing(replica, &target) {
+                Standing::Behind if apart == Some(shard) => Standing::Apart,
+                standing => standing,
+            };
+            match standing {
+                Standing::Same => {}
+                Standing::Apart if replica.view() == target.view => {
                     let pair = [(self.config.own, root), (target.source, target.root)];
                     return self.diverged(self.divergence(shard, size, pair));
                 }
-                continue;
+                // Only what is on disk is compared.
+                Standing::Apart if !replica.is_settled() => return self.note_apart(shard),
+                Standing::Apart => return self.compare(now, shard, target.source, target.size),
+                Standing::Ahead => return self.give_up(now),
+                Standing::Behind => {
+                    return self.fetch(CatchUp::new(shard, target.source, target.size), size);
+                }
             }
-            if size > target.size || target.source == self.config.own {
-                // Made of an older state of this node: the leader will learn of the present one.
-                self.out.counters.stale_messages += 1;
-                return;
-            }
-            let catch_up = CatchUp::new(shard, target.source, target.size);
-            if let Phase::Forming(Forming { stage: Stage::CatchingUp(_, running), .. }) =
-                &mut self.phase
-            {
-                *running = Some(catch_up);
-            }
-            let (first, end) = (size, target.size);
-            return self.send(target.source, Control::Fetch { view, shard, first, end });
         }
-        self.accept();
+        self.promise();
+    }
+
+    fn standing(&self, replica: &Replica<S>, target: &Target) -> Standing {
+        let (view, size) = (replica.view(), replica.replay().size());
+        if size == target.size && replica.replay().root() == target.root {
+            return Standing::Same;
+        }
+        match view.cmp(&target.view) {
+            _ if self.planted == Some(Mutation::ShortestLogWins) && size >= target.size => {
+                Standing::Apart
+            }
+            Ordering::Greater => Standing::Ahead,
+            Ordering::Equal if size > target.size => Standing::Ahead,
+            _ if target.source == self.config.own => Standing::Ahead,
+            _ if size < target.size => Standing::Behind,
+            Ordering::Equal | Ordering::Less => Standing::Apart,
+        }
+    }
+
+    fn note_apart(&mut self, shard: ShardIndex) {
+        if let Phase::Forming(Forming { stage: Stage::CatchingUp(_, completion), .. }) =
+            &mut self.phase
+        {
+            completion.apart = Some(shard);
+        }
+    }
+
+    /// The proposal does not fit: tells the present state.
+    fn give_up(&mut self, now: Now) {
+        self.out.counters.stale_messages += 1;
+        if let Phase::Forming(forming) = &mut self.phase {
+            forming.drop_if(now, |_| true);
+        }
+        self.attempt += 1;
+        self.tell_all(now);
+    }
+
+    fn fetch(&mut self, catch_up: CatchUp, first: Version) {
+        let (shard, source, end) = (catch_up.shard, catch_up.source, catch_up.target);
+        let Phase::Forming(Forming { stage: Stage::CatchingUp(proposal, completion), .. }) =
+            &mut self.phase
+        else {
+            return;
+        };
+        completion.fetch = Some(catch_up);
+        let view = proposal.view;
+        self.send(source, Control::Fetch { view, shard, first, end });
     }
 
     /// Whether the own node has the shard, and the asking one too.
@@ -86,10 +160,11 @@ impl<S: StoreAccess> NodeCore<S> {
         if !self.serves(shard, from) {
             return self.peer_faulty(now, from, PeerFault::Message("fetch of a foreign shard"));
         }
-        // What was told in a hello is on disk, and ledgers only grow.
-        let held = self.replicas[shard.index()].as_ref().map(Replica::durable);
-        if first >= end || held < Some(end) {
-            return self.peer_faulty(now, from, PeerFault::Message("fetch beyond the ledger"));
+        let replica = self.replicas[shard.index()].as_ref().expect("it serves the shard");
+        if first >= end || replica.is_rewinding() || replica.durable() < end {
+            // Its ledger was cut since it told of it; the other will hear of its new stand.
+            self.out.counters.stale_messages += 1;
+            return;
         }
         let reader = ReadFor { peer: from, view, shard };
         let max_bytes = self.config.limits.chunk_bytes;
@@ -103,7 +178,8 @@ impl<S: StoreAccess> NodeCore<S> {
     ) -> Option<&mut CatchUp> {
         match &mut self.phase {
             Phase::Forming(Forming {
-                stage: Stage::CatchingUp(proposal, Some(running)), ..
+                stage: Stage::CatchingUp(proposal, Completion { fetch: Some(running), .. }),
+                ..
             }) if proposal.view == view && running.shard == shard && running.source == from => {
                 Some(running)
             }
@@ -136,6 +212,14 @@ impl<S: StoreAccess> NodeCore<S> {
             return self.peer_faulty(now, from, fault);
         }
         if root != root_before {
+            if let Phase::Forming(Forming {
+                stage: Stage::CatchingUp(proposal, completion), ..
+            }) = &mut self.phase
+                && proposal.targets[shard.index()].as_ref().is_some_and(|t| t.view > replica.view())
+            {
+                (completion.fetch, completion.apart) = (None, Some(shard));
+                return self.catch_up(now);
+            }
             let pair = [(self.config.own, root), (from, root_before)];
             return self.diverged(self.divergence(shard, size, pair));
         }
@@ -143,7 +227,7 @@ impl<S: StoreAccess> NodeCore<S> {
             running.add(entries);
         }
         self.out.counters.caught_up += entries.len() as u64;
-        self.take_up(of);
+        self.take_up(now, of);
     }
 
     pub(super) fn handle_value_part(
@@ -156,14 +240,14 @@ impl<S: StoreAccess> NodeCore<S> {
     ) {
         let Some(running) = self.running(of) else { return };
         match running.add_piece(digest, offset, bytes) {
-            Ok(true) => self.take_up(of),
+            Ok(true) => self.take_up(now, of),
             Ok(false) => self.out.counters.stale_messages += 1,
             Err(problem) => self.peer_faulty(now, of.0, PeerFault::Message(problem)),
         }
     }
 
     /// Takes up what arrived as far as it is complete.
-    pub(super) fn take_up(&mut self, of: (NodeId, ViewId, ShardIndex)) {
+    pub(super) fn take_up(&mut self, now: Now, of: (NodeId, ViewId, ShardIndex)) {
         let (from, view, shard) = of;
         loop {
             let Some(running) = self.running(of) else { return };
@@ -184,7 +268,7 @@ impl<S: StoreAccess> NodeCore<S> {
                 }
                 Ok(Step::Done) => {
                     replica.hand_to_log(&mut self.out);
-                    return self.catch_up();
+                    return self.catch_up(now);
                 }
                 Err(problem) => problem,
             };

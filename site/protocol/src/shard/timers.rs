@@ -1,4 +1,4 @@
-//! When rank 0 asks for a seal or a mark: the only place where a clock has a say, and all it can do is to put an
+//! When the lowest member of the view asks for a seal or a mark: the only place where a clock has a say, and all it can do is to put an
 //! ordered request into a message (docs/protocol.md, sections 4 and 6).
 
 use tradewind_ledger::Version;
@@ -9,7 +9,7 @@ use crate::config::Limits;
 use crate::ids::{Instant, Now};
 use crate::ring::Flags;
 
-/// Deadlines of rank 0, who asks for seals and marks.
+/// Deadlines of the lowest member, who asks for seals and marks.
 #[derive(Debug)]
 pub(super) struct Timers {
     /// Since when the open segment has entries.
@@ -50,10 +50,10 @@ impl<S: StoreAccess> Replica<S> {
         outstanding < limits.outstanding_messages && self.backlog_bytes <= limits.backlog_bytes
     }
 
-    /// What rank 0 has to ask for with its next message; `rides` if one is sent anyway.
+    /// What the lowest member has to ask for with its next message; `rides` if one is sent anyway.
     pub(super) fn control_flags(&self, now: Instant, limits: &Limits, rides: bool) -> Flags {
         let mut flags = Flags::default();
-        let Some(flow) = self.flow.as_ref().filter(|_| self.own == 0) else { return flags };
+        let Some(flow) = self.flow.as_ref().filter(|flow| flow.leads) else { return flags };
         let timers = &self.timers;
         if flow.seals_sent == 0 {
             if self.seal_due_at(limits).is_some_and(|due| due <= now) {
@@ -83,9 +83,9 @@ impl<S: StoreAccess> Replica<S> {
         self.replay().segment().is_empty().then(|| self.timers.sealed_at.plus(beat))
     }
 
-    /// When rank 0 has something to ask for if nothing happens until then.
+    /// When the lowest member has something to ask for if nothing happens until then.
     pub(crate) fn next_timer(&self, limits: &Limits) -> Option<Instant> {
-        let flow = self.flow.as_ref().filter(|_| self.own == 0)?;
+        let flow = self.flow.as_ref().filter(|flow| flow.leads)?;
         if !self.may_send(limits) || flow.writer.place(0).is_none() {
             // Not time, but something that lands will make it possible.
             return None;

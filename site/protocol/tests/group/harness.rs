@@ -10,8 +10,8 @@ use tradewind_ledger::{
 };
 use tradewind_site_protocol::{
     Action, Answer, ConfigError, Durability, Fatal, Incarnation, Instant, Limits, Memory,
-    NodeConfig, NodeCore, NodeId, NodeInfo, Now, PeerFault, RecoveredShard, Refused, ShardConfig,
-    ShardIndex, Submission, Ticket,
+    NodeConfig, NodeCore, NodeId, NodeInfo, Now, PeerFault, Promise, RecoveredShard, Refused,
+    ShardConfig, ShardIndex, Submission, Ticket,
 };
 use tradewind_store::{Command, Condition, Store};
 
@@ -86,6 +86,7 @@ pub(crate) struct Node {
     /// By shard.
     pub(crate) ledgers: Vec<Ledger>,
     pub(crate) answers: Vec<Answer>,
+    pub(crate) unknown: Vec<Ticket>,
     pub(crate) disconnected: Vec<PeerFault>,
     pub(crate) failed: Option<Fatal>,
     pub(crate) signs: bool,
@@ -112,11 +113,12 @@ impl Group {
         let mut group =
             Self { nodes: Vec::new(), rows: Vec::new(), messages: VecDeque::new(), now_us: 0 };
         for (config, recovered, ledgers) in parts {
-            let core = NodeCore::new(config, recovered, now)?;
+            let core = NodeCore::new(config, recovered, Promise::default(), now)?;
             group.nodes.push(Node {
                 core,
                 ledgers,
                 answers: Vec::new(),
+                unknown: Vec::new(),
                 disconnected: Vec::new(),
                 failed: None,
                 signs: true,
@@ -203,9 +205,32 @@ impl Group {
         self.submit_bytes(node, number, command.encode())
     }
 
+    /// As [`Group::submit`], to any shard.
+    pub(crate) fn submit_to(
+        &mut self,
+        node: usize,
+        shard: u16,
+        number: u64,
+        len: usize,
+    ) -> Result<(), Refused> {
+        let key = format!("key-{number}").into_bytes();
+        let command = Command::Put { key, value: vec![7; len], condition: Condition::Always };
+        self.submit_command(node, ShardIndex(shard), number, command.encode())
+    }
+
     pub(crate) fn submit_bytes(
         &mut self,
         node: usize,
+        number: u64,
+        command: Vec<u8>,
+    ) -> Result<(), Refused> {
+        self.submit_command(node, SHARD, number, command)
+    }
+
+    fn submit_command(
+        &mut self,
+        node: usize,
+        shard: ShardIndex,
         number: u64,
         command: Vec<u8>,
     ) -> Result<(), Refused> {
@@ -214,7 +239,7 @@ impl Group {
         let ticket = Ticket(number.0);
         let durability = Durability::Disk;
         let submission = Submission { ticket, request, durability, command };
-        self.nodes[node].core.handle_submit(SHARD, submission)
+        self.nodes[node].core.handle_submit(shard, submission)
     }
 
     pub(crate) fn act(&mut self, index: usize) {
@@ -241,6 +266,7 @@ impl Group {
                     let entries = ledger[first.0 as usize..end.0 as usize].iter().collect();
                     node.core.handle_log_read(reader, first, tree.root(), entries);
                 }
+                Action::Promise(promise) => node.core.handle_promised(now, promise.view),
                 Action::Sign { shard, checkpoint } if node.signs => {
                     let signature = signer(index).sign(checkpoint.to_string().as_bytes());
                     node.core.handle_signature(shard, checkpoint.size, signature);
@@ -249,6 +275,24 @@ impl Group {
                 Action::Checkpoint { shard, size, .. } => node.checkpoints.push((shard, size)),
                 Action::Failed(fatal) => node.failed = Some(fatal),
                 Action::Sign { .. } | Action::Committed { .. } | Action::Installed { .. } => {}
+                Action::ReadRoots { reader, sizes } => {
+                    let ledger = &node.ledgers[reader.shard.index()];
+                    let root = |size: Version| {
+                        let mut tree = CompactRange::new();
+                        ledger[..size.0 as usize].iter().for_each(|e| tree.push(leaf_hash(e)));
+                        (size, tree.root())
+                    };
+                    let roots = sizes.into_iter().map(root).collect();
+                    node.core.handle_roots(now, reader, roots);
+                }
+                Action::Rewind { shard, to, dropped } => {
+                    let ledger = &mut node.ledgers[shard.index()];
+                    assert_eq!(ledger.len() as u64, to.0 + dropped);
+                    ledger.truncate(to.0 as usize);
+                    let left = recovered(ledger);
+                    node.core.handle_rewound(now, shard, left);
+                }
+                Action::Unknown(tickets) => node.unknown.extend(tickets),
                 Action::ReadValue { .. } => panic!("no detached values here"),
             }
         }
