@@ -65,8 +65,8 @@ impl Plan {
             mark_interval_us: rng.range(20..100) * MS,
             heartbeat_us: 30 * MS,
             silence_us: rng.range(100..300) * MS,
-            formation_us: rng.range(60..300) * MS,
-            chunk_bytes: *rng.pick(&[1_000, 5_000, 20_000]),
+            formation_us: rng.range(120..300) * MS,
+            chunk_bytes: *rng.pick(&[5_000, 20_000]),
             backlog_bytes: *rng.pick(&[2_000, 100_000]),
             pending_submissions: 64,
             ..Limits::default()
