@@ -180,7 +180,7 @@ impl NodeBackend {
             State::Active => "active".into(),
             State::Forming { .. } => "forming a view".into(),
             State::Minority { missing, .. } => {
-                format!("no majority: waiting for {}", self.names(missing).join(", "))
+                format!("stalled: waiting for {}", self.names(missing).join(", "))
             }
             State::Learning { view, .. } => format!("view {view} runs without this node"),
             State::Failed(fatal) => format!("failed: {fatal}"),
@@ -237,7 +237,7 @@ impl NodeBackend {
         let state = match &status.state {
             State::Active => "active",
             State::Forming { .. } => "forming",
-            State::Minority { .. } => "minority",
+            State::Minority { .. } => "stalled",
             State::Learning { .. } => "learning",
             State::Failed(_) => "failed",
         };

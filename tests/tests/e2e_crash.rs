@@ -71,7 +71,7 @@ async fn all_processes_killed_at_once_lose_nothing_acknowledged() {
 fn assert_stalled_by(running: &Running, missing: &str) {
     eventually("without a majority, naming the node", || {
         let status = running.status(NODES[0]);
-        let told = status["state"] == "minority" && status.to_string().contains(missing);
+        let told = status["state"] == "stalled" && status.to_string().contains(missing);
         let not_ready =
             running.deployment.fetch(NODES[0], "/readyz").is_ok_and(|(code, _)| code == 503);
         if told && not_ready { Ok(()) } else { Err(status.to_string()) }

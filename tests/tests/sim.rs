@@ -40,6 +40,22 @@ fn invariants_hold_and_the_hard_places_are_reached() {
     let reached = [
         ("views", core.views),
         ("stalls", core.stalls),
+        ("views proposed", core.proposals),
+        ("views led by another than the first node", core.takeovers),
+        ("views without all nodes", core.partial_views),
+        ("proposals given up", core.abandoned),
+        ("proposals outbid", core.outbid),
+        ("nodes let in", core.admissions),
+        ("messages delivered after their view stopped", core.drained),
+        ("ledgers compared", core.compared),
+        ("ledgers cut", core.rewinds),
+        ("shards without a majority", core.suspended),
+        ("promises recovered", core.promises_recovered),
+        ("promises written in a crash", coverage.promises_torn),
+        ("partitions", coverage.partitions),
+        ("one-way links", coverage.one_way),
+        ("flapping links", coverage.flapping),
+        ("majorities alone", coverage.majorities_alone),
         ("commands sent again in a later view", core.resent),
         ("nulls", core.nulls),
         ("wraps", core.wraps),
@@ -129,6 +145,26 @@ fn executing_a_repeated_request_again_is_found() {
 #[test]
 fn signing_before_it_is_durable_is_found() {
     assert_eq!(found_by(Mutation::SignBeforeSync, 50), Some("invariant_signed_is_durable"));
+}
+
+#[test]
+fn a_view_of_a_minority_is_found() {
+    let found = found_by(Mutation::MinorityInstalls, 50);
+    assert!(
+        matches!(found, Some("invariant_one_order" | "invariant_one_successor_view")),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn letting_the_shortest_log_win_is_found() {
+    // The node whose acknowledged entries would be cut refuses, and says so.
+    assert_eq!(found_by(Mutation::ShortestLogWins, 50), Some("invariant_no_node_fails"));
+}
+
+#[test]
+fn trusting_a_lost_peer_again_is_found() {
+    assert_eq!(found_by(Mutation::SuspicionTakenBack, 50), Some("invariant_progress_resumes"));
 }
 
 #[test]
