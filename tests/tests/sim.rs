@@ -43,7 +43,6 @@ fn invariants_hold_and_the_hard_places_are_reached() {
         ("views proposed", core.proposals),
         ("views led by another than the first node", core.takeovers),
         ("views without all nodes", core.partial_views),
-        ("proposals given up", core.abandoned),
         ("proposals outbid", core.outbid),
         ("nodes let in", core.admissions),
         ("messages delivered after their view stopped", core.drained),

@@ -8,7 +8,8 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tradewind_ledger::{Digest, Genesis, LedgerId, Member, Replay};
 use tradewind_site_protocol::{
-    Incarnation, Limits, NodeConfig, NodeCore, NodeId, NodeInfo, Now, RecoveredShard, ShardConfig,
+    Incarnation, Limits, NodeConfig, NodeCore, NodeId, NodeInfo, Now, Promise, RecoveredShard,
+    ShardConfig,
 };
 use tradewind_store::Store;
 use tradewind_topology::{FabricKind, Rights, Role, SiteName};
@@ -78,7 +79,7 @@ pub(super) fn create(
         let (fabric, _) = fabric::open_with(kind, options, listener)?;
         let config = config(NodeId(own(index)), &identities)?;
         let empty = RecoveredShard { replay: Replay::new(), store: Store::new() };
-        let core = NodeCore::new(config, vec![empty], now)?;
+        let core = NodeCore::new(config, vec![empty], Promise::default(), now)?;
         let identity = Identity::from_seed(identity.name(), &[index as u8 + 1; 32]);
         all.push(Parts { index, core, fabric, identity });
     }
