@@ -175,7 +175,8 @@ impl Repairing<'_> {
         temporary.push(TEMPORARY);
         let temporary = PathBuf::from(temporary);
         write(self.ops, &temporary, bytes)?;
-        let unfit = |source| RepairError::Unfit { peer: self.peer.name(), source };
+        let unfit =
+            |source| RepairError::Unfit { peer: self.peer.name(), source: Box::new(source) };
         let values = self.chain.walk(&temporary, name).map_err(unfit)?;
         self.needed = self.chain.size();
         self.replaced.push((temporary, path.clone()));
@@ -212,8 +213,10 @@ impl Repairing<'_> {
             let entries = self.entries(first)?;
             for entry in entries.iter().take(size.since(first) as usize) {
                 let accepted = self.chain.accept(entry, &mut Values::new());
-                accepted
-                    .map_err(|source| RepairError::Differs { peer: self.peer.name(), source })?;
+                accepted.map_err(|source| RepairError::Differs {
+                    peer: self.peer.name(),
+                    source: Box::new(source),
+                })?;
             }
         }
         Ok(())

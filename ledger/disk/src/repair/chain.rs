@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::path::Path;
 
-use tradewind_ledger::entry::{Member, Value};
+use tradewind_ledger::entry::{Genesis, Member, Value};
 use tradewind_ledger::ids::{Digest, Lineage, Version};
 use tradewind_ledger::note::{Checkpoint, CheckpointError, Policy, SignedNote};
 use tradewind_ledger::replay::{Replay, ReplayError};
@@ -147,7 +147,7 @@ impl Chain {
                     computed: *root,
                 });
             }
-            let origin = self.replay.genesis().map(|genesis| genesis.origin()).unwrap_or_default();
+            let origin = self.replay.genesis().map(Genesis::origin).unwrap_or_default();
             let verified =
                 Policy::majority(&origin, members.clone()).map(|policy| policy.verify(note));
             match verified {

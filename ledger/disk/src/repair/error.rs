@@ -31,7 +31,7 @@ pub enum RepairError {
     },
     /// A file could not be used at all, or another process has the ledger open.
     #[error(transparent)]
-    Open(#[from] OpenError),
+    Open(Box<OpenError>),
     /// The system refused. Retryable.
     #[error(transparent)]
     File(#[from] FileError),
@@ -71,7 +71,7 @@ pub enum RepairError {
         /// The peer.
         peer: String,
         /// What does not fit, in the file that was to be put in place.
-        source: ReadError,
+        source: Box<ReadError>,
     },
     /// The peer's entries do not follow those that are here.
     #[error("{peer}: its entries do not follow: {source}")]
@@ -79,7 +79,7 @@ pub enum RepairError {
         /// The peer.
         peer: String,
         /// What does not follow.
-        source: ReplayError,
+        source: Box<ReplayError>,
     },
     /// The entries do not have the root that was signed: some were replaced, here or at the peer. Terminal.
     #[error(
@@ -149,4 +149,10 @@ pub enum RepairError {
         /// The file.
         file: PathBuf,
     },
+}
+
+impl From<OpenError> for RepairError {
+    fn from(error: OpenError) -> Self {
+        Self::Open(error.into())
+    }
 }

@@ -8,7 +8,7 @@ use tradewind_ledger::note::SignedNote;
 use tradewind_ledger::segment_file::{Framing, SegmentName};
 
 use super::PeerError;
-use crate::error::{Context, OpenError};
+use crate::error::Context;
 use crate::layout::Layout;
 use crate::open::read_checkpoint;
 use crate::scan::{Scan, Step};
@@ -76,7 +76,7 @@ impl Peer for DirPeer {
     }
 
     fn checkpoint(&self) -> Result<Option<SignedNote>, PeerError> {
-        let read = read_checkpoint(&self.layout).map_err(OpenError::from)?;
+        let read = read_checkpoint(&self.layout)?;
         Ok(read.map(|(note, _)| note))
     }
 
