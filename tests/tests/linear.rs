@@ -33,9 +33,11 @@ fn check(calls: &[Call]) -> Result<(), Violation> {
     history.check()
 }
 
-/// Calls from (when it began, when it ended, what was asked, what was told).
-fn calls(of: &[(u64, u64, Op, Outcome)]) -> Vec<Call> {
-    let call = |(client, (began, ended, op, outcome)): (usize, &(u64, u64, Op, Outcome))| {
+/// When it began, when it ended, what was asked, what was told.
+type Told = (u64, u64, Op, Outcome);
+
+fn calls(of: &[Told]) -> Vec<Call> {
+    let call = |(client, (began, ended, op, outcome)): (usize, &Told)| {
         let ended = Some((*ended, outcome.clone()));
         Call { client, op: op.clone(), began: *began, ended }
     };
@@ -92,7 +94,7 @@ fn a_stale_read_is_found_and_told_by_the_calls_that_show_it() {
 #[test]
 fn what_is_not_linearizable_is_found() {
     let a = || (0, 1, put("a", ALWAYS), written(4, 1));
-    let broken: [(&str, Vec<(u64, u64, Op, Outcome)>); 8] = [
+    let broken: [(&str, Vec<Told>); 8] = [
         ("lost write", vec![a(), (2, 3, Op::Get, Outcome::Value(None))]),
         ("applied twice", vec![a(), (2, 3, Op::Get, saw(5, 2, "a"))]),
         (
@@ -126,7 +128,7 @@ fn a_call_of_unknown_outcome_takes_effect_later_or_never_but_once() {
     let a = (0, 1, put("a", ALWAYS), written(4, 1));
     let old = (3, 4, Op::Get, saw(4, 1, "a"));
     let new = (5, 6, Op::Get, saw(6, 2, "b"));
-    let with_b = |of: &[(u64, u64, Op, Outcome)]| {
+    let with_b = |of: &[Told]| {
         let mut history = calls(of);
         history.push(b.clone());
         check(&history)
