@@ -508,7 +508,9 @@ impl<'a> World<'a> {
             }
             Action::Unknown(tickets) => {
                 self.coverage.unknown += tickets.len() as u64;
-                tickets.iter().for_each(|ticket| drop(self.tickets.remove(ticket)));
+                for ticket in &tickets {
+                    self.tickets.remove(ticket);
+                }
             }
             Action::Failed(fatal) => {
                 let detail = format!("{node}: {fatal}");
