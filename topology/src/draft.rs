@@ -184,17 +184,14 @@ fn read_site(name: At<String>, mut section: Section, diagnostics: &mut Diagnosti
 }
 
 fn read_fabric(section: &mut Section, diagnostics: &mut Diagnostics) -> FabricKind {
-    const BUILT: &str = "\"auto\", \"shm\" or \"tcp\"";
-    if let Some(At { value, place, key }) = section.text("fabric", BUILT, diagnostics) {
+    const KINDS: &str = "\"auto\", \"shm\", \"tcp\" or \"verbs\"";
+    if let Some(At { value, place, key }) = section.text("fabric", KINDS, diagnostics) {
         match value.as_str() {
             "auto" => return FabricKind::Auto,
             "shm" => return FabricKind::Shm,
             "tcp" => return FabricKind::Tcp,
-            "verbs" => {
-                let found = format!("{value:?}, which is not in this build");
-                diagnostics.error(&place, key, found, BUILT);
-            }
-            _ => diagnostics.error(&place, key, quote(&value), BUILT),
+            "verbs" => return FabricKind::Verbs,
+            _ => diagnostics.error(&place, key, quote(&value), KINDS),
         }
     }
     FabricKind::Auto
@@ -276,8 +273,8 @@ fn read_pool(name: At<String>, mut section: Section, diagnostics: &mut Diagnosti
 }
 
 fn read_durability(section: &mut Section, diagnostics: &mut Diagnostics) -> Durability {
-    const BUILT: &str = "\"memory\" or \"disk\"";
-    let Some(At { value, place, key }) = section.text("durability", BUILT, diagnostics) else {
+    const KINDS: &str = "\"memory\" or \"disk\"";
+    let Some(At { value, place, key }) = section.text("durability", KINDS, diagnostics) else {
         return Durability::Disk;
     };
     match value.as_str() {
@@ -285,9 +282,9 @@ fn read_durability(section: &mut Section, diagnostics: &mut Diagnostics) -> Dura
         "disk" => {}
         _ if value.starts_with("mirrored(") => {
             let found = format!("{}, which is not in this build", quote(&value));
-            diagnostics.error(&place, key, found, BUILT);
+            diagnostics.error(&place, key, found, KINDS);
         }
-        _ => diagnostics.error(&place, key, quote(&value), BUILT),
+        _ => diagnostics.error(&place, key, quote(&value), KINDS),
     }
     Durability::Disk
 }

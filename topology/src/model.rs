@@ -88,12 +88,15 @@ pub struct Site {
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum FabricKind {
-    /// For each pair of nodes the best there is: shared memory on one host, else TCP.
+    /// The best there is: RDMA with a device on the node's address, else for each pair of nodes
+    /// shared memory on one host, else TCP.
     Auto,
     /// Rows through memory that processes of one host share, all else over TCP.
     Shm,
     /// TCP, with TLS unless the site says otherwise.
     Tcp,
+    /// Rows by RDMA, all else over TCP; needs a device, and a program that was built for it.
+    Verbs,
 }
 
 impl fmt::Display for FabricKind {
@@ -102,6 +105,7 @@ impl fmt::Display for FabricKind {
             Self::Auto => "auto",
             Self::Shm => "shm",
             Self::Tcp => "tcp",
+            Self::Verbs => "verbs",
         })
     }
 }

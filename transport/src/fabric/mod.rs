@@ -21,12 +21,15 @@
 //! |---|---|
 //! | [`tcp`] | the fabric over TCP, with TLS unless the topology says otherwise |
 //! | [`shm`] | rows through shared memory between processes of one host, all else over TCP |
+//! | `verbs` | rows by RDMA, all else over TCP (features `verbs`, `verbs-dlopen`) |
 //! | `choice` | [`open`]: the provider that a topology asks for |
 //! | `paths` | how rows reach each peer, for people |
 //! | `ranges` | which bytes of a row a peer has still to be shown |
 
 pub mod shm;
 pub mod tcp;
+#[cfg(any(feature = "verbs", feature = "verbs-dlopen"))]
+pub mod verbs;
 
 mod choice;
 mod paths;
@@ -237,6 +240,8 @@ pub struct Counters {
     pub bells_rung: u64,
     /// Peers that were too slow for the ring in shared memory, and left it for a while.
     pub laps: u64,
+    /// RDMA writes handed to a network card.
+    pub writes_posted: u64,
     /// The most bytes that waited for one peer, sealed batches and messages together.
     pub backlog_bytes_max: u64,
 }

@@ -15,6 +15,8 @@ pub enum PathKind {
     Shm,
     /// A TCP connection.
     Tcp,
+    /// RDMA writes of a network card.
+    Verbs,
 }
 
 impl fmt::Display for PathKind {
@@ -22,6 +24,7 @@ impl fmt::Display for PathKind {
         f.write_str(match self {
             Self::Shm => "shm",
             Self::Tcp => "tcp",
+            Self::Verbs => "verbs",
         })
     }
 }

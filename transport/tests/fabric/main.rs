@@ -3,3 +3,5 @@
 mod conformance;
 mod shm;
 mod tcp;
+#[cfg(any(feature = "verbs", feature = "verbs-dlopen"))]
+mod verbs;

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     io::{Read as _, Write as _},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     sync::Arc,
     time::Duration,
 };
@@ -75,6 +75,14 @@ impl<const TLS: bool> Loopback<TLS> {
         }
     }
 
+    /// Nodes at another address of this machine.
+    pub(crate) fn at(address: IpAddr, nodes: u16, silence: Duration) -> Self {
+        let listener = |_| TcpListener::bind((address, 0)).unwrap();
+        let listeners: Vec<_> = (0..nodes).map(listener).collect();
+        let addresses = listeners.iter().map(|listener| listener.local_addr().unwrap()).collect();
+        Self { listeners: listeners.into_iter().map(Some).collect(), addresses, silence }
+    }
+
     pub(crate) fn start_with(&mut self, options: TcpOptions) -> TcpFabric {
         match self.listeners[options.own.index()].take() {
             Some(listener) => TcpFabric::with_listener(options, listener).unwrap(),
@@ -85,10 +93,7 @@ impl<const TLS: bool> Loopback<TLS> {
 
 impl<const TLS: bool> Site for Loopback<TLS> {
     fn new(nodes: u16, silence: Duration) -> Self {
-        let listener = |_| TcpListener::bind("127.0.0.1:0").unwrap();
-        let listeners: Vec<_> = (0..nodes).map(listener).collect();
-        let addresses = listeners.iter().map(|listener| listener.local_addr().unwrap()).collect();
-        Self { listeners: listeners.into_iter().map(Some).collect(), addresses, silence }
+        Self::at(Ipv4Addr::LOCALHOST.into(), nodes, silence)
     }
 
     fn start(&mut self, node: NodeId, incarnation: u64) -> Box<dyn Fabric> {

@@ -34,12 +34,16 @@ impl ShmFabric {
                 }
                 Note::Words(peer, bytes) => match Words::decode(&bytes) {
                     Some(words) => self.hear(peer, words),
+                    None if Words::is_of_verbs(&bytes) => {
+                        self.cannot(peer, "it has an RDMA device, this node has not");
+                    }
                     None => self.tcp.disconnect(peer, "malformed words about shared memory"),
                 },
                 Note::Ready(token) if token == TcpFabric::foreign_token(DOOR) => {
                     self.look_outside();
                 }
                 Note::Ready(token) => debug_assert_eq!(token, TcpFabric::foreign_token(BELL)),
+                Note::Message(..) => unreachable!("messages are events here"),
             }
         }
         if self.retry_at.is_some_and(|at| now >= at) {

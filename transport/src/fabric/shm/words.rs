@@ -36,6 +36,11 @@ impl Words {
         }
     }
 
+    /// Whether these are words about RDMA: the peer has another provider.
+    pub(super) fn is_of_verbs(bytes: &[u8]) -> bool {
+        bytes.first().is_some_and(|kind| (65..=70).contains(kind))
+    }
+
     /// `None` for what no fabric says.
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
         let (kind, mut rest) = bytes.split_first()?;

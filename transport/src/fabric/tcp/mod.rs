@@ -88,6 +88,8 @@ pub struct TcpFabric {
     pending: Vec<FabricEvent>,
     /// What a provider built upon this one wants to know; `None` if there is none.
     notes: Option<Vec<Note>>,
+    /// Whether it wants messages as notes, too.
+    message_notes: bool,
     counters: Counters,
 }
 
@@ -177,6 +179,7 @@ impl TcpFabric {
             scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
             pending: Vec::new(),
             notes: None,
+            message_notes: false,
             counters: Counters::default(),
             options,
         })
@@ -335,6 +338,29 @@ impl TcpFabric {
         now
     }
 
+    /// Whether this view can be prepared; see [`Fabric::prepare`].
+    pub(in crate::fabric) fn check_view(
+        &self,
+        view: u64,
+        members: &[NodeId],
+        row_len: usize,
+    ) -> Result<(), FabricError> {
+        let (own, nodes) = (self.options.own, self.peers.len());
+        if view <= self.view() {
+            return Err(FabricError::OldView { view, current: self.view() });
+        }
+        if row_len == 0 || !row_len.is_multiple_of(WORD) || row_len > ROW_BYTES_MAX {
+            return Err(FabricError::RowLength { found: row_len });
+        }
+        if let Some(&unknown) = members.iter().find(|member| member.index() >= nodes) {
+            return Err(FabricError::UnknownMember(unknown));
+        }
+        if !members.contains(&own) {
+            return Err(FabricError::NotMember(own));
+        }
+        Ok(())
+    }
+
     fn note(&mut self, note: Note) {
         if let Some(notes) = &mut self.notes {
             notes.push(note);
@@ -358,19 +384,8 @@ impl Fabric for TcpFabric {
         members: &[NodeId],
         row_len: usize,
     ) -> Result<(), FabricError> {
-        let (own, nodes) = (self.options.own, self.peers.len());
-        if view <= self.view() {
-            return Err(FabricError::OldView { view, current: self.view() });
-        }
-        if row_len == 0 || !row_len.is_multiple_of(WORD) || row_len > ROW_BYTES_MAX {
-            return Err(FabricError::RowLength { found: row_len });
-        }
-        if let Some(&unknown) = members.iter().find(|member| member.index() >= nodes) {
-            return Err(FabricError::UnknownMember(unknown));
-        }
-        if !members.contains(&own) {
-            return Err(FabricError::NotMember(own));
-        }
+        self.check_view(view, members, row_len)?;
+        let nodes = self.peers.len();
         self.region = Some(Region::new(view, members, row_len, nodes));
         for peer in &mut self.peers {
             peer.unsent.clear();
@@ -509,7 +524,11 @@ impl Handler for TcpFabric {
             }
             Kind::Beneath => self.note(Note::Words(node, body.to_vec())),
             Kind::Message => {
-                self.pending.push(FabricEvent::Message { peer: node, bytes: body.to_vec() });
+                let bytes = body.to_vec();
+                match self.message_notes {
+                    true => self.note(Note::Message(node, bytes)),
+                    false => self.pending.push(FabricEvent::Message { peer: node, bytes }),
+                }
                 self.counters.messages_received += 1;
             }
             Kind::KeepAlive | Kind::Hello | Kind::Farewell => {}

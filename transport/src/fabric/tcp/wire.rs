@@ -114,6 +114,11 @@ pub(super) fn encode_batch(view: u64, ranges: &RangeSet, row: &[u8], out: &mut V
     let length = ranges.bytes() + ranges.iter().len() * RANGE_BYTES;
     out.reserve(HEADER_BYTES + length);
     out.extend_from_slice(&Header { kind: Kind::Batch, length, view }.encode());
+    encode_ranges(ranges, row, out);
+}
+
+/// Appends the body of a batch: for each range where it is, its length, and its content.
+pub(super) fn encode_ranges(ranges: &RangeSet, row: &[u8], out: &mut Vec<u8>) {
     for range in ranges.iter() {
         for number in [range.start, range.len()] {
             let number = u32::try_from(number).expect("rows are far below 4 GiB");
