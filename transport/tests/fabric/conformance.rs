@@ -446,8 +446,14 @@ pub(crate) fn idle_nodes_use_no_cpu<S: Site>() {
     wakers.iter().for_each(|waker| waker.wake());
     for thread in threads {
         let used = thread.join().unwrap();
-        assert!(used < window / 100, "{used:?} of CPU in {window:?}");
+        assert!(used < window * idle_percent() / 100, "{used:?} of CPU in {window:?}");
     }
+}
+
+/// What idle links may cost. More on an emulated processor (tests/rdma), where TLS alone is dear; one
+/// that spins takes all of it.
+fn idle_percent() -> u32 {
+    std::env::var("TRADEWIND_IDLE_CPU_PERCENT").map_or(1, |text| text.parse().expect("a number"))
 }
 
 /// CPU time of the calling thread.
