@@ -43,7 +43,9 @@ impl ShmFabric {
                     self.look_outside();
                 }
                 Note::Ready(token) => debug_assert_eq!(token, TcpFabric::foreign_token(BELL)),
-                Note::Message(..) => unreachable!("messages are events here"),
+                Note::Message(peer, bytes) => {
+                    unreachable!("{} bytes from {peer}: messages are events here", bytes.len())
+                }
             }
         }
         if self.retry_at.is_some_and(|at| now >= at) {

@@ -1,12 +1,12 @@
 //! What a provider builds upon that carries rows in another way, but links, messages and the first
 //! picture of a row (for a peer that comes, or falls behind) over TCP.
 
-use std::{mem, net::SocketAddr, ops::Range, time::Instant};
+use std::{mem, ops::Range, time::Instant};
 
 use mio::{Registry, Token};
 
-use super::{FOREIGN, Kind, TcpFabric, region::Region, wire};
-use crate::fabric::{FabricEvent, NodeId, ranges::RangeSet};
+use super::{FOREIGN, Kind, TcpFabric, region::Region};
+use crate::fabric::{FabricEvent, NodeId};
 
 /// What such a provider has to know, in the order in which it happened.
 #[derive(Debug)]
@@ -41,11 +41,6 @@ impl TcpFabric {
         mem::take(self.notes.get_or_insert_default())
     }
 
-    /// From now on messages are notes, in order with all others, and no events.
-    pub(in crate::fabric) fn take_messages(&mut self) {
-        self.message_notes = true;
-    }
-
     /// One turn of [`Fabric::poll`](crate::fabric::Fabric::poll), without its report.
     pub(in crate::fabric) fn take_turn(&mut self, deadline: Option<Instant>) -> Instant {
         self.turn(deadline)
@@ -74,47 +69,6 @@ impl TcpFabric {
     pub(in crate::fabric) fn is_even(&self, peer: NodeId) -> bool {
         let state = &self.peers[peer.index()];
         state.view == self.present_view() && state.unsent.is_empty()
-    }
-
-    /// Whether the link to a peer is up.
-    pub(in crate::fabric) fn has_link(&self, peer: NodeId) -> bool {
-        self.peers[peer.index()].link.is_some()
-    }
-
-    /// The view that a peer has told of last; 0 for none.
-    pub(in crate::fabric) fn view_of(&self, peer: NodeId) -> u64 {
-        self.peers[peer.index()].view
-    }
-
-    /// What these ranges of the own row hold now, as a batch of the wire without its head.
-    pub(in crate::fabric) fn seal(&self, ranges: &RangeSet, out: &mut Vec<u8>) {
-        let own = self.options.own;
-        wire::encode_ranges(ranges, self.region().row(own), out);
-    }
-
-    /// Lands a batch from a peer that came in another way, in a turn: all of it or nothing.
-    ///
-    /// # Errors
-    /// In words, if it is no batch for this row.
-    pub(in crate::fabric) fn land_batch(
-        &mut self,
-        peer: NodeId,
-        batch: &[u8],
-    ) -> Result<(), String> {
-        let region = self.region.as_mut().expect("no view is prepared");
-        wire::land_batch(batch, region.row_mut(peer)).map_err(|error| error.to_string())?;
-        self.peers[peer.index()].changed = true;
-        Ok(())
-    }
-
-    /// The longest batch of the present view.
-    pub(in crate::fabric) fn batch_bytes_max(&self) -> usize {
-        wire::batch_bytes_max(self.region().row_len)
-    }
-
-    /// The address of the own node.
-    pub(in crate::fabric) fn own_address(&self) -> SocketAddr {
-        self.options.nodes[self.options.own.index()].address
     }
 
     /// The view that is prepared; 0 for none.
@@ -158,5 +112,59 @@ impl TcpFabric {
         let region = self.region.as_mut().expect("no view is prepared");
         region.row_mut(peer)[offset..offset + bytes.len()].copy_from_slice(bytes);
         self.peers[peer.index()].changed = true;
+    }
+}
+
+/// What only the provider that goes by RDMA asks for.
+#[cfg(any(feature = "verbs", feature = "verbs-dlopen"))]
+impl TcpFabric {
+    /// From now on messages are notes, in order with all others, and no events.
+    pub(in crate::fabric) fn take_messages(&mut self) {
+        self.message_notes = true;
+    }
+
+    /// Whether the link to a peer is up.
+    pub(in crate::fabric) fn has_link(&self, peer: NodeId) -> bool {
+        self.peers[peer.index()].link.is_some()
+    }
+
+    /// The view that a peer has told of last; 0 for none.
+    pub(in crate::fabric) fn view_of(&self, peer: NodeId) -> u64 {
+        self.peers[peer.index()].view
+    }
+
+    /// What these ranges of the own row hold now, as a batch of the wire without its head.
+    pub(in crate::fabric) fn seal(
+        &self,
+        ranges: &crate::fabric::ranges::RangeSet,
+        out: &mut Vec<u8>,
+    ) {
+        let own = self.options.own;
+        super::wire::encode_ranges(ranges, self.region().row(own), out);
+    }
+
+    /// Lands a batch from a peer that came in another way, in a turn: all of it or nothing.
+    ///
+    /// # Errors
+    /// In words, if it is no batch for this row.
+    pub(in crate::fabric) fn land_batch(
+        &mut self,
+        peer: NodeId,
+        batch: &[u8],
+    ) -> Result<(), String> {
+        let region = self.region.as_mut().expect("no view is prepared");
+        super::wire::land_batch(batch, region.row_mut(peer)).map_err(|error| error.to_string())?;
+        self.peers[peer.index()].changed = true;
+        Ok(())
+    }
+
+    /// The longest batch of the present view.
+    pub(in crate::fabric) fn batch_bytes_max(&self) -> usize {
+        super::wire::batch_bytes_max(self.region().row_len)
+    }
+
+    /// The address of the own node.
+    pub(in crate::fabric) fn own_address(&self) -> std::net::SocketAddr {
+        self.options.nodes[self.options.own.index()].address
     }
 }

@@ -255,7 +255,7 @@ impl Fabric for VerbsFabric {
 
     fn send(&mut self, peer: NodeId, message: &[u8]) -> bool {
         let view = self.tcp.present_view();
-        if let Some(batches) = self.peers.get_mut(peer.index()).and_then(PeerPair::to_wait_for) {
+        if let Some(batches) = self.peers.get_mut(peer.index()).and_then(PeerPair::waits_for) {
             self.tcp.say(peer, Words::After { view, batches }.encode());
         }
         self.tcp.send(peer, message)

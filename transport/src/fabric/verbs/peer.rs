@@ -127,7 +127,7 @@ impl PeerPair {
     }
 
     /// How many batches the next message to the peer comes after, if that was not said yet.
-    pub(super) fn to_wait_for(&mut self) -> Option<u64> {
+    pub(super) fn waits_for(&mut self) -> Option<u64> {
         let batches = self.begun + u64::from(!self.unsent.is_empty());
         let news = self.attached && batches > self.told;
         news.then(|| {
