@@ -45,6 +45,7 @@ fn invariants_hold_and_the_hard_places_are_reached() {
         ("views without all nodes", core.partial_views),
         ("proposals outbid", core.outbid),
         ("nodes let in", core.admissions),
+        ("nodes made to wait", core.backoffs),
         ("messages delivered after their view stopped", core.drained),
         ("ledgers compared", core.compared),
         ("ledgers cut", core.rewinds),
@@ -159,6 +160,12 @@ fn a_view_of_a_minority_is_found() {
 fn letting_the_shortest_log_win_is_found() {
     // The node whose acknowledged entries would be cut refuses, and says so.
     assert_eq!(found_by(Mutation::ShortestLogWins, 50), Some("invariant_no_node_fails"));
+}
+
+#[test]
+fn cutting_a_ledger_too_far_is_found() {
+    let found = found_by(Mutation::RewindTooFar, 200);
+    assert_eq!(found, Some("invariant_rewind_keeps_committed"));
 }
 
 #[test]

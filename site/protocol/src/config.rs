@@ -56,6 +56,10 @@ pub struct Limits {
     /// How long a node that starts waits for the others once a majority is there, µs; and how long a proposal may take
     /// before its leader goes on without those who are slow, if it can.
     pub formation_us: u64,
+    /// A node that was left out of a view is let in again only after this long, µs; twice as long each further time,
+    /// until it stayed for sixteen times as long. At most 64 times this. So a node that comes and goes stops views at a
+    /// bounded rate.
+    pub backoff_us: u64,
     /// A sender whose stamp is ahead of the own wall clock by more than this is counted, µs.
     pub clock_skew_us: u64,
     /// Bytes delivered and not yet on the own disk; beyond it this node sends nothing and takes no more
@@ -80,6 +84,7 @@ impl Default for Limits {
             heartbeat_us: 100_000,
             silence_us: 3_000_000,
             formation_us: 3_000_000,
+            backoff_us: 100_000,
             clock_skew_us: 500_000,
             backlog_bytes: 128 << 20,
             chunk_bytes: 512 << 10,

@@ -284,7 +284,7 @@ impl<S: StoreAccess> NodeCore<S> {
         }
         self.peers[from.index()].stand = Some(hello.stand);
         let is_new = known != Some(hello.stand);
-        let admits = self.is_active() && self.admits(hello);
+        let admits = self.is_active() && self.admits(now, from, hello);
         match &mut self.phase {
             Phase::Active if self.members.contains(&from) => {
                 if !is_new {
@@ -326,11 +326,28 @@ impl<S: StoreAccess> NodeCore<S> {
     }
 
     /// At the leader of a running view: whether to stop it in order to let a node in.
-    fn admits(&self, hello: &Hello) -> bool {
+    fn admits(&mut self, now: Now, from: NodeId, hello: &Hello) -> bool {
         let unlinked = |node: &NodeId| hello.waiting_for.contains(node);
-        self.members.first() == Some(&self.config.own)
+        let could = self.members.first() == Some(&self.config.own)
             && hello.settled
-            && !self.members.iter().any(unlinked)
+            && !self.members.iter().any(unlinked);
+        let early = now.instant < self.peers[from.index()].admit_at;
+        self.out.counters.backoffs += u64::from(could && early);
+        could && !early
+    }
+
+    /// A view begins: who was in the last one and is not in this has to wait before it is let in again, longer each time.
+    fn note_left_out(&mut self, now: Now, before: &[NodeId]) {
+        let backoff_us = self.config.limits.backoff_us;
+        for node in before.iter().filter(|node| !self.members.contains(node)) {
+            let peer = &mut self.peers[node.index()];
+            let stayed = now.instant.since(peer.admit_at) > 16 * peer.admit_wait;
+            peer.admit_wait = match stayed {
+                true => backoff_us,
+                false => (2 * peer.admit_wait).min(64 * backoff_us),
+            };
+            peer.admit_at = now.instant.plus(peer.admit_wait);
+        }
     }
 
     /// A view runs without this node.

@@ -41,6 +41,9 @@ pub(crate) struct Peer {
     pub(crate) refusal: Option<Refusal>,
     /// When a message of it came, or the link.
     pub(crate) heard_at: Instant,
+    /// It is let into a running view from here on, and how long it had to wait for that.
+    pub(crate) admit_at: Instant,
+    pub(crate) admit_wait: u64,
     /// Heartbeat as last seen, and when it moved.
     heartbeat: u64,
     moved_at: Instant,
@@ -157,6 +160,8 @@ impl<S: StoreAccess> NodeCore<S> {
             stand: None,
             refusal: None,
             heard_at: now.instant,
+            admit_at: now.instant,
+            admit_wait: 0,
             heartbeat: 0,
             moved_at: now.instant,
         };

@@ -126,6 +126,8 @@ pub struct Counters {
     pub outbid: u64,
     /// Running views stopped to admit a node.
     pub admissions: u64,
+    /// Times a node was not let in yet because it had been left out a short while ago.
+    pub backoffs: u64,
     /// Messages delivered after their view stopped, because a majority went on.
     pub drained: u64,
     /// Ledgers compared with a peer's to find where they part.

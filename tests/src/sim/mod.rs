@@ -93,6 +93,7 @@ impl Coverage {
         sum.abandoned += more.abandoned;
         sum.outbid += more.outbid;
         sum.admissions += more.admissions;
+        sum.backoffs += more.backoffs;
         sum.drained += more.drained;
         sum.compared += more.compared;
         sum.rewinds += more.rewinds;

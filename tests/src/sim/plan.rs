@@ -65,6 +65,7 @@ impl Plan {
             mark_interval_us: rng.range(20..100) * MS,
             heartbeat_us: 30 * MS,
             silence_us: rng.range(100..300) * MS,
+            backoff_us: *rng.pick(&[5, 20]) * MS,
             formation_us: rng.range(120..300) * MS,
             chunk_bytes: *rng.pick(&[5_000, 20_000]),
             backlog_bytes: *rng.pick(&[2_000, 100_000]),

@@ -71,7 +71,11 @@ impl<S: StoreAccess> NodeCore<S> {
             forming.hellos[node.index()].as_ref().is_some_and(|hello| hello.settled)
         };
         // Those who hold the others up are left out, if there are enough without them.
-        let quick = |node: NodeId| !forming.slow[node.index()] && (!waited || settled(&node));
+        let quick = |node: NodeId| {
+            !forming.slow[node.index()]
+                && (!waited || settled(&node))
+                && now.instant >= self.peers[node.index()].admit_at
+        };
         let mut members = quorum(self.config.own, &forming.hellos, quick);
         if !self.is_majority(members.len()) {
             members = reachable;
@@ -365,7 +369,9 @@ impl<S: StoreAccess> NodeCore<S> {
                 return;
             }
         };
-        self.members = proposal.members.iter().map(|(node, _)| *node).collect();
+        let members = proposal.members.iter().map(|(node, _)| *node).collect();
+        let before = core::mem::replace(&mut self.members, members);
+        self.note_left_out(now, &before);
         for (node, stand) in &proposal.members {
             self.peers[node.index()].stand = Some(*stand);
         }

@@ -78,7 +78,7 @@ fn a_shard_without_a_majority_of_its_members_waits_while_others_go_on() {
     assert_eq!(group.nodes[1].ledgers[1], small, "its ledger is untouched");
     group.link(0, 1);
     group.link(0, 2);
-    group.settle();
+    group.pass(1_000_000);
     group.submit_to(1, 1, 3, 10).unwrap();
     group.settle();
     assert_eq!(group.nodes[1].answers.len(), 2);
@@ -94,7 +94,7 @@ fn what_was_accepted_before_a_view_stopped_is_answered_in_the_next() {
     assert!(group.nodes[0].answers.is_empty());
     group.link(0, 1);
     group.link(0, 2);
-    group.settle();
+    group.pass(1_000_000);
     assert_eq!(group.nodes[0].answers.len(), 1);
     assert_eq!(group.nodes[0].ledgers[0], group.nodes[2].ledgers[0]);
 }
@@ -172,6 +172,27 @@ fn a_majority_of_signatures_is_enough() {
     group.submit(0, 1, 10).unwrap();
     group.pass(3_000_000);
     assert!(group.nodes[0].checkpoints.len() > before);
+}
+
+/// Each time it goes it waits twice as long, so that it stops the others at a bounded rate.
+#[test]
+fn a_node_that_comes_and_goes_is_made_to_wait() {
+    let mut group = Group::fresh();
+    let begun = group.nodes[0].core.view().0;
+    for _ in 0..200 {
+        group.cut(0, 2);
+        group.cut(1, 2);
+        group.pass(50_000);
+        group.link(0, 2);
+        group.link(1, 2);
+        group.pass(50_000);
+    }
+    let views = group.nodes[0].core.view().0 - begun;
+    // Two each time: without it, and with it again.
+    assert!(views <= 20, "{views} views in 20 s");
+    assert!(group.nodes[0].core.status().counters.backoffs > 0);
+    group.pass(10_000_000);
+    assert_eq!(group.nodes[0].core.status().members.len(), 3, "in the end it is let in");
 }
 
 #[test]
