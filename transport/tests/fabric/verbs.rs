@@ -76,3 +76,23 @@ fn rows_go_by_rdma_once_all_are_connected() {
     let after = nodes.at(A).counters();
     assert!(after.writes_posted >= before.writes_posted + 2 * 8 * 16, "{after:?}");
 }
+
+#[test]
+fn a_link_that_breaks_loses_nothing_that_was_to_go_by_rdma() {
+    let mut nodes = Nodes::start(&mut OneDevice::new(2, Duration::from_secs(30)), 2);
+    nodes.prepare(1, 1 << 16);
+    for round in 1..=5_u64 {
+        let posted = nodes.at(A).counters().writes_posted;
+        nodes.until("A writes by RDMA", |all| {
+            all.put(A, 0, round, &[B]);
+            all.at(A).counters().writes_posted > posted
+        });
+        // B's queue pair has ended, and A does not know yet: what it writes is refused by the device.
+        nodes.at(B).disconnect(A, "a test of nerves");
+        nodes.poll(B);
+        let offset = 8 * round as usize;
+        nodes.put(A, offset, round, &[B]);
+        nodes.until("B sees it over the next link", |all| all.at(B).load(A, offset) == round);
+        assert_eq!(nodes.at(B).counters().stale_dropped, 0);
+    }
+}
