@@ -35,7 +35,7 @@ fn run_all(seeds: u64) -> Coverage {
 
 #[test]
 fn invariants_hold_and_the_hard_places_are_reached() {
-    let coverage = run_all(200);
+    let coverage = run_all(2_000);
     let core = coverage.core;
     let reached = [
         ("views", core.views),
@@ -43,6 +43,7 @@ fn invariants_hold_and_the_hard_places_are_reached() {
         ("views proposed", core.proposals),
         ("views led by another than the first node", core.takeovers),
         ("views without all nodes", core.partial_views),
+        ("proposals given up", core.abandoned),
         ("proposals outbid", core.outbid),
         ("nodes let in", core.admissions),
         ("nodes made to wait", core.backoffs),

@@ -338,16 +338,22 @@ impl<S: StoreAccess> NodeCore<S> {
 
     /// A view begins: who was in the last one and is not in this has to wait before it is let in again, longer each time.
     fn note_left_out(&mut self, now: Now, before: &[NodeId]) {
-        let backoff_us = self.config.limits.backoff_us;
-        for node in before.iter().filter(|node| !self.members.contains(node)) {
-            let peer = &mut self.peers[node.index()];
-            let stayed = now.instant.since(peer.admit_at) > 16 * peer.admit_wait;
-            peer.admit_wait = match stayed {
-                true => backoff_us,
-                false => (2 * peer.admit_wait).min(64 * backoff_us),
-            };
-            peer.admit_at = now.instant.plus(peer.admit_wait);
+        for node in before {
+            if !self.members.contains(node) {
+                self.put_off(now, *node);
+            }
         }
+    }
+
+    fn put_off(&mut self, now: Now, node: NodeId) {
+        let backoff_us = self.config.limits.backoff_us;
+        let peer = &mut self.peers[node.index()];
+        let stayed = now.instant.since(peer.admit_at) > 16 * peer.admit_wait;
+        peer.admit_wait = match stayed {
+            true => backoff_us,
+            false => (2 * peer.admit_wait).min(64 * backoff_us),
+        };
+        peer.admit_at = now.instant.plus(peer.admit_wait);
     }
 
     /// A view runs without this node.

@@ -341,6 +341,11 @@ impl<S: StoreAccess> NodeCore<S> {
             let others = late.iter().filter(|node| **node != self.config.own);
             others.for_each(|node| forming.slow[node.index()] = true);
             forming.drop_if(now, |proposal| proposal.view == view);
+            // So that who has much to catch up does not keep the others from working meanwhile.
+            let own = self.config.own;
+            for node in late.into_iter().filter(|node| *node != own) {
+                self.put_off(now, node);
+            }
             self.out.counters.abandoned += 1;
             self.attempt += 1;
             return self.tell_all(now);
