@@ -13,7 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 use tradewind_gateway::{Backend, Gateway, Options, Security};
 use tradewind_mirror::{Mirror, mirror_json};
-use tradewind_site::{Feed, Node};
+use tradewind_site::{Ended, Feed, Node};
 use tradewind_topology::{Link, Ports, Process, Site, Topology};
 use tradewind_transport::quic::{self, Tuning};
 use tradewind_transport::tls::{Credentials, Protocol};
@@ -156,7 +156,10 @@ async fn serve_node(
     tracing::info!(name = %topology.name, "node started");
     let end = tokio::select! {
         asked = until.asked() => asked,
-        reason = node.failed() => Ok(End::Failed(reason)),
+        ended = node.failed() => Ok(match ended {
+            Ended::Restart(_) => End::Restart,
+            Ended::Failed(reason) => End::Failed(reason),
+        }),
     };
     drop(feeding);
     gateway.stop().await;

@@ -20,6 +20,7 @@ use crate::inbox::{Inbox, Submitted};
 use crate::log::{Done, Job, Log};
 use crate::promise::PromiseFile;
 use crate::publish::Publisher;
+use crate::rewind;
 use crate::shared::{Shared, SharedStore};
 
 /// The longest the thread parks without looking at its clock.
@@ -51,6 +52,21 @@ pub(crate) struct Parts {
     pub(crate) shared: Arc<Shared>,
     pub(crate) signer: NodeSigner,
     pub(crate) promises: PromiseFile,
+}
+
+/// Why the node ended by itself.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Ended {
+    /// It is to be started again, in a fresh process: it goes on from there by itself.
+    Restart(String),
+    /// It cannot go on.
+    Failed(String),
+}
+
+impl From<String> for Ended {
+    fn from(reason: String) -> Self {
+        Self::Failed(reason)
+    }
 }
 
 /// Signs checkpoints with the node's key.
@@ -140,7 +156,7 @@ impl Group {
     }
 
     /// Runs until it is told to stop, or the node cannot go on; gives the reason in the second case.
-    pub(crate) fn run(mut self) -> Result<(), String> {
+    pub(crate) fn run(mut self) -> Result<(), Ended> {
         let mut events = Vec::new();
         let mut timeout = Duration::ZERO;
         let outcome = loop {
@@ -155,8 +171,10 @@ impl Group {
                 Err(reason) => break Err(reason),
             }
         };
-        if let Err(reason) = &outcome {
-            tracing::error!(%reason, "the node cannot go on");
+        match &outcome {
+            Ok(()) => {}
+            Err(Ended::Failed(reason)) => tracing::error!(%reason, "the node cannot go on"),
+            Err(Ended::Restart(reason)) => tracing::warn!(%reason, "the node begins anew"),
         }
         // Those who wait learn that the outcome is not known: their `ReplyTo`s are dropped.
         drop(self.waiting);
@@ -188,7 +206,7 @@ impl Group {
     }
 
     /// One turn: takes in what waits, lets the core work, does what it asks. `false`: stop was asked for.
-    fn turn(&mut self, now: Now) -> Result<bool, String> {
+    fn turn(&mut self, now: Now) -> Result<bool, Ended> {
         let taken = self.parts.inbox.take();
         for done in taken.done {
             self.handle_done(now, done)?;
@@ -205,7 +223,7 @@ impl Group {
         Ok(!taken.stop)
     }
 
-    fn act_all(&mut self, now: Now) -> Result<(), String> {
+    fn act_all(&mut self, now: Now) -> Result<(), Ended> {
         while let Some(action) = self.parts.core.poll_action() {
             self.status_stale = true;
             self.act(now, action)?;
@@ -229,7 +247,7 @@ impl Group {
         }
     }
 
-    fn handle_done(&mut self, now: Now, done: Done) -> Result<(), String> {
+    fn handle_done(&mut self, now: Now, done: Done) -> Result<(), Ended> {
         let core = &mut self.parts.core;
         match done {
             Done::Durable { shard, version } => {
@@ -243,13 +261,13 @@ impl Group {
                 core.handle_value_read(reader, digest, offset, bytes);
             }
             Done::Roots { reader, roots } => core.handle_roots(now, reader, roots),
-            Done::Failed(reason) => return Err(reason),
+            Done::Failed(reason) => return Err(Ended::Failed(reason)),
         }
         self.status_stale = true;
         Ok(())
     }
 
-    fn act(&mut self, now: Now, action: Action) -> Result<(), String> {
+    fn act(&mut self, now: Now, action: Action) -> Result<(), Ended> {
         let Parts { core, fabric, log, publisher, shared, signer, promises, .. } = &mut self.parts;
         match action {
             Action::Prepare { view, members, row_len } => {
@@ -282,10 +300,12 @@ impl Group {
             }
             Action::ReadRoots { reader, sizes } => log.push(Job::ReadRoots { reader, sizes }),
             Action::Rewind { shard, to, dropped } => {
-                let ledger = &shared.replica(shard).ledger;
-                return Err(format!(
-                    "{ledger} ends with {dropped} unacknowledged entries that the others went on without, from {to} on: remove this node's ledger and start it again, it fetches the ledger from the others"
-                ));
+                let replica = shared.replica(shard);
+                rewind::ask(&replica.directory, to).map_err(|error| format!("rewind: {error}"))?;
+                return Err(Ended::Restart(format!(
+                    "{} ends with {dropped} unacknowledged entries that a majority went on without: they are cut off",
+                    replica.ledger
+                )));
             }
             Action::Unknown(tickets) => {
                 // Those who wait learn that the outcome is not known.
@@ -314,7 +334,7 @@ impl Group {
             Action::Installed { view, members } => {
                 tracing::info!(%view, ?members, "view installed");
             }
-            Action::Failed(fatal) => return Err(fatal.to_string()),
+            Action::Failed(fatal) => return Err(Ended::Failed(fatal.to_string())),
         }
         Ok(())
     }

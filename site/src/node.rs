@@ -11,7 +11,7 @@ use tokio::sync::{oneshot, watch};
 use tradewind_gateway::{Backend, Horizon};
 use tradewind_ledger::{LedgerId, Lineage, SignedNote};
 use tradewind_ledger_disk::{
-    DataError, LedgerReader, LedgerWriter, OpenError, Options, Owner, Publisher,
+    DataError, LedgerReader, LedgerWriter, OpenError, Options, Owner, Publisher, RewindError,
 };
 use tradewind_site_protocol::{
     ConfigError, Incarnation, NodeConfig, NodeCore, Promise, RecoveredShard, ShardConfig,
@@ -23,7 +23,7 @@ use tradewind_transport::fabric::{self, Fabric, Paths};
 use tradewind_transport::{Directory, DirectoryError, Identity};
 
 use crate::backend::{Barriers, MoreStatus, NodeBackend};
-use crate::group::{self, Group, NodeSigner, Parts};
+use crate::group::{self, Ended, Group, NodeSigner, Parts};
 use crate::inbox::Inbox;
 use crate::log::Log;
 use crate::promise::PromiseFile;
@@ -52,6 +52,14 @@ pub enum StartError {
         /// What was found.
         source: Box<OpenError>,
     },
+    /// A suffix that is in no agreed view cannot be cut off.
+    #[error("ledger {ledger}: {source}")]
+    Rewind {
+        /// Which.
+        ledger: LedgerId,
+        /// What was found.
+        source: Box<RewindError>,
+    },
     /// The ledgers do not fit the topology.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -70,7 +78,7 @@ pub enum StartError {
 pub struct Node {
     backend: Arc<NodeBackend>,
     thread: thread::JoinHandle<()>,
-    ended: Option<oneshot::Receiver<Result<(), String>>>,
+    ended: Option<oneshot::Receiver<Result<(), Ended>>>,
 }
 
 /// One ledger of a node, to be given to mirrors.
@@ -201,13 +209,13 @@ impl Node {
         let _ = self.backend.more_status.set(more);
     }
 
-    /// Waits until the node cannot go on, and says why. To be called once; pending for ever while all is well.
-    pub async fn failed(&mut self) -> String {
+    /// Waits until the node ends by itself, and says why. To be called once; pending for ever while all is well.
+    pub async fn failed(&mut self) -> Ended {
         match self.ended.take() {
             Some(ended) => match ended.await {
-                Ok(Err(reason)) => reason,
-                Ok(Ok(())) => "it was stopped".into(),
-                Err(_) => "its group thread panicked".into(),
+                Ok(Err(ended)) => ended,
+                Ok(Ok(())) => Ended::Failed("it was stopped".into()),
+                Err(_) => Ended::Failed("its group thread panicked".into()),
             },
             None => std::future::pending().await,
         }
@@ -237,6 +245,10 @@ fn recover(config: &NodeConfig, directory: &Path) -> Result<Recovered, StartErro
         let directory = directory.join(ledger.to_string());
         let options =
             Options { expected_lineage: Some(lineage), bundles: false, ..Options::default() };
+        crate::rewind::perform(&directory, &options).map_err(|source| StartError::Rewind {
+            ledger: ledger.clone(),
+            source: Box::new(source),
+        })?;
         let mut store = Store::new();
         let opened = tradewind_ledger_disk::open(&directory, &options, |version, entry| {
             store.apply(version, &entry).map_err(Into::into)

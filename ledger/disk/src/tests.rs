@@ -7,3 +7,4 @@ mod golden;
 mod publish;
 mod ranges;
 mod repair;
+mod rewind;
