@@ -109,6 +109,15 @@ impl Proposal {
         self.members.first().map(|(node, _)| *node)
     }
 
+    /// Whether it can be one for a site of so many nodes and shards: members ascending, and ledgers held by members.
+    pub(crate) fn is_sound(&self, nodes: usize, shards: usize) -> bool {
+        let held = |target: &Target| self.stand(target.source).is_some();
+        self.members.is_sorted_by(|(a, _), (b, _)| a < b)
+            && self.members.iter().all(|(node, _)| node.index() < nodes)
+            && self.targets.len() == shards
+            && self.targets.iter().flatten().all(held)
+    }
+
     /// The stand of a member that the proposal is made of.
     pub(crate) fn stand(&self, node: NodeId) -> Option<Stand> {
         self.members.iter().find(|(member, _)| *member == node).map(|(_, stand)| *stand)
@@ -176,9 +185,30 @@ pub(crate) mod octets {
 
 #[cfg(test)]
 mod tests {
+    use alloc::vec;
+
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_proposal_names_nobody_and_nothing_that_is_not_there() {
+        let stand = Stand { incarnation: Incarnation(1), attempt: 1 };
+        let target = |source| {
+            let (view, size, root) = (ViewId(1), Version(2), Digest([3; 32]));
+            Some(Target { view, size, root, source: NodeId(source) })
+        };
+        let proposal = |members: &[u16], targets: Vec<Option<Target>>| {
+            let members = members.iter().map(|node| (NodeId(*node), stand)).collect();
+            Proposal { view: ViewId(2), stamp: Hlc(0), members, targets }
+        };
+        assert!(proposal(&[0, 2], vec![target(2), None]).is_sound(3, 2));
+        assert!(!proposal(&[2, 0], vec![target(2), None]).is_sound(3, 2), "not ascending");
+        assert!(!proposal(&[0, 3], vec![target(0), None]).is_sound(3, 2), "no such node");
+        assert!(!proposal(&[0, 2], vec![target(1), None]).is_sound(3, 2), "held by no member");
+        assert!(!proposal(&[0, 2], vec![target(9), None]).is_sound(3, 2), "held by nobody");
+        assert!(!proposal(&[0, 2], vec![target(0)]).is_sound(3, 2), "another number of shards");
+    }
 
     #[test]
     fn decoding_is_strict() {

@@ -213,17 +213,14 @@ impl<S: StoreAccess> NodeCore<S> {
 
     /// Whether a proposal names this node's own present stand, and no other member's older than this one knows.
     fn is_current(&self, proposal: &Proposal) -> bool {
-        let nodes = self.peers.len();
         let own = proposal.stand(self.config.own) == Some(self.own_stand());
-        own && proposal.members.is_sorted_by(|(a, _), (b, _)| a < b)
+        own && proposal.is_sound(self.peers.len(), self.replicas.len())
             && self.is_majority(proposal.members.len())
-            && proposal.targets.len() == self.replicas.len()
             && proposal.members.iter().all(|(node, stand)| {
                 // A peer's hello to the leader may be faster than the one to this node.
-                node.index() < nodes
-                    && (*node == self.config.own
-                        || self.peers[node.index()].connected
-                            && self.peers[node.index()].stand.is_none_or(|known| known <= *stand))
+                *node == self.config.own
+                    || self.peers[node.index()].connected
+                        && self.peers[node.index()].stand.is_none_or(|known| known <= *stand)
             })
     }
 
