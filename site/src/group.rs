@@ -4,14 +4,12 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::mem::Discriminant;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use tradewind_client::wire::Fault;
 use tradewind_gateway::{Completions, Horizon, ReplyTo};
 use tradewind_ledger::{Hlc, Signer};
-use tradewind_site_protocol::{
-    Action, Instant, Memory, NodeCore, NodeId, Now, ShardIndex, State, Ticket,
-};
+use tradewind_site_protocol::{Action, NodeCore, NodeId, Now, ShardIndex, State, Ticket};
 use tradewind_transport::Identity;
 use tradewind_transport::fabric::{self, Fabric, FabricEvent};
 
@@ -21,6 +19,7 @@ use crate::log::{Done, Job, Log};
 use crate::promise::PromiseFile;
 use crate::publish::Publisher;
 use crate::rewind;
+use crate::rows::{Rows, now, on_fabric};
 use crate::shared::{Shared, SharedStore};
 
 /// The longest the thread parks without looking at its clock.
@@ -97,46 +96,6 @@ impl Hasher for TicketHasher {
 
     fn finish(&self) -> u64 {
         self.0
-    }
-}
-
-/// The part of the fabric that the core may touch.
-struct Rows<'a> {
-    fabric: &'a mut dyn Fabric,
-    peers: &'a mut Vec<fabric::NodeId>,
-}
-
-impl Memory for Rows<'_> {
-    fn store(&mut self, offset: usize, bytes: &[u8]) {
-        self.fabric.store(offset, bytes);
-    }
-
-    fn publish(&mut self, range: std::ops::Range<usize>, peers: &[NodeId]) {
-        self.peers.clear();
-        self.peers.extend(peers.iter().copied().map(on_fabric));
-        self.fabric.publish(range, self.peers);
-    }
-
-    fn load(&self, peer: NodeId, offset: usize) -> u64 {
-        self.fabric.load(on_fabric(peer), offset)
-    }
-
-    fn copy(&self, peer: NodeId, offset: usize, out: &mut [u8]) {
-        self.fabric.copy(on_fabric(peer), offset, out);
-    }
-}
-
-fn on_fabric(node: NodeId) -> fabric::NodeId {
-    fabric::NodeId(node.0)
-}
-
-/// The clocks, read once a turn. `started` is where the monotonic one begins.
-pub(crate) fn now(started: std::time::Instant) -> Now {
-    let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-    Now {
-        instant: Instant(micros(started.elapsed())),
-        // A clock before 1970 only makes stamps small; entry times still grow.
-        wall_us: micros(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()),
     }
 }
 

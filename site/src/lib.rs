@@ -9,6 +9,7 @@
 //! | `group` | the group thread: a reactor that drives the core over the fabric |
 //! | `log` | the log thread: group commit, and reads for peers that are behind |
 //! | `promise` | the last view that the node accepted, on disk |
+//! | `rows` | rows on a fabric and clocks, for a core |
 //! | `rewind` | a suffix that a majority went on without: asked for, and cut off at the next start |
 //! | `publish` | the publisher thread: tiles and `checkpoint` files, off the critical path |
 //! | `shared` | what the threads and the readers share: watermarks, stores, heads |
@@ -23,8 +24,10 @@ pub mod node;
 mod promise;
 mod publish;
 mod rewind;
+mod rows;
 mod shared;
 
 pub use backend::MoreStatus;
 pub use group::Ended;
 pub use node::{Feed, Node, StartError};
+pub use rows::{Rows, now};

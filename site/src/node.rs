@@ -149,7 +149,8 @@ impl Node {
         let first_shard = first_shards(&topology, &config.shards);
         let incarnation = config.incarnation.0;
         let barriers = Arc::new(Barriers::new(incarnation));
-        let core = NodeCore::new(config, recovered.shards, recovered.promise, group::now(started))?;
+        let core =
+            NodeCore::new(config, recovered.shards, recovered.promise, crate::rows::now(started))?;
         let shared = Arc::new(Shared::new(recovered.replicas, core.status()));
         let inbox = Arc::new(Inbox::new(fabric.waker()));
         let log = Log::start(recovered.writers, Arc::clone(&inbox))?;

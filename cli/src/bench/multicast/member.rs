@@ -1,7 +1,6 @@
 //! One member's thread: the shell of a real core, without a disk.
 
 use std::collections::VecDeque;
-use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -9,11 +8,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail, ensure};
 use hdrhistogram::Histogram;
 use tradewind_ledger::{RequestId, RequestNumber, SessionId, Version};
+use tradewind_site::{Rows, now};
 use tradewind_site_protocol::{
-    Action, Memory, NodeId, Now, Refused, ShardIndex, State, Submission, Ticket,
+    Action, NodeId, Now, Refused, ShardIndex, State, Submission, Ticket,
 };
 use tradewind_store::{Command, Condition, Durability};
-use tradewind_transport::fabric::{self, Counters, Fabric, FabricEvent};
+use tradewind_transport::fabric::{self, Counters, FabricEvent};
 
 use super::group::Parts;
 
@@ -68,32 +68,6 @@ pub(super) struct Seen {
     pub(super) latency_ns: Histogram<u64>,
     pub(super) publishes: u64,
     pub(super) bells_rung: u64,
-}
-
-/// Touches the fabric for the core.
-struct Rows<'a> {
-    fabric: &'a mut dyn Fabric,
-    peers: &'a mut Vec<fabric::NodeId>,
-}
-
-impl Memory for Rows<'_> {
-    fn store(&mut self, offset: usize, bytes: &[u8]) {
-        self.fabric.store(offset, bytes);
-    }
-
-    fn publish(&mut self, range: Range<usize>, peers: &[NodeId]) {
-        self.peers.clear();
-        self.peers.extend(peers.iter().map(|peer| fabric::NodeId(peer.0)));
-        self.fabric.publish(range, self.peers);
-    }
-
-    fn load(&self, peer: NodeId, offset: usize) -> u64 {
-        self.fabric.load(fabric::NodeId(peer.0), offset)
-    }
-
-    fn copy(&self, peer: NodeId, offset: usize, out: &mut [u8]) {
-        self.fabric.copy(fabric::NodeId(peer.0), offset, out);
-    }
 }
 
 /// A running member.
@@ -262,15 +236,5 @@ impl Member {
             _ => {}
         }
         Ok(())
-    }
-}
-
-/// The clocks.
-pub(super) fn now(started: Instant) -> Now {
-    let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-    let wall = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    Now {
-        instant: tradewind_site_protocol::Instant(micros(started.elapsed())),
-        wall_us: micros(wall.unwrap_or_default()),
     }
 }

@@ -150,7 +150,9 @@ fn one(
     let stage = Arc::new(Stage::default());
     let mut threads = Vec::new();
     for (index, parts) in
-        group::create(members, fabric, !load.no_tls, member::now(started))?.into_iter().enumerate()
+        group::create(members, fabric, !load.no_tls, tradewind_site::now(started))?
+            .into_iter()
+            .enumerate()
     {
         let window = load.inflight.min((BYTES_IN_FLIGHT / size).max(2));
         let sends = senders == Senders::All || index == 0;
