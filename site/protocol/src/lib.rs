@@ -9,7 +9,7 @@
 //! |---|---|
 //! | `node` | [`NodeCore`]: inputs, outputs, heartbeats, status |
 //! | `formation` (`quorum`, `proposing`, `completion`, `rewinding`), `catch_up`, `wire` | agreement on a view and on its first state; control messages |
-//! | `shard` (`timers`) | one shard at one member: a turn |
+//! | `shard` (`turning`, `settling`, `timers`) | one shard at one member: its views; a turn; what is on disks |
 //! | `layout`, `ring`, `payload` | where columns lie; messages in a ring; commands in a message |
 //! | `order` | rounds, nulls, stability: the total order of a view |
 //! | `machine` | ordered commands to entries, seals and marks: the replicated part |
