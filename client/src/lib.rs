@@ -44,6 +44,7 @@ pub use connection::ConnectionError;
 pub use error::Error;
 pub use lease::{Lease, LeaseFailure};
 pub use operations::{Page, Range};
+pub use session::{Numbered, Session};
 pub use tradewind_store::{
     Command, Compare, Condition, Current, Durability, Holding, Item, ItemValue, LeaseName, Refusal,
     Reply, Revision, Test, TxnOp, TxnResult,

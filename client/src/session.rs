@@ -11,8 +11,10 @@ use tradewind_store::{WINDOW, session_id};
 /// Half of the window, so that a request which is answered late is still remembered when it is sent again.
 const SPAN: u64 = WINDOW / 2;
 
+/// Request numbers for one shard, for as many tasks as like: those in use never lie further apart than the shard
+/// remembers.
 #[derive(Debug)]
-pub(crate) struct Session {
+pub struct Session {
     state: Mutex<State>,
     /// Told when the lowest unanswered request is answered.
     moved: Notify,
@@ -28,20 +30,22 @@ struct State {
 
 /// A request number in use, until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Numbered<'a> {
-    pub(crate) request: RequestId,
+pub struct Numbered<'a> {
+    /// The session's id and the number.
+    pub request: RequestId,
     session: &'a Session,
 }
 
 impl Session {
-    pub(crate) fn new(opened: Hlc, random: u64) -> Self {
+    /// Opens a session at the server's time `opened`; `random` tells it from others opened at that time.
+    pub fn new(opened: Hlc, random: u64) -> Self {
         let id = session_id(opened, random);
         let state = Mutex::new(State { id, next: 1, answered: VecDeque::new() });
         Self { state, moved: Notify::new() }
     }
 
     /// The next number, once the lowest unanswered one is not too far behind.
-    pub(crate) async fn number(&self) -> Numbered<'_> {
+    pub async fn number(&self) -> Numbered<'_> {
         loop {
             let moved = self.moved.notified();
             if let Some(request) = self.lock().take() {
@@ -52,7 +56,7 @@ impl Session {
     }
 
     /// Begins anew under another id; requests under way keep the old one.
-    pub(crate) fn renew(&self, old: SessionId, opened: Hlc, random: u64) {
+    pub fn renew(&self, old: SessionId, opened: Hlc, random: u64) {
         let mut state = self.lock();
         if state.id == old {
             *state = State { id: session_id(opened, random), next: 1, answered: VecDeque::new() };

@@ -292,6 +292,7 @@ impl Group {
             }
             Action::Installed { view, members } => {
                 tracing::info!(%view, ?members, "view installed");
+                shared.views.install(view, &members);
             }
             Action::Failed(fatal) => return Err(Ended::Failed(fatal.to_string())),
         }

@@ -13,6 +13,7 @@
 //! | `rewind` | a suffix that a majority went on without: asked for, and cut off at the next start |
 //! | `publish` | the publisher thread: tiles and `checkpoint` files, off the critical path |
 //! | `shared` | what the threads and the readers share: watermarks, stores, heads |
+//! | `views` | [`Views`]: the views that the node takes part in, for an application in the same process |
 //! | `backend` | [`tradewind_gateway::Backend`]: how clients reach the node |
 
 mod backend;
@@ -26,8 +27,10 @@ mod publish;
 mod rewind;
 mod rows;
 mod shared;
+mod views;
 
 pub use backend::MoreStatus;
 pub use group::Ended;
 pub use node::{Feed, Node, StartError};
 pub use rows::{Rows, now};
+pub use views::{Membership, Standing, Views};

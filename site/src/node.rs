@@ -28,6 +28,7 @@ use crate::inbox::Inbox;
 use crate::log::Log;
 use crate::promise::PromiseFile;
 use crate::shared::{OwnDisk, Replica, Shared, SharedStore};
+use crate::views::Views;
 use crate::{config, publish};
 
 /// Why a node did not start. Nothing was changed but, perhaps, its incarnation.
@@ -151,7 +152,8 @@ impl Node {
         let barriers = Arc::new(Barriers::new(incarnation));
         let core =
             NodeCore::new(config, recovered.shards, recovered.promise, crate::rows::now(started))?;
-        let shared = Arc::new(Shared::new(recovered.replicas, core.status()));
+        let names = topology.sites[site].nodes.iter().map(|node| node.name.to_string()).collect();
+        let shared = Arc::new(Shared::new(recovered.replicas, names, core.status()));
         let inbox = Arc::new(Inbox::new(fabric.waker()));
         let log = Log::start(recovered.writers, Arc::clone(&inbox))?;
         let publisher = publish::Publisher::start(recovered.publishers, &inbox)?;
@@ -203,6 +205,12 @@ impl Node {
             head: replica.head.subscribe(),
         };
         self.backend.shared.replicas.iter().flatten().map(feed).collect()
+    }
+
+    /// The views that it takes part in.
+    #[must_use]
+    pub fn views(&self) -> Arc<Views> {
+        Arc::clone(&self.backend.shared.views)
     }
 
     /// Adds to the node's status what it does not know itself; the first call counts.

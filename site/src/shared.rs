@@ -12,6 +12,8 @@ use tradewind_ledger_disk::LedgerReader;
 use tradewind_site_protocol::{ShardIndex, State, Status, StoreAccess};
 use tradewind_store::Store;
 
+use crate::views::Views;
+
 /// A store that the core writes and readers read.
 #[derive(Clone, Default)]
 pub(crate) struct SharedStore(pub(crate) Arc<RwLock<Store>>);
@@ -62,6 +64,8 @@ pub(crate) struct Replica {
 pub(crate) struct Shared {
     /// By shard of the site; `None` where this node is no member.
     pub(crate) replicas: Vec<Option<Arc<Replica>>>,
+    /// What the node takes part in.
+    pub(crate) views: Arc<Views>,
     status: Mutex<Snapshot>,
 }
 
@@ -74,9 +78,14 @@ pub(crate) struct Snapshot {
 }
 
 impl Shared {
-    pub(crate) fn new(replicas: Vec<Option<Arc<Replica>>>, status: Status) -> Self {
+    pub(crate) fn new(
+        replicas: Vec<Option<Arc<Replica>>>,
+        names: Vec<String>,
+        status: Status,
+    ) -> Self {
         Self {
             replicas,
+            views: Arc::new(Views::new(names)),
             status: Mutex::new(Snapshot { status, inactive_since: Some(Instant::now()) }),
         }
     }
@@ -90,6 +99,7 @@ impl Shared {
 
     /// Leaves the status for those who ask.
     pub(crate) fn set_status(&self, status: Status) {
+        self.views.tell(&status);
         let mut snapshot = self.status.lock();
         snapshot.inactive_since = match status.state {
             State::Active => None,

@@ -44,6 +44,19 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("audit", &["ledger"]),
     ("local", &["client", "topology", "transport"]),
     ("client", &["ledger", "store"]),
+    (
+        "embed",
+        &[
+            "site",
+            "gateway",
+            "client",
+            "store",
+            "ledger",
+            "ledger-disk",
+            "topology",
+            "transport",
+        ],
+    ),
     ("gateway", &["client", "ledger", "store", "transport"]),
 ];
 
