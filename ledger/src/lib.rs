@@ -7,7 +7,8 @@
 //! | [`tree`] | the RFC 6962 tree: roots, inclusion and consistency proofs |
 //! | [`segment`] | the open segment: when to seal, what the SEAL says |
 //! | [`segment_file`] | the layout of a segment's file: header, records, names |
-//! | [`replay`] | checks a ledger's entries from the genesis on |
+//! | [`replay`] | checks a ledger's entries from the genesis on, or from a base |
+//! | [`base`] | the state after a SEAL, to begin a replay there |
 //! | [`note`] | checkpoints, signed notes, keys, and the policy that says which signatures suffice |
 //! | [`tile`] | hash tiles and entry bundles: the public face |
 //! | [`tlog_proof`] | inclusion proofs to carry away |
@@ -19,6 +20,7 @@
 
 extern crate alloc;
 
+pub mod base;
 pub mod entry;
 pub mod ids;
 mod keys;
@@ -31,6 +33,7 @@ pub mod tile;
 pub mod tlog_proof;
 pub mod tree;
 
+pub use base::{Base, BaseError};
 pub use entry::{
     Body, Entry, EntryError, Genesis, Member, Seal, Txn, Update, Value, ViewRecord, Write, quorum,
 };

@@ -1,6 +1,6 @@
 //! Replay: checks all of a ledger that its entries alone can show.
 //!
-//! Feed it every entry from the first on. It checks, in this order: strict decoding; a genesis first and
+//! Feed it every entry from the first on, or from a [`Base`] on. It checks, in this order: strict decoding; a genesis first and
 //! only first; time strictly increasing; views (an entry is of the view in force, and only a VIEW entry
 //! begins a new one, of a higher number); every field of every SEAL; the limits of a segment. What needs
 //! the keys' state (key and previous versions), detached values or signatures is checked elsewhere.
@@ -8,6 +8,7 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use crate::base::{Base, InForce, Parts};
 use crate::entry::{Body, Entry, EntryError, Genesis, Member, Seal};
 use crate::ids::{Digest, Hlc, Lineage, Version, ViewId};
 use crate::segment::{MAX_SEGMENT_BYTES, MAX_SEGMENT_ENTRIES, SegmentTracker};
@@ -21,6 +22,8 @@ pub struct Replay {
     view: ViewId,
     members: Arc<Vec<Member>>,
     last_seal: Option<(Version, Seal)>,
+    in_force: Option<InForce>,
+    base: Option<Arc<Base>>,
 }
 
 #[derive(Clone, Debug)]
@@ -89,6 +92,28 @@ impl Replay {
         Self::default()
     }
 
+    /// The state after the entries below a base: as if all of them had been taken up.
+    #[must_use]
+    pub fn from_base(base: &Base) -> Self {
+        let (version, seal) = base.seal();
+        let genesis = Arc::clone(base.shared_genesis());
+        Self {
+            tracker: SegmentTracker::after_seal(base),
+            start: Some(Start { genesis, lineage: base.lineage() }),
+            view: base.view(),
+            members: Arc::new(base.members().to_vec()),
+            last_seal: Some((version, *seal)),
+            in_force: base.in_force().cloned(),
+            base: Some(Arc::new(base.clone())),
+        }
+    }
+
+    /// The state after the last SEAL, wherever the replay has come since; `None` before the first SEAL.
+    #[must_use]
+    pub fn base(&self) -> Option<&Arc<Base>> {
+        self.base.as_ref()
+    }
+
     /// Takes up the next entry from its bytes.
     ///
     /// # Errors
@@ -108,6 +133,7 @@ impl Replay {
     pub fn observe(&mut self, bytes: &[u8], entry: &Entry) -> Result<Digest, ReplayError> {
         let version = self.size();
         self.check(bytes, entry).map_err(|kind| ReplayError { version, kind })?;
+        let before = matches!(entry.body, Body::Seal(_)).then(|| self.compact_range().clone());
         let leaf = self.tracker.observe(bytes, entry);
         self.view = entry.view;
         match &entry.body {
@@ -116,11 +142,25 @@ impl Replay {
                 let genesis = Arc::new(genesis.clone());
                 self.start = Some(Start { genesis, lineage: Lineage(leaf) });
             }
-            Body::View(record) => self.members = Arc::new(record.members.clone()),
-            Body::Seal(seal) => self.last_seal = Some((version, *seal)),
+            Body::View(record) => {
+                self.members = Arc::new(record.members.clone());
+                let record = Arc::new(record.clone());
+                self.in_force = Some(InForce { version, hlc: entry.hlc, record });
+            }
+            Body::Seal(seal) => {
+                self.last_seal = Some((version, *seal));
+                let before = before.expect("kept for a SEAL");
+                self.base = Some(Arc::new(self.base_after(*seal, before, entry.hlc, leaf)));
+            }
             Body::Put(_) | Body::Delete(_) | Body::Txn(_) => {}
         }
         Ok(leaf)
+    }
+
+    fn base_after(&self, seal: Seal, before: CompactRange, hlc: Hlc, leaf: Digest) -> Base {
+        let Start { genesis, lineage } = self.start.clone().expect("a SEAL is never the first");
+        let (view, view_id) = (self.in_force.clone(), self.view);
+        Base::of_replay(Parts { genesis, lineage, view, before, seal, hlc, view_id, leaf })
     }
 
     fn check(&self, bytes: &[u8], entry: &Entry) -> Result<(), ReplayErrorKind> {

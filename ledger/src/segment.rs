@@ -5,6 +5,7 @@
 
 use core::time::Duration;
 
+use crate::base::Base;
 use crate::entry::{Body, Entry, Seal};
 use crate::ids::{Digest, Hlc, Version, ViewId};
 use crate::keys::Keys;
@@ -58,6 +59,22 @@ impl SegmentTracker {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// The state right after the SEAL of a base.
+    pub(crate) fn after_seal(base: &Base) -> Self {
+        let (_, seal) = base.seal();
+        Self {
+            tree: base.compact_range().clone(),
+            segment: seal.segment + 1,
+            first: base.size(),
+            bytes: 0,
+            prev_seal: base.last_leaf(),
+            keys: Keys::default(),
+            hlc_first: seal.hlc_first,
+            hlc_last: base.last_hlc(),
+            last_leaf: base.last_leaf(),
+        }
     }
 
     /// Takes up the next entry; `bytes` is its encoding. A SEAL closes the segment, whatever it says:

@@ -47,6 +47,15 @@ fn entries_keep_their_bytes_and_are_read_back() {
     check("entries.hex", listing.as_bytes());
 }
 
+#[test]
+fn a_base_keeps_its_bytes_and_is_read_back() {
+    let mut replay = Replay::new();
+    common::golden_entries().iter().for_each(|bytes| drop(replay.push(bytes).unwrap()));
+    let base = replay.base().unwrap();
+    let kept = check("base", &base.encode());
+    assert_eq!(&Base::decode(&kept).unwrap(), &**base);
+}
+
 fn tree() -> (Vec<Vec<u8>>, MemoryTree) {
     let entries = common::golden_entries();
     let tree = entries.iter().map(|bytes| leaf_hash(bytes)).collect();

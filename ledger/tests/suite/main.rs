@@ -1,5 +1,6 @@
 //! Tests of the ledger's formats from outside: golden files, oracles, decoders, replay.
 
+mod base;
 mod common;
 mod decoders;
 mod golden;
