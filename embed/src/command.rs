@@ -9,11 +9,12 @@ pub(crate) fn encode<C: Serialize>(command: &C) -> postcard::Result<Vec<u8>> {
     postcard::to_extend(command, MAGIC.to_vec())
 }
 
-/// The command that a value stands for; `None` if the value is something else, which somebody put there by other means.
+/// The command that a value of a state machine's key stands for, for tools that read ledgers; `None` if it is something
+/// else, which somebody put there by other means.
 ///
 /// # Errors
 /// If it is a command, but not one of these.
-pub(crate) fn decode<C: DeserializeOwned>(value: &[u8]) -> Result<Option<C>, String> {
+pub fn decode_command<C: DeserializeOwned>(value: &[u8]) -> Result<Option<C>, String> {
     let Some(bytes) = value.strip_prefix(MAGIC) else { return Ok(None) };
     match postcard::take_from_bytes(bytes) {
         Ok((command, [])) => Ok(Some(command)),
@@ -31,11 +32,11 @@ mod tests {
         let command = (7_u32, String::from("KL601"));
         let bytes = b"TWR1\x07\x05KL601";
         assert_eq!(encode(&command).unwrap(), bytes);
-        assert_eq!(decode(bytes).unwrap(), Some(command));
-        assert_eq!(decode::<(u32, String)>(b"TWR2\x07\x05KL601").unwrap(), None);
-        assert_eq!(decode::<(u32, String)>(b"TWR").unwrap(), None);
+        assert_eq!(decode_command(bytes).unwrap(), Some(command));
+        assert_eq!(decode_command::<(u32, String)>(b"TWR2\x07\x05KL601").unwrap(), None);
+        assert_eq!(decode_command::<(u32, String)>(b"TWR").unwrap(), None);
         for bad in [&bytes[..10], b"TWR1\x07\x05KL6011"] {
-            decode::<(u32, String)>(bad).unwrap_err();
+            decode_command::<(u32, String)>(bad).unwrap_err();
         }
     }
 }

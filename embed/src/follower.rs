@@ -194,7 +194,7 @@ impl<S: StateMachine> Follower<S> {
             }
             None => return Ok(()),
         };
-        let decoded = command::decode(&value);
+        let decoded = command::decode_command(&value);
         let decoded = decoded.map_err(|reason| Stopped::Command { version: at.version, reason })?;
         let Some(command) = decoded else {
             tracing::warn!(version = %at.version, "a value that is no command is passed over, by every member");

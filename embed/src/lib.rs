@@ -82,6 +82,7 @@ mod replicated;
 mod snapshot;
 mod views;
 
+pub use command::decode_command;
 pub use error::{OpenError, QueryError, SendError, Stopped};
 pub use follower::{Applied, ViewUpcall};
 pub use group::{Group, ServeError};
