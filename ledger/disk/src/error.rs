@@ -5,11 +5,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use thiserror::Error;
+use tradewind_ledger::base::BaseError;
 use tradewind_ledger::entry::{EntryError, MAX_VALUE};
 use tradewind_ledger::ids::{Digest, Lineage, Version};
 use tradewind_ledger::note::{CheckpointError, NoteError};
 use tradewind_ledger::replay::ReplayError;
 use tradewind_ledger::segment_file::{HeaderError, RecordError};
+use tradewind_ledger::tile::TileId;
+use tradewind_ledger::tree::ProofError;
 
 /// The operating system refused an operation on a file or directory.
 #[derive(Debug, Error)]
@@ -113,6 +116,64 @@ pub enum Found {
     /// The published note is not a checkpoint.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// The base that pruning left cannot be read.
+    #[error(transparent)]
+    Base(#[from] BaseError),
+}
+
+/// Why a ledger cannot be opened from a base.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum BaseFault {
+    /// It is of another ledger.
+    #[error("it is of the ledger with lineage {found}, not {expected}")]
+    Lineage {
+        /// The base's lineage.
+        found: Lineage,
+        /// The ledger's.
+        expected: Lineage,
+    },
+    /// Entries after it are gone.
+    #[error("entries before {first} were pruned")]
+    Pruned {
+        /// The first entry that is kept.
+        first: Version,
+    },
+    /// What was published does not reach it, so neither do the tiles.
+    #[error("the checkpoint covers only {published} entries")]
+    Unpublished {
+        /// The checkpoint's size.
+        published: Version,
+    },
+    /// The checkpoint of its size has another root.
+    #[error("the checkpoint of that size has another root")]
+    Root,
+    /// A tile at the right edge is missing, or has other hashes.
+    #[error("{tile} is missing, or does not have the base's hashes")]
+    Tile {
+        /// The tile.
+        tile: TileId,
+    },
+    /// One of its entries is not shown to be in the tree.
+    #[error("its entry {version} is not shown by the tiles: {error}")]
+    Entry {
+        /// The entry.
+        version: Version,
+        /// Why.
+        error: ProofError,
+    },
+    /// No segment ends there.
+    #[error("{}: no segment ends there", file.display())]
+    WithinSegment {
+        /// The file across it.
+        file: PathBuf,
+    },
+    /// The entry before it is not its SEAL.
+    #[error("{}: the entry before it is another one", file.display())]
+    Seal {
+        /// The file with that entry.
+        file: PathBuf,
+    },
 }
 
 /// Why a ledger's directory was not opened. Nothing was changed unless said otherwise.
@@ -199,6 +260,26 @@ pub enum OpenError {
         /// The root of the entries in the segments.
         computed: Digest,
     },
+    /// The first entries were pruned, and the caller wants all.
+    #[error(
+        "{}: entries before {first} were pruned; open it from a base, such as a snapshot's", dir.display()
+    )]
+    Pruned {
+        /// The ledger's directory.
+        dir: PathBuf,
+        /// The first entry that is kept.
+        first: Version,
+    },
+    /// The replay cannot begin at this base. Another one, or none, may do.
+    #[error("{}: cannot begin at entry {size}: {fault}; open it from another base, or without one", dir.display())]
+    Base {
+        /// The ledger's directory.
+        dir: PathBuf,
+        /// The base's size.
+        size: Version,
+        /// Why.
+        fault: Box<BaseFault>,
+    },
     /// The caller refused an entry that it was shown.
     #[error("entry {version} was refused: {source}")]
     Refused {
@@ -217,7 +298,9 @@ impl From<ReadError> for OpenError {
         match error {
             ReadError::File(error) => error.into(),
             ReadError::Damaged(damage) => damage.into(),
-            ReadError::Beyond { .. } => unreachable!("recovery reads only what it has found"),
+            ReadError::Beyond { .. } | ReadError::Pruned { .. } => {
+                unreachable!("recovery reads only what it has found")
+            }
         }
     }
 }
@@ -293,6 +376,14 @@ pub enum ReadError {
     /// The file is damaged.
     #[error(transparent)]
     Damaged(#[from] Damage),
+    /// The entry was removed, as the ledger's retention has it. Terminal.
+    #[error("entry {version} was pruned: this replica keeps the entries from {first} on")]
+    Pruned {
+        /// The entry asked for.
+        version: Version,
+        /// The first entry that is kept.
+        first: Version,
+    },
     /// The entry is not there, or not yet durable.
     #[error("entry {version} is not there: the ledger has {durable} durable entries")]
     Beyond {

@@ -20,6 +20,8 @@ pub(crate) struct Layout {
     pub(crate) segments: PathBuf,
     pub(crate) values: PathBuf,
     pub(crate) checkpoint: PathBuf,
+    /// What pruning left of the entries before the first that is kept.
+    pub(crate) base: PathBuf,
     pub(crate) tiles: PathBuf,
 }
 
@@ -30,6 +32,7 @@ impl Layout {
             segments: dir.join("segments"),
             values: dir.join("values"),
             checkpoint: dir.join("checkpoint"),
+            base: dir.join("base"),
             tiles: dir.join("tile"),
         }
     }

@@ -15,6 +15,7 @@
 //! | `layout`, `ops` | paths and the lock; each kind of change to the file system, for crash tests |
 //! | `segment`, `writer` | the growing file; group commit |
 //! | `scan`, `recover`, `tail`, `open` | reading files; telling torn tails from damage; repair |
+//! | `start` | beginning at a base instead of at the genesis |
 //! | `shared`, `reader` | what is durable and where it lies |
 //! | `tree`, `tiles`, `publisher` | hashes, tile files, publication |
 //! | `values` | detached values |
@@ -40,6 +41,7 @@ mod rewind;
 mod scan;
 mod segment;
 mod shared;
+mod start;
 mod tail;
 mod tiles;
 mod tree;
@@ -51,7 +53,9 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
-pub use error::{Damage, FileError, Found, OpenError, PublishError, ReadError, WriteError};
+pub use error::{
+    BaseFault, Damage, FileError, Found, OpenError, PublishError, ReadError, WriteError,
+};
 pub use open::{Opened, Options, Recovery, VisitError, open};
 pub use owner::{DataError, Owner, claim, replace};
 pub use publisher::Publisher;
@@ -59,4 +63,5 @@ pub use reader::LedgerReader;
 pub use repair::{DirPeer, Peer, PeerError, Repair, RepairError, repair};
 pub use rewind::{RewindError, rewind};
 pub use shared::SealedSegment;
+pub use start::Start;
 pub use writer::LedgerWriter;

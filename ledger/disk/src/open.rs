@@ -20,6 +20,7 @@ use crate::publisher::Publisher;
 use crate::reader::LedgerReader;
 use crate::recover::Recovering;
 use crate::shared::{Files, Shared};
+use crate::start::{Begin, Start};
 use crate::tail::Repaired;
 use crate::values;
 use crate::writer::{LedgerWriter, Stage, Tail};
@@ -37,11 +38,19 @@ pub struct Options {
     pub bundles: bool,
     /// Refuse the directory if it holds another ledger.
     pub expected_lineage: Option<Lineage>,
+    /// Where the replay begins. Opening costs as much as there is after that, whatever is before.
+    pub start: Start,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { preallocate: 5 << 20, cached_segments: 32, bundles: true, expected_lineage: None }
+        Self {
+            preallocate: 5 << 20,
+            cached_segments: 32,
+            bundles: true,
+            expected_lineage: None,
+            start: Start::Genesis,
+        }
     }
 }
 
@@ -80,7 +89,7 @@ pub struct Recovery {
 pub type VisitError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Opens the ledger in `dir`, making the directory if it is missing, and shows `visit` every entry
-/// from the first on. All entries were replayed and are durable when this returns.
+/// from [`Options::start`] on. All of them were replayed and are durable when this returns.
 ///
 /// # Errors
 /// If another process has the ledger open; if anything is damaged, missing or foreign (then nothing
@@ -102,11 +111,15 @@ pub(crate) fn open_with(
     let layout = Layout::new(dir);
     layout.create(&ops)?;
     let lock = Arc::new(Lock::take(dir)?);
-    let (segments, temporary) = list(&layout)?;
+    let (mut segments, temporary) = list(&layout)?;
     let note = read_checkpoint(&layout)?;
     let checkpoint = note.as_ref().map(|(_, checkpoint)| checkpoint);
+    let begin = Begin::find(&layout, options, checkpoint)?;
+    let first = begin.first();
+    // What an interrupted pruning left is not there any more.
+    segments.retain(|name| name.first >= first);
 
-    let mut recovering = Recovering::new(&layout, options, checkpoint, visit);
+    let mut recovering = Recovering::new(&layout, options, checkpoint, &begin, visit)?;
     for (position, name) in segments.iter().enumerate() {
         recovering.segment(*name, position + 1 == segments.len())?;
     }
@@ -117,7 +130,7 @@ pub(crate) fn open_with(
     }
     values::clean(&ops, &layout)?;
     let mut recovery = Recovery::default();
-    let mut files = Files { sealed: replayed.sealed, open: None };
+    let mut files = Files { first, sealed: replayed.sealed, open: None };
     let size = replayed.replay.size();
     let (mut end, mut stage) = (Tail::at_start(size), Stage::None);
     for tail in replayed.tails {
@@ -145,7 +158,7 @@ pub(crate) fn open_with(
         Arc::clone(&lock),
     );
     let lost = (replayed.lost_tiles, replayed.lost_bundles);
-    recovery.repaired_tiles = publisher.repair(lost)?;
+    recovery.repaired_tiles = publisher.repair(lost, begin.base.map(|base| base.size()))?;
     let reader = LedgerReader::new(Arc::clone(&shared));
     let lineage = lineage.or(options.expected_lineage);
     let writer = LedgerWriter::new(shared, ops, options.preallocate, lineage, (end, stage), lock);

@@ -39,14 +39,26 @@ impl Publisher {
     }
 
     /// Writes what is lost of the tiles below the published checkpoint, and removes what is none of
-    /// them. How many were written.
+    /// them; only from the base on where the ledger was opened from one. How many were written.
     pub(crate) fn repair(
         &mut self,
         (tiles, bundles): (Vec<(TileId, Vec<u8>)>, Vec<TileId>),
+        base: Option<Version>,
     ) -> Result<u64, OpenError> {
         let layout = &self.shared.layout;
-        let needed: Vec<_> = self.partials(self.published).collect();
-        tiles::clean(&self.ops, layout, &needed, self.bundles)?;
+        let mut needed: Vec<_> = self.partials(self.published).collect();
+        if self.published < self.shared.first() {
+            // The next opening begins with these.
+            let hashes = |tile: &TileId| tile.kind != TileKind::Entries;
+            needed.extend(tiles::partials(self.shared.first()).filter(hashes));
+        }
+        match base {
+            None => tiles::clean(&self.ops, layout, &needed, self.bundles)?,
+            Some(base) => {
+                let range = (base, self.shared.durable());
+                tiles::clean_edge(&self.ops, layout, range, &needed, self.bundles)?;
+            }
+        }
         let mut written = (tiles.len() + bundles.len()) as u64;
         for (tile, bytes) in &tiles {
             tiles::write(&self.ops, layout, tile, bytes)?;
@@ -127,14 +139,17 @@ impl Publisher {
     fn new_bundles(&self, size: Version) -> impl Iterator<Item = TileId> + use<> {
         let width = u64::from(TILE_WIDTH);
         let end = if self.bundles { size } else { self.published };
-        let full = self.published.0 / width..end.0 / width;
+        // One with pruned entries in it cannot be made.
+        let kept = self.shared.first().0.div_ceil(width);
+        let full = kept.max(self.published.0 / width)..end.0 / width;
         full.map(|index| TileId { kind: TileKind::Entries, index, width: TILE_WIDTH })
     }
 
     /// The partial tiles that are files at this size.
     fn partials(&self, size: Version) -> impl Iterator<Item = TileId> + use<> {
-        let bundles = self.bundles;
-        tiles::partials(size).filter(move |tile| bundles || tile.kind != TileKind::Entries)
+        let (bundles, first) = (self.bundles, self.shared.first());
+        let made = move |tile: &TileId| bundles && tile.first() >= first.0;
+        tiles::partials(size).filter(move |tile| tile.kind != TileKind::Entries || made(tile))
     }
 
     /// What the tile's file holds.

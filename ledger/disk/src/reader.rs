@@ -32,10 +32,16 @@ impl LedgerReader {
         self.shared.durable()
     }
 
+    /// The first entry that is kept; those before it were pruned, and only their hashes are here.
+    #[must_use]
+    pub fn first(&self) -> Version {
+        self.shared.first()
+    }
+
     /// The bytes of the entry at `version`.
     ///
     /// # Errors
-    /// If it is not durable, or its file cannot be read or is damaged.
+    /// If it was pruned or is not durable, or its file cannot be read or is damaged.
     pub fn entry(&self, version: Version) -> Result<Vec<u8>, ReadError> {
         let mut buffer = Vec::new();
         let mut entry = Vec::new();
@@ -50,7 +56,7 @@ impl LedgerReader {
     /// `max_bytes` (at least one always does: less than the longest record counts as that).
     ///
     /// # Errors
-    /// If the first one is not durable, or a file cannot be read or is damaged.
+    /// If the first one was pruned or is not durable, or a file cannot be read or is damaged.
     pub fn entries(
         &self,
         first: Version,
@@ -101,7 +107,7 @@ impl LedgerReader {
         values::load(&self.shared.layout, digest)
     }
 
-    /// The sealed segments from the first on.
+    /// The sealed segments from the first that is kept on.
     #[must_use]
     pub fn sealed_segments(&self) -> Vec<SealedSegment> {
         self.shared.segments()

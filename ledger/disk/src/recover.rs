@@ -4,21 +4,24 @@
 //! tiles that do not have the bytes that follow from the entries.
 
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use tradewind_ledger::base::Base;
 use tradewind_ledger::entry::Entry;
 use tradewind_ledger::ids::{Lineage, Version};
 use tradewind_ledger::note::Checkpoint;
 use tradewind_ledger::replay::{Replay, ReplayError};
 use tradewind_ledger::segment_file::{Framing, Header, SegmentName, State, Watermark};
 use tradewind_ledger::tile::{TILE_WIDTH, TileId, TileKind};
+use tradewind_ledger::tree::leaf_hash;
 
-use crate::error::{Context, Damage, FileError, Found, OpenError};
+use crate::error::{BaseFault, Context, Damage, FileError, Found, OpenError};
 use crate::layout::Layout;
 use crate::open::{Options, VisitError};
 use crate::scan::{Scan, Step};
 use crate::shared::{Indexed, SealedSegment};
+use crate::start::{Begin, refused};
 use crate::tail::Tail;
 use crate::tiles;
 use crate::tree::TileTree;
@@ -30,10 +33,14 @@ pub(crate) struct Recovering<'a, V> {
     options: &'a Options,
     checkpoint: Option<&'a Checkpoint>,
     visit: V,
+    /// Entries before it are there, but are neither replayed nor shown.
+    base: Option<Arc<Base>>,
+    /// The entry that the next file starts with.
+    next: Version,
     /// Lineage in the first file's header, and the framing that follows from it.
     framing: Option<(Lineage, Framing)>,
-    /// Bytes of the entries since the last full bundle, bundled.
-    bundle_bytes: u64,
+    /// Bytes of the entries since the last full bundle, bundled; unknown for the bundle that the replay begins in.
+    bundle_bytes: Option<u64>,
     replayed: Replayed,
 }
 
@@ -69,25 +76,40 @@ impl<'a, V: FnMut(Version, Entry) -> Result<(), VisitError>> Recovering<'a, V> {
         layout: &'a Layout,
         options: &'a Options,
         checkpoint: Option<&'a Checkpoint>,
+        begin: &Begin,
         visit: V,
-    ) -> Self {
+    ) -> Result<Self, OpenError> {
+        let base = begin.base.clone();
+        let tree = begin.tree(layout, checkpoint)?;
+        let framed = |base: &Arc<Base>| {
+            (base.lineage(), Framing::new(base.lineage(), crc32c::crc32c_append))
+        };
+        let framing = base.as_ref().map(framed);
+        let whole_bundles = tree.size().0.is_multiple_of(TILE_WIDTH.into());
+        let bundle_bytes = whole_bundles.then_some(0);
         let replayed = Replayed {
-            replay: Replay::new(),
-            tree: TileTree::new(&layout.dir),
+            replay: base.as_deref().map_or_else(Replay::new, Replay::from_base),
+            tree,
             sealed: Vec::new(),
             tails: Vec::new(),
             lost_tiles: Vec::new(),
             lost_bundles: Vec::new(),
         };
-        Self { layout, options, checkpoint, visit, framing: None, bundle_bytes: 0, replayed }
+        let next = begin.first();
+        Ok(Self { layout, options, checkpoint, visit, base, next, framing, bundle_bytes, replayed })
     }
 
     /// Reads the next file.
     pub(crate) fn segment(&mut self, name: SegmentName, is_last: bool) -> Result<(), OpenError> {
         let path = self.layout.segment(name);
-        let expected = self.replayed.replay.size();
+        let expected = self.next;
         if name.first != expected {
             return Err(OpenError::Gap { file: path, expected, found: name.first });
+        }
+        if let (Some(base), Some(last)) = (self.base.clone(), name.last)
+            && name.first < base.size()
+        {
+            return self.skip(&base, SealedSegment { first: name.first, last }, path);
         }
         let mut options = File::options();
         let opened = options.read(true).write(name.last.is_none()).open(&path);
@@ -100,6 +122,7 @@ impl<'a, V: FnMut(Version, Entry) -> Result<(), VisitError>> Recovering<'a, V> {
                 return Err(place.damage(Found::Watermarks));
             }
             self.sealed(&mut scan, &framing, last)?;
+            self.next = last.next();
             self.replayed.sealed.push(SealedSegment { first: name.first, last });
             return Ok(());
         }
@@ -110,6 +133,7 @@ impl<'a, V: FnMut(Version, Entry) -> Result<(), VisitError>> Recovering<'a, V> {
         let mut index = Indexed::new(name.first, Arc::clone(&file), path.clone());
         let ends_with_seal = self.unsealed(&mut scan, &framing, mark, &mut index)?;
         let (end, version) = scan.place();
+        self.next = version;
         let place = Place { path: &path, offset: end, version };
         let used = scan.used_until()?;
         if ends_with_seal && used > end {
@@ -119,6 +143,27 @@ impl<'a, V: FnMut(Version, Entry) -> Result<(), VisitError>> Recovering<'a, V> {
             return Err(place.damage(Found::Missing { version }));
         }
         self.replayed.tails.push(Tail { header, mark, index, ends_with_seal, end, used });
+        Ok(())
+    }
+
+    /// Takes a sealed file before the base by its name. The newest of them must be of this ledger: the others are
+    /// checked when they are read.
+    fn skip(
+        &mut self,
+        base: &Base,
+        segment: SealedSegment,
+        file: PathBuf,
+    ) -> Result<(), OpenError> {
+        if segment.last >= base.size() {
+            return Err(refused(self.layout, base, BaseFault::WithinSegment { file }));
+        }
+        self.next = segment.last.next();
+        self.replayed.sealed.push(segment);
+        if self.next == base.size() {
+            let opened = File::open(&file).context("open", &file)?;
+            let (_, header, _) = Scan::open(&opened, &file, segment.first)?;
+            self.framing_of(&header, &file)?;
+        }
         Ok(())
     }
 
@@ -209,6 +254,14 @@ impl<'a, V: FnMut(Version, Entry) -> Result<(), VisitError>> Recovering<'a, V> {
     /// Takes up the next entry.
     fn accept(&mut self, bytes: &[u8], place: Place<'_>) -> Result<(), OpenError> {
         let version = place.version;
+        if let Some(base) = self.base.as_deref().filter(|base| version < base.size()) {
+            // In a file whose sealing was interrupted.
+            if version.next() == base.size() && leaf_hash(bytes) != base.last_leaf() {
+                let fault = BaseFault::Seal { file: place.path.to_owned() };
+                return Err(refused(self.layout, base, fault));
+            }
+            return Ok(());
+        }
         let Replayed { replay, tree, .. } = &mut self.replayed;
         let wrong = |kind| ReplayError { version, kind };
         let entry =
@@ -221,7 +274,7 @@ impl<'a, V: FnMut(Version, Entry) -> Result<(), VisitError>> Recovering<'a, V> {
             return Err(place.damage(Found::Lineage { found, expected: Lineage(leaf) }));
         }
         tree.push(leaf);
-        self.bundle_bytes += 2 + bytes.len() as u64;
+        self.bundle_bytes = self.bundle_bytes.map(|sum| sum + 2 + bytes.len() as u64);
         self.check_published()?;
         (self.visit)(version, entry).map_err(|source| OpenError::Refused { version, source })
     }
@@ -258,18 +311,19 @@ impl<'a, V: FnMut(Version, Entry) -> Result<(), VisitError>> Recovering<'a, V> {
         let index = size.0 / u64::from(TILE_WIDTH) - 1;
         let bundle = TileId { kind: TileKind::Entries, index, width: TILE_WIDTH };
         let path = self.layout.dir.join(bundle.to_string());
-        if self.options.bundles
-            && !tiles::has_length(&path, self.bundle_bytes).context("read the length", &path)?
+        if let Some(len) = self.bundle_bytes.filter(|_| self.options.bundles)
+            && !tiles::has_length(&path, len).context("read the length", &path)?
         {
             lost_bundles.push(bundle);
         }
-        self.bundle_bytes = 0;
+        self.bundle_bytes = Some(0);
         Ok(())
     }
 
     /// Ends the pass: everything that was published must have been there.
     pub(crate) fn finish(self) -> Result<Replayed, OpenError> {
-        let present = self.replayed.replay.size();
+        // A base that is beyond what is there is not beyond the checkpoint, or nothing was to be there before it.
+        let present = self.next;
         match self.checkpoint {
             Some(Checkpoint { size, .. }) if *size > present => Err(OpenError::BehindCheckpoint {
                 file: self.layout.checkpoint.clone(),

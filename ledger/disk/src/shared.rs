@@ -35,6 +35,8 @@ pub(crate) struct Indexed {
 
 #[derive(Default)]
 pub(crate) struct Files {
+    /// The first entry that is kept.
+    pub(crate) first: Version,
     pub(crate) sealed: Vec<SealedSegment>,
     pub(crate) open: Option<Indexed>,
 }
@@ -177,6 +179,11 @@ impl Shared {
         self.remember(Arc::new(Indexed { path, ..open }));
     }
 
+    /// The first entry that is kept.
+    pub(crate) fn first(&self) -> Version {
+        self.files.read().unwrap_or_else(PoisonError::into_inner).first
+    }
+
     pub(crate) fn segments(&self) -> Vec<SealedSegment> {
         self.files.read().unwrap_or_else(PoisonError::into_inner).sealed.clone()
     }
@@ -204,6 +211,9 @@ impl Shared {
             return Err(ReadError::Beyond { version: first, durable });
         }
         let files = self.files.read().unwrap_or_else(PoisonError::into_inner);
+        if first < files.first {
+            return Err(ReadError::Pruned { version: first, first: files.first });
+        }
         if let Some(open) = files.open.as_ref().filter(|open| open.first <= first) {
             return Ok(open.span(first, end, max_bytes));
         }

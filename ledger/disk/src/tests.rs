@@ -1,5 +1,6 @@
 //! Tests with real files.
 
+mod base;
 mod crash;
 mod damage;
 mod failures;

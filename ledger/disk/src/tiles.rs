@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, ErrorKind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tradewind_ledger::ids::Version;
 use tradewind_ledger::tile::{MAX_TILE_LEVEL, TILE_HEIGHT, TILE_WIDTH, TileId, TileKind};
@@ -93,7 +93,44 @@ pub(crate) fn clean(
     needed: &[TileId],
     bundles: bool,
 ) -> Result<(), FileError> {
-    let mut dirs = vec![layout.tiles.clone()];
+    clean_below(ops, layout, vec![layout.tiles.clone()], needed, bundles)
+}
+
+/// As [`clean`], but of partial tiles only those that a checkpoint of `from` to `upto` entries may have had.
+pub(crate) fn clean_edge(
+    ops: &Ops,
+    layout: &Layout,
+    (from, upto): (Version, Version),
+    needed: &[TileId],
+    bundles: bool,
+) -> Result<(), FileError> {
+    match ops.remove(&layout.tiles.join(TEMPORARY)) {
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        result => result.context("remove", &layout.tiles)?,
+    }
+    let hashes = (0..=MAX_TILE_LEVEL).map(|level| (TileKind::Hashes { level }, level));
+    let mut dirs = Vec::new();
+    for (kind, level) in hashes.chain([(TileKind::Entries, 0)]) {
+        let tile = |size: Version| size.0 >> (TILE_HEIGHT * level) >> TILE_HEIGHT;
+        for index in tile(from)..=tile(upto) {
+            let partial = layout.dir.join(TileId { kind, index, width: 1 }.to_string());
+            dirs.extend(partial.parent().filter(|dir| dir.is_dir()).map(Path::to_owned));
+        }
+    }
+    let entries = layout.tiles.join("entries");
+    if !bundles && entries.is_dir() {
+        dirs.push(entries);
+    }
+    clean_below(ops, layout, dirs, needed, bundles)
+}
+
+fn clean_below(
+    ops: &Ops,
+    layout: &Layout,
+    mut dirs: Vec<PathBuf>,
+    needed: &[TileId],
+    bundles: bool,
+) -> Result<(), FileError> {
     while let Some(dir) = dirs.pop() {
         for entry in fs::read_dir(&dir).context("list", &dir)? {
             let entry = entry.context("list", &dir)?;

@@ -4,7 +4,7 @@
 //! the ones beyond the full tiles that are known to be on disk.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use tradewind_ledger::ids::{Digest, Version};
@@ -32,6 +32,38 @@ struct Level {
 impl TileTree {
     pub(crate) fn new(dir: &Path) -> Self {
         Self { dir: dir.to_owned(), range: CompactRange::new(), levels: Default::default() }
+    }
+
+    /// The tree that has come to `range`, with the nodes of its right edge from tiles of a checkpoint of `published`
+    /// entries or from those of its own size; otherwise the tile that lacks. All that is read is proven by `range`.
+    pub(crate) fn at(dir: &Path, range: &CompactRange, published: Version) -> Result<Self, TileId> {
+        let mut tree = Self { dir: dir.to_owned(), range: range.clone(), ..Self::new(dir) };
+        let mut parts = range.parts();
+        for (level, kept) in (0..).zip(&mut tree.levels) {
+            let edge = |size: Version| {
+                let nodes = size.0 >> (TILE_HEIGHT * level);
+                let kind = TileKind::Hashes { level };
+                TileId { kind, index: nodes / WIDTH, width: (nodes % WIDTH) as u16 }
+            };
+            let tile = edge(range.size());
+            kept.kept_from = tile.first();
+            let (wider, own) = parts.split_at(parts.len() - tile.width.count_ones() as usize);
+            parts = wider;
+            if tile.width == 0 {
+                continue;
+            }
+            let files = [tile.full(), edge(published), tile];
+            let files = files.into_iter().filter(|file| {
+                (file.index, file.width > 0) == (tile.index, true) && file.width >= tile.width
+            });
+            let mut found =
+                files.filter_map(|file| read_tile(dir, &file).ok()).map(|mut hashes| {
+                    hashes.truncate(tile.width.into());
+                    hashes
+                });
+            kept.nodes = found.find(|hashes| edge_of(hashes) == own).ok_or(tile)?;
+        }
+        Ok(tree)
     }
 
     pub(crate) fn size(&self) -> Version {
@@ -83,27 +115,32 @@ impl TileTree {
             let from = usize::try_from(from).ok()?;
             return Some(kept.nodes.get(from..from + usize::from(tile.width))?.to_vec());
         }
-        let path = self.dir.join(tile.full().to_string());
-        let bytes = File::open(&path).and_then(|file| {
-            let mut bytes = Vec::with_capacity(HASH_TILE_BYTES);
-            file.take(HASH_TILE_BYTES as u64 + 1).read_to_end(&mut bytes)?;
-            Ok(bytes)
-        });
-        match bytes.map(|bytes| tile::decode_hashes(&bytes, TILE_WIDTH)) {
-            Ok(Ok(mut hashes)) => {
+        match read_tile(&self.dir, &tile.full()) {
+            Ok(mut hashes) => {
                 hashes.truncate(tile.width.into());
                 Some(hashes)
             }
-            Ok(Err(error)) => {
-                tracing::error!(%error, path = %path.display(), "a tile is damaged");
-                None
-            }
             Err(error) => {
-                tracing::error!(%error, path = %path.display(), "a tile cannot be read");
+                tracing::error!(%error, dir = %self.dir.display(), %tile, "a tile cannot be read");
                 None
             }
         }
     }
+}
+
+/// The hashes in the file of this tile.
+pub(crate) fn read_tile(dir: &Path, tile: &TileId) -> io::Result<Vec<Digest>> {
+    let file = File::open(dir.join(tile.to_string()))?;
+    let mut bytes = Vec::with_capacity(HASH_TILE_BYTES);
+    file.take(HASH_TILE_BYTES as u64 + 1).read_to_end(&mut bytes)?;
+    tile::decode_hashes(&bytes, tile.width).map_err(io::Error::other)
+}
+
+/// The roots of the maximal full subtrees over these nodes.
+fn edge_of(nodes: &[Digest]) -> Vec<Digest> {
+    let mut range = CompactRange::new();
+    nodes.iter().for_each(|node| range.push(*node));
+    range.parts().to_vec()
 }
 
 impl HashSource for TileTree {

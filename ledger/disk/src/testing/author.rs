@@ -1,5 +1,8 @@
 //! Writes valid histories.
 
+use std::sync::Arc;
+
+use tradewind_ledger::base::Base;
 use tradewind_ledger::entry::{Body, Entry, Genesis, Member, Update, Value, Write};
 use tradewind_ledger::ids::{Digest, Hlc, KeyVersion, LedgerId, RequestId, Version};
 use tradewind_ledger::note::{Checkpoint, Ed25519Signer, SignedNote, Signer as _};
@@ -11,6 +14,8 @@ pub(crate) struct Author {
     replay: Replay,
     pub(crate) entries: Vec<Vec<u8>>,
     pub(crate) values: Vec<(Version, Digest, Vec<u8>)>,
+    /// After each SEAL.
+    pub(crate) bases: Vec<Arc<Base>>,
     origin: String,
 }
 
@@ -33,8 +38,13 @@ impl Author {
             members: vec![Member { name: "node".into(), public_key }],
         };
         let origin = genesis.origin();
-        let mut author =
-            Self { replay: Replay::new(), entries: Vec::new(), values: Vec::new(), origin };
+        let mut author = Self {
+            replay: Replay::new(),
+            entries: Vec::new(),
+            values: Vec::new(),
+            bases: Vec::new(),
+            origin,
+        };
         author.push(&genesis.into_entry());
         author
     }
@@ -79,6 +89,17 @@ impl Author {
     pub(crate) fn seal(&mut self) {
         let seal = self.replay.segment().make_seal(self.next_hlc(), self.replay.view());
         self.push(&seal);
+        self.bases.extend(self.replay.base().cloned());
+    }
+
+    /// The newest base that is not beyond `size`.
+    pub(crate) fn base_at(&self, size: Version) -> Option<Arc<Base>> {
+        self.bases.iter().rfind(|base| base.size() <= size).cloned()
+    }
+
+    /// The state after all entries.
+    pub(crate) fn replay(&self) -> &Replay {
+        &self.replay
     }
 
     pub(crate) fn size(&self) -> Version {

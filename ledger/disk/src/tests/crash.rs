@@ -7,9 +7,11 @@ use tradewind_ledger::ids::Version;
 use tradewind_ledger::note::SignedNote;
 use tradewind_ledger::segment_file::{PAGE, RECORD_HEADER, SegmentName};
 use tradewind_ledger::tile::{self, TileKind, tiles};
+use tradewind_ledger::tree::root_at;
 
 use crate::layout::Layout;
 use crate::open::{Opened, Options, open, open_with};
+use crate::start::Start;
 use crate::testing::{Author, Event, Image, Random, Recorder, tempdir};
 use crate::writer::is_seal;
 
@@ -18,6 +20,13 @@ const WAYS: u64 = 12;
 
 fn options() -> Options {
     Options { preallocate: 16 << 10, ..Options::default() }
+}
+
+/// Where what is left is opened from: the newest base that the checkpoint covers is tried too.
+#[derive(Clone, Copy)]
+enum From {
+    Genesis,
+    Base,
 }
 
 /// One step of a run: entries up to this size are appended and synced; then perhaps published.
@@ -105,11 +114,24 @@ fn assert_published(dir: &Path, author: &Author) -> Version {
 
 /// Opens what a loss of power left: nothing that was acknowledged may be missing, nothing may be there
 /// that was not written, and the ledger goes on to the same end.
-fn assert_recovers(dir: &Path, author: &Author, batches: &[Batch], acknowledged: [Version; 2]) {
+fn assert_recovers(
+    dir: &Path,
+    author: &Author,
+    batches: &[Batch],
+    acknowledged: [Version; 2],
+    from: From,
+) {
     let [durable, published] = acknowledged;
-    assert!(assert_published(dir, author) >= published, "a published checkpoint is lost");
-    let mut opened = open(dir, &options(), |_, _| Ok(())).expect("it opens");
+    let found = assert_published(dir, author);
+    assert!(found >= published, "a published checkpoint is lost");
+    let start = match (from, author.base_at(found)) {
+        (From::Base, Some(base)) => Start::Base(base),
+        _ => Start::Genesis,
+    };
+    let options = Options { start, ..options() };
+    let mut opened = open(dir, &options, |_, _| Ok(())).expect("it opens");
     let size = opened.replay.size();
+    assert_eq!(opened.replay.root(), root_at(&author.tree(), size).expect("a size that was"));
     assert!(size >= durable, "{durable} entries were acknowledged, {size} are there");
     assert_eq!(opened.reader.durable_size(), size);
     let entries = opened.reader.entries(Version::ZERO, size, usize::MAX);
@@ -173,6 +195,15 @@ fn is_change(event: &Event) -> bool {
 
 #[test]
 fn no_loss_of_power_loses_what_was_acknowledged() {
+    lose_power_everywhere(From::Genesis);
+}
+
+#[test]
+fn no_loss_of_power_loses_what_was_acknowledged_when_opened_from_a_base() {
+    lose_power_everywhere(From::Base);
+}
+
+fn lose_power_everywhere(from: From) {
     let (author, batches) = history();
     let reference = tempdir();
     let recorder = Recorder::default();
@@ -196,7 +227,7 @@ fn no_loss_of_power_loses_what_was_acknowledged() {
             image.lose_power(&mut Random::new(seed)).restore(dir.path());
             let acknowledged = acknowledged(&events[..=position]);
             let result = std::panic::catch_unwind(|| {
-                assert_recovers(dir.path(), &author, &batches, acknowledged);
+                assert_recovers(dir.path(), &author, &batches, acknowledged, from);
             });
             assert!(result.is_ok(), "power was lost after {event:?} ({position}), way {way}");
             assert_eq!(segment_files(dir.path()), sealed, "after {event:?}, way {way}");
@@ -254,7 +285,7 @@ fn power_may_be_lost_again_during_recovery() {
             let dir = tempdir();
             image.lose_power(&mut random).restore(dir.path());
             let result = std::panic::catch_unwind(|| {
-                assert_recovers(dir.path(), &author, &batches, acknowledged);
+                assert_recovers(dir.path(), &author, &batches, acknowledged, From::Base);
             });
             assert!(result.is_ok(), "power was lost after {event:?} ({position}), then {change:?}");
         }

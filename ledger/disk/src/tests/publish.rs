@@ -14,13 +14,19 @@ use tradewind_ledger::tree::{
 
 use crate::error::PublishError;
 use crate::open::{Opened, Options, open};
+use crate::start::Start;
 use crate::testing::{Author, tempdir};
 
 /// Enough for a full tile of level 1 and a partial one of level 2.
 const MANY: usize = 256 * 256 + 300;
 
-const OPTIONS: Options =
-    Options { preallocate: 64 << 10, cached_segments: 2, bundles: true, expected_lineage: None };
+const OPTIONS: Options = Options {
+    preallocate: 64 << 10,
+    cached_segments: 2,
+    bundles: true,
+    expected_lineage: None,
+    start: Start::Genesis,
+};
 
 fn reopen(dir: &Path) -> Opened {
     open(dir, &OPTIONS, |_, _| Ok(())).expect("it opens")
