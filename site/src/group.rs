@@ -257,6 +257,7 @@ impl Group {
                 promises.write(&promise).map_err(|error| format!("the promise: {error}"))?;
                 core.handle_promised(now, promise.view);
             }
+            Action::Remember(peers) => publisher.remember(peers),
             Action::ReadRoots { reader, sizes } => log.push(Job::ReadRoots { reader, sizes }),
             Action::Rewind { shard, to, dropped } => {
                 let replica = shared.replica(shard);

@@ -124,6 +124,7 @@ mod tests {
 
     use super::*;
     use crate::log::{Job, Log};
+    use crate::peers::PeersFile;
     use crate::publish::Publisher;
 
     #[derive(Debug)]
@@ -164,7 +165,8 @@ mod tests {
         let note = "atlas/ams/bench/0\n0\n47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=\n\n\
                     — atlas/ams/bench/0 AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA==\n";
         let reason = told(|inbox| {
-            let publisher = Publisher::start(HashMap::new(), inbox).expect("a thread");
+            let publisher =
+                Publisher::start(HashMap::new(), PeersFile::none(), inbox).expect("a thread");
             publisher.push(ShardIndex(0), SignedNote::parse(note.as_bytes()).expect("a note"));
             publisher.stop();
         });

@@ -9,9 +9,10 @@
 //! | `group` | the group thread: a reactor that drives the core over the fabric |
 //! | `log` | the log thread: group commit, and reads for peers that are behind |
 //! | `promise` | the last view that the node accepted, on disk |
+//! | `peers` | what the node remembers of the others, on disk: whoever comes back with less is refused |
 //! | `rows` | rows on a fabric and clocks, for a core |
 //! | `rewind` | a suffix that a majority went on without: asked for, and cut off at the next start |
-//! | `publish` | the publisher thread: tiles and `checkpoint` files, off the critical path |
+//! | `publish` | the publisher thread: tiles and `checkpoint` files, what is remembered of peers: off the critical path |
 //! | `shared` | what the threads and the readers share: watermarks, stores, heads |
 //! | `views` | [`Views`]: the views that the node takes part in, for an application in the same process |
 //! | `backend` | [`tradewind_gateway::Backend`]: how clients reach the node |
@@ -22,6 +23,7 @@ mod group;
 mod inbox;
 mod log;
 pub mod node;
+mod peers;
 mod promise;
 mod publish;
 mod rewind;

@@ -26,6 +26,7 @@ use crate::backend::{Barriers, MoreStatus, NodeBackend};
 use crate::group::{self, Ended, Group, NodeSigner, Parts};
 use crate::inbox::Inbox;
 use crate::log::Log;
+use crate::peers::PeersFile;
 use crate::promise::PromiseFile;
 use crate::shared::{OwnDisk, Replica, Shared, SharedStore};
 use crate::views::Views;
@@ -132,10 +133,18 @@ impl Node {
         let mut recovered = recover(&config, &directory.join("ledgers"))?;
         let promises = PromiseFile::new(&directory);
         recovered.promise = promises.read()?;
+        let peers = PeersFile::new(&directory, site, &config);
         let (fabric, paths) = fabric(&topology, site, own, &identity, incarnation)?;
         let site =
             topology.sites.iter().position(|other| other.name == site.name).expect("its own site");
-        Self::run(topology, (site, own), identity, config, recovered, (fabric, paths, promises))
+        Self::run(
+            topology,
+            (site, own),
+            identity,
+            config,
+            recovered,
+            (fabric, paths, promises, peers),
+        )
     }
 
     fn run(
@@ -144,19 +153,20 @@ impl Node {
         identity: Arc<Identity>,
         config: NodeConfig,
         recovered: Recovered,
-        (fabric, paths, promises): (Box<dyn Fabric>, Arc<Paths>, PromiseFile),
+        (fabric, paths, promises, peers): (Box<dyn Fabric>, Arc<Paths>, PromiseFile, PeersFile),
     ) -> Result<Self, StartError> {
         let started = Instant::now();
         let first_shard = first_shards(&topology, &config.shards);
         let incarnation = config.incarnation.0;
         let barriers = Arc::new(Barriers::new(incarnation));
-        let core =
+        let mut core =
             NodeCore::new(config, recovered.shards, recovered.promise, crate::rows::now(started))?;
         let names = topology.sites[site].nodes.iter().map(|node| node.name.to_string()).collect();
         let shared = Arc::new(Shared::new(recovered.replicas, names, core.status()));
+        core.recall(peers.read()?);
         let inbox = Arc::new(Inbox::new(fabric.waker()));
         let log = Log::start(recovered.writers, Arc::clone(&inbox))?;
-        let publisher = publish::Publisher::start(recovered.publishers, &inbox)?;
+        let publisher = publish::Publisher::start(recovered.publishers, peers, &inbox)?;
         let parts = Parts {
             core,
             fabric,

@@ -1,4 +1,5 @@
-//! The publisher thread: brings tiles and the `checkpoint` file of each ledger up to its newest signed checkpoint.
+//! The publisher thread: brings tiles and the `checkpoint` file of each ledger up to its newest signed checkpoint, and
+//! writes down what is remembered of the other nodes.
 //!
 //! Off the critical path, and at its own pace: under load a checkpoint is signed every few milliseconds, while a file
 //! that third parties read need not be renewed as often.
@@ -10,9 +11,10 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use tradewind_ledger::note::SignedNote;
-use tradewind_site_protocol::ShardIndex;
+use tradewind_site_protocol::{Recollection, ShardIndex};
 
 use crate::inbox::{Inbox, PanicWatch};
+use crate::peers::PeersFile;
 
 /// Least time between two publications, and the most that a costly one puts off the next.
 const PACE: Duration = Duration::from_millis(500);
@@ -21,9 +23,17 @@ const PACE_MAX: Duration = Duration::from_secs(2);
 /// the log shares.
 const SHARE: u32 = 10;
 
+/// What the thread is given.
+enum Work {
+    /// A newer signed checkpoint of a ledger.
+    Note(ShardIndex, SignedNote),
+    /// What is known of the other nodes by now.
+    Peers(Vec<Recollection>),
+}
+
 /// The other threads' end of the publisher.
 pub(crate) struct Publisher {
-    notes: Sender<(ShardIndex, SignedNote)>,
+    work: Sender<Work>,
     thread: JoinHandle<()>,
 }
 
@@ -31,26 +41,32 @@ impl Publisher {
     /// Starts the thread over the publishers of this node's ledgers.
     pub(crate) fn start(
         ledgers: HashMap<ShardIndex, tradewind_ledger_disk::Publisher>,
+        peers: PeersFile,
         inbox: &Arc<Inbox>,
     ) -> std::io::Result<Self> {
-        let (notes, receiver) = channel();
+        let (work, receiver) = channel();
         let watch = PanicWatch::new("publisher", inbox);
         let thread = thread::Builder::new().name("publisher".into()).spawn(move || {
             let _watch = watch;
-            run(ledgers, &receiver);
+            run(ledgers, &peers, &receiver);
         })?;
-        Ok(Self { notes, thread })
+        Ok(Self { work, thread })
     }
 
     /// A newer signed checkpoint of a ledger. The queue holds at most what is signed within two publications.
     pub(crate) fn push(&self, shard: ShardIndex, note: SignedNote) {
         // The thread ends only with the process.
-        let _ = self.notes.send((shard, note));
+        let _ = self.work.send(Work::Note(shard, note));
+    }
+
+    /// What is to be remembered of the other nodes. Once a second at most, and at the end of a view.
+    pub(crate) fn remember(&self, peers: Vec<Recollection>) {
+        let _ = self.work.send(Work::Peers(peers));
     }
 
     /// Publishes what is queued and ends the thread.
     pub(crate) fn stop(self) {
-        drop(self.notes);
+        drop(self.work);
         if self.thread.join().is_err() {
             tracing::error!("the publisher thread panicked");
         }
@@ -59,19 +75,26 @@ impl Publisher {
 
 fn run(
     mut ledgers: HashMap<ShardIndex, tradewind_ledger_disk::Publisher>,
-    notes: &Receiver<(ShardIndex, SignedNote)>,
+    peers: &PeersFile,
+    work: &Receiver<Work>,
 ) {
     let mut newest = HashMap::new();
     let mut not_before = Instant::now();
     loop {
         let received = if newest.is_empty() {
-            notes.recv().map_err(|_| RecvTimeoutError::Disconnected)
+            work.recv().map_err(|_| RecvTimeoutError::Disconnected)
         } else {
-            notes.recv_timeout(not_before.saturating_duration_since(Instant::now()))
+            work.recv_timeout(not_before.saturating_duration_since(Instant::now()))
         };
         match received {
-            Ok((shard, note)) => {
+            Ok(Work::Note(shard, note)) => {
                 newest.insert(shard, note);
+            }
+            Ok(Work::Peers(known)) => {
+                if let Err(error) = peers.write(&known) {
+                    // What was written before stands, and is true; the next time there is more.
+                    tracing::error!(%error, "writing down what is known of the other nodes failed");
+                }
             }
             Err(RecvTimeoutError::Timeout) => {
                 let began = Instant::now();

@@ -53,6 +53,8 @@ fn invariants_hold_and_the_hard_places_are_reached() {
         ("shards without a majority", core.suspended),
         ("promises recovered", core.promises_recovered),
         ("promises written in a crash", coverage.promises_torn),
+        ("times peers were written down", core.remembered),
+        ("lost disks refused", coverage.lost_disks_refused),
         ("partitions", coverage.partitions),
         ("one-way links", coverage.one_way),
         ("flapping links", coverage.flapping),
@@ -167,6 +169,12 @@ fn letting_the_shortest_log_win_is_found() {
 fn cutting_a_ledger_too_far_is_found() {
     let found = found_by(Mutation::RewindTooFar, 200);
     assert_eq!(found, Some("invariant_rewind_keeps_committed"));
+}
+
+#[test]
+fn taking_a_node_without_its_disk_for_the_one_it_was_is_found() {
+    let found = found_by(Mutation::LostDiskTrusted, 100);
+    assert_eq!(found, Some("invariant_lost_disk_has_no_voice"));
 }
 
 #[test]

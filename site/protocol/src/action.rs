@@ -8,6 +8,7 @@ use tradewind_store::{Durability, Reply};
 
 use crate::batch::{EntryBatch, Values};
 use crate::error::{Fatal, PeerFault};
+use crate::formation::Recollection;
 use crate::ids::{NodeId, ShardIndex, Ticket};
 
 /// A command of a client for one shard.
@@ -62,6 +63,9 @@ pub enum Action {
     /// before [`crate::NodeCore::handle_promised`]; after a restart it goes into [`crate::NodeCore::new`]. A node
     /// that forgot a promise could help to make two views of one number.
     Promise(Promise),
+    /// Write down what is known of the others, by node, in place of what was written before: soon, but nothing waits for
+    /// it. After a restart it goes into [`crate::NodeCore::recall`].
+    Remember(Vec<Recollection>),
     /// Make zeroed rows of `row_len` bytes for this view (`Fabric::prepare`), before the next action.
     Prepare {
         /// The view.

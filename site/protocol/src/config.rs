@@ -60,6 +60,8 @@ pub struct Limits {
     /// until it stayed for sixteen times as long. At most 64 times this. So a node that comes and goes stops views at a
     /// bounded rate.
     pub backoff_us: u64,
+    /// What is known of other nodes is written down no more often than this while a view runs, µs.
+    pub remember_us: u64,
     /// A sender whose stamp is ahead of the own wall clock by more than this is counted, µs.
     pub clock_skew_us: u64,
     /// Bytes delivered and not yet on the own disk; beyond it this node sends nothing and takes no more
@@ -85,6 +87,7 @@ impl Default for Limits {
             silence_us: 3_000_000,
             formation_us: 3_000_000,
             backoff_us: 100_000,
+            remember_us: 1_000_000,
             clock_skew_us: 500_000,
             backlog_bytes: 128 << 20,
             chunk_bytes: 512 << 10,
@@ -210,6 +213,8 @@ pub enum Mutation {
     CommitBeforeView,
     /// A lost peer is trusted again when it is back, and the view goes on.
     SuspicionTakenBack,
+    /// A node that comes with less than it once had is taken for the one that it was.
+    LostDiskTrusted,
     /// A ledger is cut one entry too far.
     RewindTooFar,
 }

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
-use tradewind_ledger::{Digest, LedgerId, Lineage, Version};
+use tradewind_ledger::{Digest, LedgerId, Lineage, Version, ViewId};
 
 use crate::ids::{NodeId, ShardIndex};
 
@@ -159,6 +159,52 @@ pub enum Refusal {
     /// The ledgers of two nodes differ.
     #[error("{0}")]
     Divergence(Box<Divergence>),
+    /// The sender has less than it once had.
+    #[error("{0}")]
+    LostData(Box<LostData>),
+}
+
+/// A node that comes with less than it once had on its disk: what it promised and acknowledged does not count any more.
+#[derive(Clone, PartialEq, Eq, Debug, Error, Serialize, Deserialize)]
+#[error(
+    "{name} {loss}: its data was lost, or is a copy from before. Give it the right data directory back, or a new identity with `tradewind node replace {name}`"
+)]
+pub struct LostData {
+    /// The node.
+    pub name: String,
+    /// What it lacks.
+    pub loss: Loss,
+}
+
+/// What a node lacks that it once had.
+#[derive(Clone, PartialEq, Eq, Debug, Error, Serialize, Deserialize)]
+pub enum Loss {
+    /// Starts of its process.
+    #[error("is at its start number {found}, but was at number {known} already")]
+    Incarnation {
+        /// Told now.
+        found: u64,
+        /// Told before.
+        known: u64,
+    },
+    /// Views that it promised.
+    #[error("knows of view {found} at most, but was in view {known}")]
+    View {
+        /// Told now.
+        found: ViewId,
+        /// Of a view that was installed.
+        known: ViewId,
+    },
+    /// Acknowledged entries.
+    #[error("has {found} entries of {ledger}, but had {known} acknowledged ones on its disk")]
+    Entries {
+        /// The ledger.
+        ledger: LedgerId,
+        /// Told now.
+        found: Version,
+        /// Told before.
+        known: Version,
+    },
 }
 
 /// Two replicas hold different histories. Never resolved by guessing.
@@ -188,6 +234,14 @@ pub enum Fatal {
     /// Replicas differ.
     #[error("{0}")]
     Divergence(Box<Divergence>),
+    /// Another node remembers more of this one than it has.
+    #[error("{by} refuses this node: {lost}")]
+    LostData {
+        /// Who remembers.
+        by: String,
+        /// What is missing.
+        lost: Box<LostData>,
+    },
     /// A ledger would have to be cut below what is acknowledged.
     #[error(
         "{ledger} parts at {common} from what the others agreed on, but {committed} entries of it are acknowledged; some node lost or changed data: find it with `audit verify`, and restore it from a peer"

@@ -17,6 +17,7 @@
 mod completion;
 mod proposing;
 mod quorum;
+mod recalling;
 mod rewinding;
 
 use alloc::vec;
@@ -34,6 +35,7 @@ use crate::shard::Replica;
 use crate::wire::{Control, Hello, LedgerState, Proposal, Stand};
 use completion::Completion;
 use proposing::Leading;
+pub use recalling::Recollection;
 
 /// What a node holds while no view runs.
 #[derive(Debug)]
@@ -125,6 +127,9 @@ impl<S: StoreAccess> NodeCore<S> {
         }
         match message {
             Control::Hello(hello) => self.handle_hello(now, from, hello),
+            Control::Refuse(Refusal::LostData(lost)) if lost.name == self.name(self.config.own) => {
+                self.fail(Fatal::LostData { by: self.name(from), lost });
+            }
             Control::Refuse(refusal) => self.peers[from.index()].refusal = Some(refusal),
             Control::Propose(proposal) => self.handle_proposal(now, from, proposal),
             Control::Accept { view } => self.handle_accept(from, view),
@@ -199,6 +204,7 @@ impl<S: StoreAccess> NodeCore<S> {
 
     /// Stops the running view and begins to form the next.
     fn stop(&mut self, now: Now) {
+        self.remember(now, true);
         for replica in self.replicas.iter_mut().flatten() {
             replica.stop(self.planted, &mut self.out);
         }
@@ -266,23 +272,33 @@ impl<S: StoreAccess> NodeCore<S> {
             }
             forming.hellos[from.index()] = Some(hello);
             self.try_propose(now);
+            // A proposal may have waited for this.
+            self.continue_forming(now);
         }
     }
 
     /// What a peer's hello changes here. Returns whether it counts for the forming of a view.
     fn hear_hello(&mut self, now: Now, from: NodeId, hello: &Hello) -> bool {
-        if let Some(refusal) = self.refusal(hello) {
+        if let Some(refusal) = self.refusal(hello).or_else(|| self.lost_data(from, hello)) {
             self.peers[from.index()].refusal = Some(refusal.clone());
             self.send(from, Control::Refuse(refusal));
+            if let Phase::Forming(forming) = &mut self.phase {
+                forming.hellos[from.index()] = None;
+                if forming.drop_if(now, |proposal| proposal.stand(from).is_some()) {
+                    self.attempt += 1;
+                    self.tell_all(now);
+                }
+            }
             return false;
         }
-        self.peers[from.index()].refusal = None;
+        (self.peers[from.index()].refusal, self.peers[from.index()].heard) = (None, true);
         let known = self.peers[from.index()].stand;
         if known > Some(hello.stand) {
             self.out.counters.stale_messages += 1;
             return false;
         }
         self.peers[from.index()].stand = Some(hello.stand);
+        self.note_start(from, hello.stand.incarnation);
         let is_new = known != Some(hello.stand);
         let admits = self.is_active() && self.admits(now, from, hello);
         match &mut self.phase {

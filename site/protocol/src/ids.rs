@@ -48,7 +48,9 @@ pub struct Ticket(pub u64);
 
 /// Which start of the process this is: strictly larger at every start of the same node (the shell
 /// keeps the counter on disk and syncs it before it uses it).
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug, Serialize, Deserialize,
+)]
 pub struct Incarnation(pub u64);
 
 /// Microseconds of a monotonic clock; only differences mean anything.

@@ -8,7 +8,7 @@
 //! | module | holds |
 //! |---|---|
 //! | `node` | [`NodeCore`]: inputs, outputs, heartbeats, status |
-//! | `formation` (`quorum`, `proposing`, `completion`, `rewinding`), `catch_up`, `wire` | agreement on a view and on its first state; control messages |
+//! | `formation` (`quorum`, `proposing`, `completion`, `rewinding`, `recalling`), `catch_up`, `wire` | agreement on a view and on its first state; control messages |
 //! | `shard` (`turning`, `settling`, `timers`) | one shard at one member: its views; a turn; what is on disks |
 //! | `layout`, `ring`, `payload` | where columns lie; messages in a ring; commands in a message |
 //! | `order` | rounds, nulls, stability: the total order of a view |
@@ -47,7 +47,8 @@ pub use access::StoreAccess;
 pub use action::{Action, Answer, Promise, ReadFor, Submission};
 pub use batch::{EntryBatch, Values};
 pub use config::{Limits, Mutation, NodeConfig, NodeInfo, ShardConfig};
-pub use error::{ConfigError, Divergence, Fatal, PeerFault, Refusal, Refused};
+pub use error::{ConfigError, Divergence, Fatal, Loss, LostData, PeerFault, Refusal, Refused};
+pub use formation::Recollection;
 pub use ids::{Incarnation, Instant, NodeId, Now, ShardIndex, Ticket};
 pub use memory::Memory;
 pub use node::{NodeCore, RecoveredShard};

@@ -14,7 +14,7 @@ use crate::action::{Action, Promise, ReadFor, Submission};
 use crate::batch::EntryBatch;
 use crate::config::{Mutation, NodeConfig};
 use crate::error::{ConfigError, Fatal, PeerFault, Refusal, Refused};
-use crate::formation::Forming;
+use crate::formation::{Forming, Recollection};
 use crate::ids::{Instant, NodeId, Now, ShardIndex};
 use crate::layout::{Layout, SIGNATURE};
 use crate::memory::Memory;
@@ -38,7 +38,11 @@ pub(crate) struct Peer {
     pub(crate) connected: bool,
     /// The newest stand it told of.
     pub(crate) stand: Option<Stand>,
+    /// Whether it said hello over the present link, and was not refused.
+    pub(crate) heard: bool,
     pub(crate) refusal: Option<Refusal>,
+    /// The least that it had on its disk.
+    pub(crate) recollection: Recollection,
     /// When a message of it came, or the link.
     pub(crate) heard_at: Instant,
     /// It is let into a running view from here on, and how long it had to wait for that.
@@ -95,6 +99,9 @@ pub struct NodeCore<S> {
     pub(crate) attempt: u64,
     /// Whether the fabric's rows are those of `view`.
     pub(crate) rows: bool,
+    /// By node: what was last written down of them, and when.
+    pub(crate) remembered: Vec<Recollection>,
+    pub(crate) remembered_at: Instant,
     /// Messages to the own node.
     pub(crate) inbox: VecDeque<Control>,
     pub(crate) out: Outputs,
@@ -158,7 +165,9 @@ impl<S: StoreAccess> NodeCore<S> {
         let peer = || Peer {
             connected: false,
             stand: None,
+            heard: false,
             refusal: None,
+            recollection: Recollection::default(),
             heard_at: now.instant,
             admit_at: now.instant,
             admit_wait: 0,
@@ -179,6 +188,8 @@ impl<S: StoreAccess> NodeCore<S> {
             ran: false,
             attempt: 1,
             rows: false,
+            remembered: Vec::new(),
+            remembered_at: now.instant,
             inbox: VecDeque::new(),
             planted: None,
             out,
@@ -237,6 +248,7 @@ impl<S: StoreAccess> NodeCore<S> {
             self.peer_lost(now, peer);
         }
         self.peers[peer.index()].connected = true;
+        self.peers[peer.index()].heard = false;
         self.peers[peer.index()].heard_at = now.instant;
         self.tell_all(now);
         self.drain_inbox(now);
@@ -289,6 +301,7 @@ impl<S: StoreAccess> NodeCore<S> {
             if let Some((peer, fault)) = fault {
                 self.peer_faulty(now, peer, fault);
             } else if active {
+                self.remember(now, false);
                 self.heartbeats(now, memory);
             } else {
                 self.continue_forming(now);
@@ -516,7 +529,7 @@ impl<S: StoreAccess> NodeCore<S> {
     }
 
     /// The other members of the view.
-    fn other_members(&self) -> Vec<NodeId> {
+    pub(crate) fn other_members(&self) -> Vec<NodeId> {
         self.members.iter().copied().filter(|node| *node != self.config.own).collect()
     }
 

@@ -138,6 +138,8 @@ pub struct Counters {
     pub suspended: u64,
     /// Starts that found a promise.
     pub promises_recovered: u64,
+    /// Times what is known of other nodes was written down.
+    pub remembered: u64,
     /// Messages sent.
     pub messages: u64,
     /// Commands delivered.

@@ -14,7 +14,7 @@ impl World<'_> {
         }
         let count = self.nodes.len();
         let node = NodeId(self.rng.index(count) as u16);
-        match self.rng.range(0..17) {
+        match self.rng.range(0..19) {
             0..=3 => self.crash(node),
             4 => {
                 self.tell(|| "power loss: all nodes crash".into());
@@ -68,6 +68,7 @@ impl World<'_> {
                     }
                 }
             }
+            16..=17 => self.lose_disk(node),
             _ => {
                 let jump = self.rng.range(0..20_000_000) as i64 - 10_000_000;
                 self.tell(|| format!("the clock of {node} jumps by {} ms", jump / 1000));
@@ -131,12 +132,15 @@ impl World<'_> {
         state.incarnation += 1;
         let incarnation = state.incarnation;
         let recovered = state.disks.values().map(Disk::recover).collect();
-        let config = self.plan.config(node, incarnation);
+        // An empty disk begins to count anew.
+        let counted = if state.lost.is_some() { 1 } else { incarnation };
+        let config = self.plan.config(node, counted);
         let now = self.clock(node);
         let promise = self.nodes[node.index()].promise.clone();
         let core = NodeCore::new(config, recovered, promise, now);
         let mut core = core.expect("a valid configuration");
         core.plant(self.plan.mutation);
+        core.recall(self.nodes[node.index()].remembered.clone());
         self.nodes[node.index()].core = Some(core);
         self.tell(|| format!("{node} starts as incarnation {incarnation}"));
         self.perform(node)?;

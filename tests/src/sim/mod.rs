@@ -6,7 +6,7 @@
 //! |---|---|
 //! | `plan` | what a seed stands for: site, shards, limits, faults |
 //! | `world` | the event loop: shells around cores |
-//! | `links`, `faults`, `work`, `end` | its parts: frames on their way, what goes wrong, clients, coming to rest |
+//! | `links`, `faults`, `loss`, `work`, `end` | its parts: frames on their way, what goes wrong, clients, coming to rest |
 //! | `fabric`, `disk`, `client` | the simulated surroundings |
 //! | `check` | the invariants |
 
@@ -17,6 +17,7 @@ mod end;
 mod fabric;
 mod faults;
 mod links;
+mod loss;
 mod plan;
 mod rng;
 mod work;
@@ -63,6 +64,8 @@ pub struct Coverage {
     pub flapping: u64,
     /// Promises that were being written in a crash.
     pub promises_torn: u64,
+    /// Nodes that came back with an empty disk, and were refused.
+    pub lost_disks_refused: u64,
     /// Runs in which a majority alone had to make progress.
     pub majorities_alone: u64,
     /// Submissions whose outcome was given up.
@@ -99,6 +102,7 @@ impl Coverage {
         sum.rewinds += more.rewinds;
         sum.suspended += more.suspended;
         sum.promises_recovered += more.promises_recovered;
+        sum.remembered += more.remembered;
         sum.messages += more.messages;
         sum.commands += more.commands;
         sum.resent += more.resent;
@@ -127,6 +131,7 @@ impl Coverage {
         self.one_way += other.one_way;
         self.flapping += other.flapping;
         self.promises_torn += other.promises_torn;
+        self.lost_disks_refused += other.lost_disks_refused;
         self.majorities_alone += other.majorities_alone;
         self.unknown += other.unknown;
         self.frames_of_old_views += other.frames_of_old_views;

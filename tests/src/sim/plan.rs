@@ -67,6 +67,7 @@ impl Plan {
             silence_us: rng.range(100..300) * MS,
             backoff_us: *rng.pick(&[5, 20]) * MS,
             formation_us: rng.range(120..300) * MS,
+            remember_us: 50 * MS,
             chunk_bytes: *rng.pick(&[5_000, 20_000]),
             backlog_bytes: *rng.pick(&[2_000, 100_000]),
             pending_submissions: 64,

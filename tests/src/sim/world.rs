@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 
 use tradewind_ledger::{Checkpoint, Digest, RequestId, Signer, Version};
 use tradewind_site_protocol::{
-    Action, Answer, EntryBatch, Instant, NodeCore, NodeId, Now, Promise, ReadFor, ShardIndex,
-    State, Submission, Ticket,
+    Action, Answer, EntryBatch, Fatal, Instant, NodeCore, NodeId, Now, Promise, ReadFor,
+    Recollection, ShardIndex, State, Submission, Ticket,
 };
 use tradewind_store::Store;
 
@@ -14,6 +14,7 @@ use super::check::{Check, Checker};
 use super::client::Client;
 use super::disk::Disk;
 use super::fabric::{Frame, Lane, Link, Rows};
+use super::loss::Lost;
 use super::plan::{MS, Plan};
 use super::rng::Rng;
 use super::{Coverage, Failure, Violation};
@@ -57,6 +58,8 @@ pub(super) enum Input {
     Roots(ReadFor, Vec<(Version, Digest)>),
     /// The promise is on disk.
     Promised(Promise),
+    /// What is known of the others is on disk.
+    Remembered(Vec<Recollection>),
     /// The ledger is cut.
     Rewound(usize, Version),
     Submit(usize, Submission),
@@ -82,6 +85,9 @@ pub(super) struct Node {
     pub(super) promise: Promise,
     pub(super) promising: Option<Promise>,
     pub(super) rewinding: Option<(usize, Version)>,
+    /// What it wrote down of the others; and its own disk, while it runs with an empty one.
+    pub(super) remembered: Vec<Recollection>,
+    pub(super) lost: Option<Lost>,
     /// Stays down until the rest is healed.
     pub(super) held: bool,
     /// By shard.
@@ -141,6 +147,8 @@ impl<'a> World<'a> {
             promise: Promise::default(),
             promising: None,
             rewinding: None,
+            remembered: Vec::new(),
+            lost: None,
             held: false,
             disks: (0..plan.shards.len())
                 .filter(|shard| plan.members(*shard).contains(&NodeId(index as u16)))
@@ -341,7 +349,7 @@ impl<'a> World<'a> {
     }
 
     fn take_input(&mut self, node: NodeId, now: Now, input: Input) {
-        let Node { core, rows, links, disks, promise, promising, rewinding, .. } =
+        let Node { core, rows, links, disks, promise, promising, rewinding, remembered, .. } =
             &mut self.nodes[node.index()];
         let Some(core) = core else { return };
         match input {
@@ -391,6 +399,7 @@ impl<'a> World<'a> {
                 (*promising, *promise) = (None, written);
                 core.handle_promised(now, view);
             }
+            Input::Remembered(written) => *remembered = written,
             Input::Rewound(shard, to) => {
                 *rewinding = None;
                 let disk = disks.get_mut(&shard).expect("an own shard");
@@ -479,6 +488,7 @@ impl<'a> World<'a> {
             Action::Installed { view, members } => {
                 self.tell(|| format!("{node} installs view {view} of {members:?}"));
                 self.checker.invariant_one_successor_view(view, &members)?;
+                self.invariant_lost_disk_has_no_voice(node)?;
             }
             Action::Promise(promise) => {
                 self.tell(|| {
@@ -490,6 +500,10 @@ impl<'a> World<'a> {
                 let (usual, longest) = self.plan.fsync;
                 let at = self.now + self.rng.delay(usual, longest);
                 self.at(at, Event::Input(node, incarnation, Input::Promised(promise)));
+            }
+            Action::Remember(peers) => {
+                let at = self.now + self.rng.delay(self.plan.fsync.0, self.plan.fsync.1);
+                self.at(at, Event::Input(node, incarnation, Input::Remembered(peers)));
             }
             Action::ReadRoots { reader, sizes } => {
                 let disk = &self.nodes[node.index()].disks[&reader.shard.index()];
@@ -511,6 +525,9 @@ impl<'a> World<'a> {
                 for ticket in &tickets {
                     self.tickets.remove(ticket);
                 }
+            }
+            Action::Failed(Fatal::LostData { .. }) if self.nodes[node.index()].lost.is_some() => {
+                self.find_disk(node);
             }
             Action::Failed(fatal) => {
                 let detail = format!("{node}: {fatal}");
@@ -558,5 +575,10 @@ impl<'a> World<'a> {
 }
 
 pub(super) fn members_disks<'n>(plan: &Plan, nodes: &'n [Node], shard: usize) -> Vec<&'n Disk> {
-    plan.members(shard).iter().map(|member| &nodes[member.index()].disks[&shard]).collect()
+    // A disk that is lost for a while still has what was told of it.
+    let disk = |member: &NodeId| {
+        let node = &nodes[member.index()];
+        &node.lost.as_ref().map_or(&node.disks, |lost| &lost.disks)[&shard]
+    };
+    plan.members(shard).iter().map(disk).collect()
 }

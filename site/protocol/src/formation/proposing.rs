@@ -220,6 +220,7 @@ impl<S: StoreAccess> NodeCore<S> {
                 // A peer's hello to the leader may be faster than the one to this node.
                 *node == self.config.own
                     || self.peers[node.index()].connected
+                        && self.peers[node.index()].refusal.is_none()
                         && self.peers[node.index()].stand.is_none_or(|known| known <= *stand)
             })
     }
@@ -252,8 +253,13 @@ impl<S: StoreAccess> NodeCore<S> {
         self.continue_forming(now);
     }
 
-    /// All own ledgers are as proposed: asks for the promise to be written.
+    /// All own ledgers are as proposed: once all members were heard, asks for the promise to be written.
     pub(super) fn promise(&mut self) {
+        let Phase::Forming(forming) = &self.phase else { return };
+        if !forming.stage.proposal().is_some_and(|proposal| self.has_heard(proposal)) {
+            // The hello of one of them is on its way, and goes on here.
+            return;
+        }
         let Phase::Forming(forming) = &mut self.phase else { return };
         let stage = core::mem::replace(&mut forming.stage, Stage::Gathering);
         let Stage::CatchingUp(proposal, _) = stage else { return };
@@ -390,6 +396,7 @@ impl<S: StoreAccess> NodeCore<S> {
             replica.begin_view(begin, &self.members, &self.config.limits, now, &mut self.out);
         }
         self.view = view;
+        self.note_members();
         self.rows = true;
         self.phase = Phase::Active;
         self.out.counters.views += 1;
@@ -397,6 +404,7 @@ impl<S: StoreAccess> NodeCore<S> {
         self.reset_heartbeats(now);
         let members = self.members.clone();
         self.out.actions.push_back(Action::Installed { view, members: members.clone() });
+        self.remember(now, true);
         for node in self.other_nodes().into_iter().filter(|node| !members.contains(node)) {
             self.send(node, Control::Running { view, members: members.clone() });
         }

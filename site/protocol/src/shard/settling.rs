@@ -46,6 +46,12 @@ impl<S: StoreAccess> Replica<S> {
         self.outbox.take_answers(everywhere, answered, &mut turn.out.answers);
     }
 
+    /// What the other members in the view certainly have on their disks, for ever: of what is committed nothing is cut off.
+    pub(crate) fn kept_by_others(&self) -> impl Iterator<Item = (NodeId, Version)> {
+        let others = self.flow.iter().flat_map(|flow| &flow.others);
+        others.map(|(rank, node)| (*node, self.durable_at[*rank].min(self.committed)))
+    }
+
     pub(super) fn sign_and_collect<M: Memory>(&mut self, turn: &mut Turn<'_, M>) {
         let delivered = self.machine.size();
         let mut signable = self.committed.min(self.durable);

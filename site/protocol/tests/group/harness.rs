@@ -10,8 +10,8 @@ use tradewind_ledger::{
 };
 use tradewind_site_protocol::{
     Action, Answer, ConfigError, Durability, Fatal, Incarnation, Instant, Limits, Memory,
-    NodeConfig, NodeCore, NodeId, NodeInfo, Now, PeerFault, Promise, RecoveredShard, Refused,
-    ShardConfig, ShardIndex, Submission, Ticket,
+    NodeConfig, NodeCore, NodeId, NodeInfo, Now, PeerFault, Promise, Recollection, RecoveredShard,
+    Refused, ShardConfig, ShardIndex, Submission, Ticket,
 };
 use tradewind_store::{Command, Condition, Store};
 
@@ -87,6 +87,7 @@ pub(crate) struct Node {
     pub(crate) ledgers: Vec<Ledger>,
     pub(crate) answers: Vec<Answer>,
     pub(crate) unknown: Vec<Ticket>,
+    pub(crate) remembered: Vec<Recollection>,
     pub(crate) disconnected: Vec<PeerFault>,
     pub(crate) failed: Option<Fatal>,
     pub(crate) signs: bool,
@@ -119,6 +120,7 @@ impl Group {
                 ledgers,
                 answers: Vec::new(),
                 unknown: Vec::new(),
+                remembered: Vec::new(),
                 disconnected: Vec::new(),
                 failed: None,
                 signs: true,
@@ -267,6 +269,7 @@ impl Group {
                     node.core.handle_log_read(reader, first, tree.root(), entries);
                 }
                 Action::Promise(promise) => node.core.handle_promised(now, promise.view),
+                Action::Remember(peers) => node.remembered = peers,
                 Action::Sign { shard, checkpoint } if node.signs => {
                     let signature = signer(index).sign(checkpoint.to_string().as_bytes());
                     node.core.handle_signature(shard, checkpoint.size, signature);

@@ -2,10 +2,11 @@
 
 mod harness;
 
-use harness::{Group, SHARD, config, empty, recovered};
+use harness::{Group, Node, SHARD, config, empty, recovered};
 use tradewind_ledger::{Digest, Version};
 use tradewind_site_protocol::{
-    ConfigError, Fatal, NodeId, PeerFault, Refusal, Refused, ShardIndex, State,
+    ConfigError, Fatal, Incarnation, NodeConfig, NodeId, PeerFault, Refusal, Refused, ShardIndex,
+    State,
 };
 use tradewind_store::{CommandError, Refusal as StoreRefusal, Reply};
 
@@ -274,5 +275,47 @@ fn diverged_ledgers_are_never_merged() {
         assert!(divergence.to_string().contains("flights.0"), "{divergence}");
         let after: Vec<_> = group.nodes.iter().map(|node| node.ledgers.clone()).collect();
         assert_eq!(before, after, "nothing was written");
+    }
+}
+
+/// The group's nodes started once more, each with what is on its disk and what it remembers of the others; node 2 with only
+/// the first `kept` entries of its ledger.
+fn started_again(group: &Group, kept: usize) -> Group {
+    let start = |(node, old): (u16, &Node)| {
+        let mut ledgers = old.ledgers.clone();
+        let shards = if node == 2 { 1 } else { 2 };
+        if node == 2 {
+            ledgers[0].truncate(kept);
+        }
+        let config = NodeConfig { incarnation: Incarnation(2), ..config(node) };
+        (config, ledgers[..shards].iter().map(|ledger| recovered(ledger)).collect(), ledgers)
+    };
+    let mut again = Group::new((0..).zip(&group.nodes).map(start).collect()).unwrap();
+    for (node, old) in again.nodes.iter_mut().zip(&group.nodes) {
+        node.core.recall(old.remembered.clone());
+    }
+    again.link_all();
+    again.settle();
+    again
+}
+
+#[test]
+fn a_node_that_comes_with_less_than_it_had_is_refused_and_ends() {
+    let mut group = Group::fresh();
+    group.submit(0, 1, 10).unwrap();
+    group.settle();
+    group.pass(1_500_000);
+    let size = group.nodes[2].ledgers[0].len();
+    let whole = started_again(&group, size);
+    assert!(whole.nodes.iter().all(|node| node.core.state() == State::Active));
+    for kept in [0, 1, size - 1] {
+        let again = started_again(&group, kept);
+        let Some(Fatal::LostData { lost, .. }) = &again.nodes[2].failed else {
+            panic!("{kept} of {size}: {:?}", again.nodes[2].failed)
+        };
+        let text = lost.to_string();
+        assert!(text.contains("a3 has") && text.contains("node replace a3"), "{text}");
+        let members = again.nodes[0].core.status().members;
+        assert!(!members.contains(&NodeId(2)), "{kept} of {size}: in a view of {members:?}");
     }
 }

@@ -1,0 +1,63 @@
+//! A node that loses its disk and is started again under its old identity, until somebody finds the disk.
+
+use std::collections::BTreeMap;
+
+use tradewind_ledger::ViewId;
+use tradewind_site_protocol::{NodeId, Promise, Recollection};
+
+use super::check::{Check, Violation};
+use super::disk::Disk;
+use super::world::World;
+
+/// A disk that is in nobody's machine for now.
+pub(super) struct Lost {
+    pub(super) disks: BTreeMap<usize, Disk>,
+    promise: Promise,
+    remembered: Vec<Recollection>,
+}
+
+impl World<'_> {
+    /// A node crashes, and comes back with an empty disk. Nothing happens unless all others have written down that they
+    /// know it: those who do not cannot tell.
+    pub(super) fn lose_disk(&mut self, node: NodeId) {
+        let known = |other: usize| {
+            let of = self.nodes[other].remembered.get(node.index());
+            other == node.index() || of.is_some_and(|known| known.view > ViewId(0))
+        };
+        let state = &self.nodes[node.index()];
+        if state.core.is_none() || state.lost.is_some() || !(0..self.nodes.len()).all(known) {
+            return;
+        }
+        self.crash(node);
+        self.tell(|| format!("{node} has lost its disk"));
+        let state = &mut self.nodes[node.index()];
+        let empty = state.disks.keys().map(|shard| (*shard, Disk::default())).collect();
+        state.lost = Some(Lost {
+            disks: std::mem::replace(&mut state.disks, empty),
+            promise: std::mem::take(&mut state.promise),
+            remembered: std::mem::take(&mut state.remembered),
+        });
+    }
+
+    /// The others refused it: it gets its own disk back.
+    pub(super) fn find_disk(&mut self, node: NodeId) {
+        self.crash(node);
+        let state = &mut self.nodes[node.index()];
+        if let Some(Lost { disks, promise, remembered }) = state.lost.take() {
+            (state.disks, state.promise, state.remembered) = (disks, promise, remembered);
+            self.coverage.lost_disks_refused += 1;
+            self.tell(|| format!("{node} has its own disk again"));
+        }
+    }
+
+    /// Who lost its disk takes part in no view: what it promised and acknowledged does not count any more.
+    pub(super) fn invariant_lost_disk_has_no_voice(&self, node: NodeId) -> Check {
+        match self.nodes[node.index()].lost {
+            None => Ok(()),
+            Some(_) => Err(Violation {
+                invariant: "invariant_lost_disk_has_no_voice",
+                detail: format!("{node} installs a view with an empty disk"),
+            }),
+        }
+    }
+}
