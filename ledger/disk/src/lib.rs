@@ -19,6 +19,7 @@
 //! | `shared`, `reader` | what is durable and where it lies |
 //! | `tree`, `tiles`, `publisher` | hashes, tile files, publication |
 //! | `values` | detached values |
+//! | `prune`, `plant` | removing the oldest entries; beginning without them |
 //! | `repair` | damaged files made again from another replica |
 //! | `owner` | [`claim`]: whose a data directory is, and how often it was opened |
 //!
@@ -33,6 +34,8 @@ mod layout;
 mod open;
 mod ops;
 mod owner;
+mod plant;
+mod prune;
 mod publisher;
 mod reader;
 mod recover;
@@ -58,6 +61,8 @@ pub use error::{
 };
 pub use open::{Opened, Options, Recovery, VisitError, open};
 pub use owner::{DataError, Owner, claim, replace};
+pub use plant::{PlantError, plant};
+pub use prune::{PruneError, Pruning};
 pub use publisher::Publisher;
 pub use reader::LedgerReader;
 pub use repair::{DirPeer, Peer, PeerError, Repair, RepairError, repair};

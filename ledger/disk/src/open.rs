@@ -117,7 +117,7 @@ pub(crate) fn open_with(
     let begin = Begin::find(&layout, options, checkpoint)?;
     let first = begin.first();
     // What an interrupted pruning left is not there any more.
-    segments.retain(|name| name.first >= first);
+    let leftover = segments.extract_if(.., |name| name.first < first).collect();
 
     let mut recovering = Recovering::new(&layout, options, checkpoint, &begin, visit)?;
     for (position, name) in segments.iter().enumerate() {
@@ -146,7 +146,7 @@ pub(crate) fn open_with(
     }
 
     let lineage = replayed.replay.lineage();
-    let framing = lineage.map(|lineage| Framing::new(lineage, crc32c::crc32c_append));
+    let framing = lineage.map(|lineage| (lineage, Framing::new(lineage, crc32c::crc32c_append)));
     let shared =
         Arc::new(Shared::new(layout, framing, files, replayed.tree, options.cached_segments));
     let published = checkpoint.map_or(Version::ZERO, |checkpoint| checkpoint.size);
@@ -158,6 +158,7 @@ pub(crate) fn open_with(
         Arc::clone(&lock),
     );
     let lost = (replayed.lost_tiles, replayed.lost_bundles);
+    publisher.leftover = leftover;
     recovery.repaired_tiles = publisher.repair(lost, begin.base.map(|base| base.size()))?;
     let reader = LedgerReader::new(Arc::clone(&shared));
     let lineage = lineage.or(options.expected_lineage);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tradewind_ledger::ids::Version;
 use tradewind_ledger::note::{Checkpoint, SignedNote};
+use tradewind_ledger::segment_file::SegmentName;
 use tradewind_ledger::tile::{TILE_WIDTH, TileId, TileKind};
 use tradewind_ledger::tree::root_at;
 
@@ -14,16 +15,18 @@ use crate::ops::Ops;
 use crate::shared::Shared;
 use crate::tiles;
 
-/// Keeps a ledger's public face: `checkpoint` and `tile/`. One owner, off the hot path: a publication
-/// costs work for each new entry and two syncs of the file system.
+/// Keeps a ledger's public face: `checkpoint` and `tile/`; and removes old entries ([`Publisher::prune`]). One owner, off
+/// the hot path: a publication costs work for each new entry and two syncs of the file system.
 pub struct Publisher {
-    shared: Arc<Shared>,
-    ops: Ops,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) ops: Ops,
     /// Size of the checkpoint in place, and of the one that it replaced.
     published: Version,
     before: Version,
     /// Whether entry bundles are files.
     bundles: bool,
+    /// Segments before the first entry that is kept, whose pruning was interrupted.
+    pub(crate) leftover: Vec<SegmentName>,
     _lock: Arc<Lock>,
 }
 
@@ -35,7 +38,8 @@ impl Publisher {
         bundles: bool,
         lock: Arc<Lock>,
     ) -> Self {
-        Self { shared, ops, published, before: published, bundles, _lock: lock }
+        let (before, leftover) = (published, Vec::new());
+        Self { shared, ops, published, before, bundles, leftover, _lock: lock }
     }
 
     /// Writes what is lost of the tiles below the published checkpoint, and removes what is none of

@@ -25,7 +25,7 @@ use crate::error::{Context, FileError, OpenError, ReadError};
 use crate::layout::{Layout, Lock, TEMPORARY};
 use crate::open::{list, read_checkpoint};
 use crate::ops::Ops;
-use crate::{owner, values};
+use crate::{owner, start, values};
 
 /// What a repair found and did.
 #[derive(Debug, Default)]
@@ -57,10 +57,17 @@ pub fn repair(dir: &Path, peer: &dyn Peer) -> Result<Repair, RepairError> {
     }
     let ops = Ops::default();
     let _lock = Lock::take(dir)?;
-    let (segments, _) = list(&layout)?;
-    let lineage = segments::lineage(&layout, &segments)?;
+    let (mut segments, _) = list(&layout)?;
+    let base = start::read(&layout)?;
+    let first = base.as_ref().map_or(Version::ZERO, |base| base.size());
+    // What an interrupted pruning left is not there any more.
+    segments.retain(|name| name.first >= first);
+    let lineage = match &base {
+        Some(base) => base.lineage(),
+        None => segments::lineage(&layout, &segments)?,
+    };
     let framing = Framing::new(lineage, crc32c::crc32c_append);
-    let chain = Chain::new(lineage, framing);
+    let chain = Chain::new(lineage, framing, base.as_deref());
     let repairing = Repairing {
         ops: &ops,
         layout: &layout,

@@ -10,10 +10,14 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 use tradewind_ledger::ids::Version;
+use tradewind_ledger::tree::HashSource as _;
 
 use crate::error::{OpenError, ReadError, WriteError};
+use crate::layout::Layout;
 use crate::open::{Options, open};
 use crate::owner::replace;
+use crate::plant::{PlantError, plant};
+use crate::start::{self, Start};
 
 /// Bytes of entries that are copied at once.
 const CHUNK_BYTES: usize = 4 << 20;
@@ -38,6 +42,9 @@ pub enum RewindError {
         /// What the system said.
         source: io::Error,
     },
+    /// The hashes before the first entry that is kept cannot be copied.
+    #[error(transparent)]
+    Plant(#[from] PlantError),
     /// What should go was signed by a majority.
     #[error(
         "entries from {to} on are to be cut off, but a majority has signed for {signed} entries: some node lost or changed \
@@ -89,6 +96,7 @@ fn copy(
     options: &Options,
     to: Version,
 ) -> Result<Option<Version>, RewindError> {
+    let options = &Options { start: Start::Kept, ..options.clone() };
     let old = open(directory, options, |_, _| Ok(())).map_err(Box::new)?;
     let size = old.reader.durable_size();
     if size <= to {
@@ -97,6 +105,10 @@ fn copy(
     let signed = old.checkpoint.as_ref().and_then(|note| note.checkpoint().ok());
     if let Some(signed) = signed.map(|checkpoint| checkpoint.size).filter(|signed| *signed > to) {
         return Err(RewindError::Signed { to, signed });
+    }
+    if let Some(base) = start::read(&Layout::new(directory)).map_err(Box::new)? {
+        let leaf = |at| old.reader.node(0, at).ok_or_else(|| format!("no leaf {at}").into());
+        plant(kept, &base, |tile| (tile.first()..).take(tile.width.into()).map(leaf).collect())?;
     }
     let mut new = open(kept, options, |_, _| Ok(())).map_err(Box::new)?;
     // Values before the entries that name them.

@@ -7,11 +7,13 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
-use tradewind_ledger::ids::{Digest, Version};
+use tradewind_ledger::ids::{Digest, Lineage, Version};
 use tradewind_ledger::segment_file::{Framing, PAGE, RECORD_HEADER, Record, SegmentName, State};
 
-use crate::error::{Context, Damage, Found, ReadError};
+use crate::error::{Context, Damage, FileError, Found, ReadError};
 use crate::layout::Layout;
+use crate::ops::Ops;
+use crate::prune::remove_file;
 use crate::scan::{Scan, Step};
 use crate::tree::TileTree;
 
@@ -45,6 +47,7 @@ pub(crate) struct Shared {
     pub(crate) layout: Layout,
     /// Set with the first entry.
     pub(crate) framing: OnceLock<Framing>,
+    lineage: OnceLock<Lineage>,
     durable: AtomicU64,
     files: RwLock<Files>,
     /// Sealed segments read lately, the latest last.
@@ -53,7 +56,12 @@ pub(crate) struct Shared {
     tree: Mutex<TileTree>,
     /// Leaf hashes of the durable entries that the tree does not have yet.
     fresh: Mutex<Vec<Digest>>,
+    /// The values stored last, the latest last: an entry that is about to be appended may refer to them.
+    stored: Mutex<VecDeque<Digest>>,
 }
+
+/// How many of the values stored last pruning leaves alone: far more than can wait for their entries.
+const STORED_MAX: usize = 16_384;
 
 /// Consecutive records within one file.
 struct Span {
@@ -134,20 +142,22 @@ impl Files {
 impl Shared {
     pub(crate) fn new(
         layout: Layout,
-        framing: Option<Framing>,
+        identity: Option<(Lineage, Framing)>,
         files: Files,
         tree: TileTree,
         recent_max: usize,
     ) -> Self {
         Self {
             layout,
-            framing: framing.map_or_else(OnceLock::new, OnceLock::from),
+            framing: identity.map_or_else(OnceLock::new, |(_, framing)| framing.into()),
+            lineage: identity.map_or_else(OnceLock::new, |(lineage, _)| lineage.into()),
             durable: AtomicU64::new(tree.size().0),
             files: RwLock::new(files),
             recent: Mutex::default(),
             recent_max: recent_max.max(1),
             tree: Mutex::new(tree),
             fresh: Mutex::default(),
+            stored: Mutex::default(),
         }
     }
 
@@ -188,6 +198,48 @@ impl Shared {
         self.files.read().unwrap_or_else(PoisonError::into_inner).sealed.clone()
     }
 
+    /// The ledger's identity; `None` before its first entry.
+    pub(crate) fn lineage(&self) -> Option<Lineage> {
+        self.lineage.get().copied()
+    }
+
+    /// The ledger's first entry says whose it is.
+    pub(crate) fn begin(&self, lineage: Lineage) {
+        self.lineage.get_or_init(|| lineage);
+        self.framing.get_or_init(|| Framing::new(lineage, crc32c::crc32c_append));
+    }
+
+    /// From now on `first`, where a segment begins, is the first entry that is there. The segments that were before it.
+    pub(crate) fn prune(&self, first: Version) -> Vec<SegmentName> {
+        let mut files = self.files.write().unwrap_or_else(PoisonError::into_inner);
+        files.first = first;
+        let gone = files.sealed.extract_if(.., |segment| segment.last < first);
+        let gone = gone.map(|it| SegmentName { first: it.first, last: Some(it.last) }).collect();
+        drop(files);
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        recent.retain(|index| index.first >= first);
+        gone
+    }
+
+    /// A value is about to be stored: it is not to be removed for now.
+    pub(crate) fn storing(&self, digest: &Digest) {
+        let mut stored = self.stored.lock().unwrap_or_else(PoisonError::into_inner);
+        stored.push_back(*digest);
+        if stored.len() > STORED_MAX {
+            stored.pop_front();
+        }
+    }
+
+    /// Removes a value, unless it was stored again lately; whether it was removed.
+    pub(crate) fn drop_value(&self, ops: &Ops, digest: &Digest) -> Result<bool, FileError> {
+        // Held while the file goes, so that whoever stores the value afterwards does not find it.
+        let stored = self.stored.lock().unwrap_or_else(PoisonError::into_inner);
+        if stored.contains(digest) {
+            return Ok(false);
+        }
+        remove_file(ops, &self.layout.value(digest))
+    }
+
     fn remember(&self, index: Arc<Indexed>) {
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         recent.retain(|other| other.first != index.first);
@@ -224,7 +276,14 @@ impl Shared {
             return Ok(index.span(first, end, max_bytes));
         }
         let framing = self.framing.get().expect("there are entries");
-        let index = Arc::new(Indexed::load(&self.layout, segment, framing)?);
+        let index = match Indexed::load(&self.layout, segment, framing) {
+            Ok(index) => Arc::new(index),
+            // It may have gone just now.
+            Err(_) if first < self.first() => {
+                return Err(ReadError::Pruned { version: first, first: self.first() });
+            }
+            Err(error) => return Err(error),
+        };
         self.remember(Arc::clone(&index));
         Ok(index.span(first, end, max_bytes))
     }

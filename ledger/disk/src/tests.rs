@@ -5,6 +5,7 @@ mod crash;
 mod damage;
 mod failures;
 mod golden;
+mod prune;
 mod publish;
 mod ranges;
 mod repair;

@@ -70,6 +70,11 @@ impl TileTree {
         self.range.size()
     }
 
+    /// Its right edge.
+    pub(crate) fn range(&self) -> &CompactRange {
+        &self.range
+    }
+
     /// Takes up the next entry's leaf hash.
     pub(crate) fn push(&mut self, leaf: Digest) {
         let levels = &mut self.levels;

@@ -190,7 +190,7 @@ impl LedgerWriter {
         if found != expected {
             return Err(WriteError::WrongLedger { found, expected });
         }
-        self.shared.framing.get_or_init(|| Framing::new(found, crc32c::crc32c_append));
+        self.shared.begin(found);
         Ok(())
     }
 
@@ -201,6 +201,7 @@ impl LedgerWriter {
     /// As [`LedgerWriter::sync`]; and if the value is longer than any may be.
     pub fn store_value(&mut self, digest: &Digest, value: &[u8]) -> Result<(), WriteError> {
         self.check_alive()?;
+        self.shared.storing(digest);
         let stored = values::store(&self.ops, &self.shared.layout, digest, value);
         let dirs = self.watch(stored)?;
         self.unsynced_dirs.extend(dirs);

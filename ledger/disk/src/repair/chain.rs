@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::path::Path;
 
+use tradewind_ledger::base::Base;
 use tradewind_ledger::entry::{Genesis, Member, Value};
 use tradewind_ledger::ids::{Digest, Lineage, Version};
 use tradewind_ledger::note::{Checkpoint, CheckpointError, Policy, SignedNote};
@@ -40,8 +41,10 @@ pub(super) struct Proven {
 }
 
 impl Chain {
-    pub(super) fn new(lineage: Lineage, framing: Framing) -> Self {
-        Self { replay: Replay::new(), lineage, framing, stated: Vec::new() }
+    /// The entries before the first that is kept; none without a base.
+    pub(super) fn new(lineage: Lineage, framing: Framing, base: Option<&Base>) -> Self {
+        let replay = base.map_or_else(Replay::new, Replay::from_base);
+        Self { replay, lineage, framing, stated: Vec::new() }
     }
 
     pub(super) fn lineage(&self) -> Lineage {

@@ -73,6 +73,12 @@ impl Author {
         self.write(Value::Detached { len: len as u64, digest });
     }
 
+    /// A put of this value, detached.
+    pub(crate) fn put_value(&mut self, value: &[u8]) {
+        let digest = value_digest(value);
+        self.write(Value::Detached { len: value.len() as u64, digest });
+    }
+
     fn write(&mut self, value: Value) {
         let update = Update {
             key: format!("key-{}", self.entries.len()).into(),
