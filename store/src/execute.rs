@@ -4,7 +4,7 @@ use crate::{
     Command, Compare, Condition, Current, Refusal, Reply, Stamp, Store, Test, TxnOp, TxnResult,
     command::{ENTRY_OVERHEAD, TXN_SMALL_VALUE, UPDATE_OVERHEAD},
     fingerprint::{Effect, Fingerprint},
-    record::{Latest, Record},
+    record::{Change, Latest, Record},
     session::{self, Seen},
 };
 use alloc::{boxed::Box, sync::Arc, vec::Vec};
@@ -129,7 +129,7 @@ impl Store {
 
     /// The entry of a request that wrote nothing.
     fn settled(&mut self, Context { version, hlc, view, request }: Context) -> Entry {
-        self.sessions.record(request, version, hlc, Fingerprint::TXN);
+        self.executed(request, (version, hlc), KeyVersion(0), Fingerprint::TXN);
         self.timeline.push(hlc);
         Entry { hlc, view, body: Body::Txn(Txn { request, updates: Vec::new() }) }
     }
@@ -152,8 +152,8 @@ impl Store {
         let kind = if value.is_some() { Fingerprint::PUT } else { Fingerprint::DELETE };
         let incoming = Incoming::new(value, MAX_INLINE_VALUE);
         let fingerprint = kind.with(&key, &incoming.effect());
-        let (key_version, prev_version) = self.write(&key, version, incoming.latest);
-        self.sessions.record(request, version, hlc, fingerprint);
+        let (key_version, prev_version) = self.write(&key, (version, hlc), incoming.latest);
+        self.executed(request, (version, hlc), key_version, fingerprint);
         self.timeline.push(hlc);
         let is_put = incoming.value.is_some();
         let update = Update { key, key_version, prev_version, value: incoming.value };
@@ -176,20 +176,20 @@ impl Store {
         let Context { version, hlc, request, view } = context;
         let succeeded = compare.iter().all(|compare| self.holds(compare, hlc));
         let branch = if succeeded { then } else { otherwise };
-        let results = self.results(&branch, version);
+        let results = self.results(&branch, version).expect("present changes are in memory");
         let mut updates = Vec::new();
         let mut detached = Vec::new();
         let mut fingerprint = Fingerprint::TXN;
         for (key, incoming) in incoming(branch) {
             fingerprint = fingerprint.with(&key, &incoming.effect());
-            let (key_version, prev_version) = self.write(&key, version, incoming.latest);
+            let (key_version, prev_version) = self.write(&key, (version, hlc), incoming.latest);
             updates.push(Update { key, key_version, prev_version, value: incoming.value });
             detached.extend(incoming.detached);
         }
         if updates.is_empty() {
             return Outcome::only(Reply::Txn { succeeded, written: None, results });
         }
-        self.sessions.record(request, version, hlc, fingerprint);
+        self.executed(request, (version, hlc), KeyVersion(0), fingerprint);
         self.timeline.push(hlc);
         let body = Body::Txn(Txn { request, updates });
         let written = Some(Stamp { version, hlc });
@@ -201,23 +201,28 @@ impl Store {
         self.held(compare, self.next(), now).expect("present values are in memory")
     }
 
-    /// Whether a comparison held after the first `at` entries, at the time `now`; `None` if that depends on a value
+    /// Whether a comparison held after the first `at` entries, at the time `now`; `None` if that depends on something
     /// that is no longer in memory.
     fn held(&self, Compare { key, test }: &Compare, at: Version, now: Hlc) -> Option<bool> {
         let record = self.keys.get(&key[..]);
-        let current = record.and_then(|record| record.current_before(at));
-        Some(match (test, record.zip(current)) {
+        let current = match record {
+            Some(record) => record.current_before(at).ok()?.map(|current| (record, current)),
+            None => None,
+        };
+        Some(match (test, current) {
             (Test::Exists(wanted), current) => *wanted == current.is_some(),
             (_, None) => false,
-            (Test::Version(version), Some((_, current))) => current.version == *version,
-            (Test::KeyVersion(version), Some((_, current))) => current.key_version == *version,
-            (Test::OlderThan(micros), Some((_, current))) => {
-                self.age(current.version, now) >= *micros
+            (Test::Version(version), Some((_, (_, current)))) => current.version == *version,
+            (Test::KeyVersion(version), Some((_, (_, current)))) => current.key_version == *version,
+            (Test::OlderThan(micros), Some((record, (change, _)))) => {
+                self.age(record, change, now) >= *micros
             }
-            (Test::YoungerThan(micros), Some((_, current))) => {
-                self.age(current.version, now) < *micros
+            (Test::YoungerThan(micros), Some((record, (change, _)))) => {
+                self.age(record, change, now) < *micros
             }
-            (Test::Value(_), Some((record, current))) if record.version() != current.version => {
+            (Test::Value(_), Some((record, (_, current))))
+                if record.version() != current.version =>
+            {
                 return None;
             }
             (Test::Value(wanted), Some((record, _))) => match record.latest() {
@@ -230,24 +235,34 @@ impl Store {
         })
     }
 
-    /// Microseconds from the entry `version` to the time `now`.
-    fn age(&self, version: Version, now: Hlc) -> u64 {
-        now.micros().saturating_sub(self.timeline.at(version).micros())
+    /// Microseconds from a change of a key to the time `now`.
+    fn age(&self, record: &Record, change: Change, now: Hlc) -> u64 {
+        now.micros().saturating_sub(record.hlc(change, &self.timeline).micros())
     }
 
     /// What a transaction at `version` answers for each operation; the same before it is executed and ever after.
-    fn results(&self, branch: &[TxnOp], version: Version) -> Vec<TxnResult> {
+    /// `None` if that is no longer in memory.
+    fn results(&self, branch: &[TxnOp], version: Version) -> Option<Vec<TxnResult>> {
         let result = |operation: &TxnOp| {
             let record = self.keys.get(operation.key());
-            match operation {
-                TxnOp::Get { .. } => {
-                    TxnResult::Read(record.and_then(|record| record.item(version, &self.timeline)))
-                }
-                TxnOp::Put { .. } | TxnOp::Delete { .. } => {
-                    let before = record.and_then(|record| record.before(version));
-                    TxnResult::Written { key_version: KeyVersion(before.map_or(0, |b| b.0.0) + 1) }
-                }
-            }
+            Some(match operation {
+                TxnOp::Get { .. } => TxnResult::Read(match record {
+                    Some(record) => record.item(version, &self.timeline).ok()?,
+                    None => None,
+                }),
+                TxnOp::Put { .. } | TxnOp::Delete { .. } => TxnResult::Written {
+                    key_version: match record {
+                        None => KeyVersion(1),
+                        Some(record) => match record.changed_by(version) {
+                            Some(key_version) => key_version,
+                            None => {
+                                let before = record.before(version).ok()?;
+                                KeyVersion(before.map_or(0, |(number, _)| number.0) + 1)
+                            }
+                        },
+                    },
+                },
+            })
         };
         branch.iter().map(result).collect()
     }
@@ -258,15 +273,13 @@ impl Store {
         let number = context.request.number;
         if first.fingerprint == Fingerprint::TXN {
             let lost = Refusal::AnswerLost { number, version };
-            return self.repeated_without_effect(version, command, Reply::Refused(lost));
+            return self.repeated_without_effect(first, command, Reply::Refused(lost));
         }
-        let hlc = self.timeline.at(version);
+        let session::Record { hlc, key_version, .. } = first;
         let one = |kind: Fingerprint, key: &[u8], value: Option<Vec<u8>>| {
             let incoming = Incoming::new(value, MAX_INLINE_VALUE);
             let same = kind.with(key, &incoming.effect()) == first.fingerprint;
-            let record = self.keys.get(key).filter(|_| same)?;
-            let key_version = record.changed_by(version)?;
-            Some(Reply::Written { version, key_version, hlc })
+            same.then_some(Reply::Written { version, key_version, hlc })
         };
         let reply = match command {
             Command::Put { key, value, .. } => one(Fingerprint::PUT, &key, Some(value)),
@@ -277,11 +290,11 @@ impl Store {
                     let fingerprint = incoming(branch)
                         .fold(Fingerprint::TXN, |f, (key, value)| f.with(&key, &value.effect()));
                     let written = Some(Stamp { version, hlc });
-                    (fingerprint == first.fingerprint).then_some(Reply::Txn {
-                        succeeded,
-                        written,
-                        results,
-                    })
+                    let reply = match results {
+                        Some(results) => Reply::Txn { succeeded, written, results },
+                        None => Reply::Refused(Refusal::AnswerForgotten { number, version }),
+                    };
+                    (fingerprint == first.fingerprint).then_some(reply)
                 };
                 branch(true, then).or_else(|| branch(false, otherwise))
             }
@@ -293,20 +306,30 @@ impl Store {
     /// The first reply of a request that was executed at `version` and wrote nothing: it follows from the state before.
     /// Of a command that would have written, which is another one, and of one whose answer can no longer be told,
     /// `lost`.
-    fn repeated_without_effect(&self, version: Version, command: Command, lost: Reply) -> Reply {
-        let current = |key: &[u8]| self.keys.get(key)?.current_before(version);
+    fn repeated_without_effect(
+        &self,
+        session::Record { version, hlc: now, .. }: session::Record,
+        command: Command,
+        lost: Reply,
+    ) -> Reply {
+        let one = |key: &[u8], condition, puts| {
+            let current = match self.keys.get(key) {
+                Some(record) => record.current_before(version).ok()?.map(|(_, current)| current),
+                None => None,
+            };
+            without_effect(condition, current, puts)
+        };
         let reply = match command {
-            Command::Put { key, condition, .. } => without_effect(condition, current(&key), true),
-            Command::Delete { key, condition } => without_effect(condition, current(&key), false),
+            Command::Put { key, condition, .. } => one(&key, condition, true),
+            Command::Delete { key, condition } => one(&key, condition, false),
             Command::Txn { compare, then, otherwise } => {
-                let now = self.timeline.at(version);
                 let held = compare.iter().map(|compare| self.held(compare, version, now));
                 let held = held.collect::<Option<Vec<bool>>>().map(|held| !held.contains(&false));
                 held.and_then(|succeeded| {
                     let branch = if succeeded { then } else { otherwise };
                     let reads_only = branch.iter().all(|operation| operation.write().is_none());
-                    let results = self.results(&branch, version);
-                    reads_only.then_some(Reply::Txn { succeeded, written: None, results })
+                    let results = self.results(&branch, version).filter(|_| reads_only)?;
+                    Some(Reply::Txn { succeeded, written: None, results })
                 })
             }
             Command::Settle { .. } => unreachable!("unwrapped before"),

@@ -12,13 +12,15 @@
 //! | `store` | [`Store`], and [`apply`](Store::apply) |
 //! | `execute` | [`execute`](Store::execute): command to entry |
 //! | `read` | reads of the state after any number of entries |
+//! | `walk` | [`Walk`]: what is older than the store's base, out of the ledger |
 //! | `lease` | [`LeaseName`]: leases with fencing tokens, out of transactions |
 //! | `session` | exactly once: the requests executed lately |
 //! | `record`, `timeline`, `fingerprint` | one key, the times of all entries, summary of a request's writes |
 //!
 //! Pure: no clock, no I/O, no random source; what a store answers is a function of the entries. The present value of
 //! each key is in memory, earlier ones are in the ledger and values beyond 32 KiB beside it: then the caller is told
-//! where ([`ItemValue`]).
+//! where ([`ItemValue`]). Which changes there were is in memory from the [base](Store::base) on, and can be
+//! [let go](Store::compact) before it: so memory grows with the state, not with its history.
 #![no_std]
 
 extern crate alloc;
@@ -37,6 +39,7 @@ mod session;
 mod shard;
 mod store;
 mod timeline;
+mod walk;
 
 pub use command::{
     Command, CommandError, Compare, Condition, Durability, MAX_COMMAND, MAX_TXN_OPS, Printable,
@@ -49,3 +52,4 @@ pub use reply::{Current, Item, ItemValue, Page, Refusal, Reply, Revision, Stamp,
 pub use session::{MAX_SESSIONS, WINDOW, session_id, session_opened};
 pub use shard::{shard_of, tag};
 pub use store::{ApplyError, ApplyFault, Stats, Store};
+pub use walk::{BrokenChain, TimeSearch, Walk};

@@ -1,6 +1,6 @@
 //! What a shard answers.
 
-use crate::{CommandError, octets};
+use crate::{CommandError, Walk, octets};
 use alloc::{sync::Arc, vec::Vec};
 use serde::{Deserialize, Serialize};
 use tradewind_ledger::{Digest, Hlc, KeyVersion, RequestNumber, Version};
@@ -109,6 +109,17 @@ pub enum Refusal {
         "the session is forgotten, or may be: whether the request was executed before is not known; open a new session"
     )]
     SessionExpired,
+    /// The request was executed and wrote; what else it answered is older than what is kept in memory.
+    #[error(
+        "request {number} of this session was executed, as version {version}; all that it answered is not known any \
+         more: it took effect once, read its keys for the rest"
+    )]
+    AnswerForgotten {
+        /// The number.
+        number: RequestNumber,
+        /// The entry that it made.
+        version: Version,
+    },
 }
 
 /// A key's value at some version, and what is known about it.
@@ -143,8 +154,9 @@ pub enum ItemValue {
 /// One page of a listing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Page {
-    /// Keys in ascending order with what they were.
-    pub items: Vec<(Vec<u8>, Item)>,
+    /// Keys in ascending order with what they were, or, if that is no longer in memory, the walk through the ledger
+    /// that finds it: then the key may also turn out not to have existed.
+    pub items: Vec<(Vec<u8>, Result<Item, Walk>)>,
     /// Continue after this key; `None` if the listing is complete. A page may be short, even empty, and still go on.
     pub next: Option<Vec<u8>>,
 }

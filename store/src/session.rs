@@ -14,9 +14,10 @@
 use crate::fingerprint::Fingerprint;
 use alloc::{
     collections::{BTreeMap, VecDeque},
+    sync::Arc,
     vec::Vec,
 };
-use tradewind_ledger::{Hlc, RequestId, RequestNumber, SessionId, Version};
+use tradewind_ledger::{Hlc, KeyVersion, RequestId, RequestNumber, SessionId, Version};
 
 /// How many of a session's latest request numbers are remembered; a client keeps its unanswered ones within it.
 pub const WINDOW: u64 = 1024;
@@ -48,28 +49,32 @@ pub(crate) enum Seen {
 /// An executed request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Record {
-    number: RequestNumber,
-    /// The entry it made.
+    pub(crate) number: RequestNumber,
+    /// The entry it made, and when.
     pub(crate) version: Version,
+    pub(crate) hlc: Hlc,
+    /// Which change of its key it was, if it was a put or a delete; zero for a transaction.
+    pub(crate) key_version: KeyVersion,
     /// What it wrote.
     pub(crate) fingerprint: Fingerprint,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Session {
-    last_used: Version,
-    last_used_at: Hlc,
-    highest: RequestNumber,
+pub(crate) struct Session {
+    pub(crate) last_used: Version,
+    pub(crate) last_used_at: Hlc,
+    pub(crate) highest: RequestNumber,
     /// Ascending by number, all within the window.
-    records: VecDeque<Record>,
+    pub(crate) records: VecDeque<Record>,
 }
 
-/// All sessions that a shard remembers.
+/// All sessions that a shard remembers. A clone shares what neither changes: it is made where a snapshot is due, while
+/// everything waits.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Sessions {
-    sessions: BTreeMap<SessionId, Session>,
+    pub(crate) sessions: BTreeMap<SessionId, Arc<Session>>,
     /// The latest use of any session that was forgotten: a session opened later is none of those.
-    forgotten_through: Option<Hlc>,
+    pub(crate) forgotten_through: Option<Hlc>,
 }
 
 impl Sessions {
@@ -94,28 +99,24 @@ impl Sessions {
         }
     }
 
-    /// Notes that the entry at `version` executed `request`.
-    pub(crate) fn record(
-        &mut self,
-        request: RequestId,
-        version: Version,
-        hlc: Hlc,
-        fingerprint: Fingerprint,
-    ) {
-        let session = self.sessions.entry(request.session).or_insert_with(|| Session {
-            last_used: version,
-            last_used_at: hlc,
-            highest: request.number,
-            records: VecDeque::new(),
+    /// Notes that `record.version` executed `request`.
+    pub(crate) fn record(&mut self, session: SessionId, record: Record) {
+        let session = self.sessions.entry(session).or_insert_with(|| {
+            Arc::new(Session {
+                last_used: record.version,
+                last_used_at: record.hlc,
+                highest: record.number,
+                records: VecDeque::new(),
+            })
         });
-        session.last_used = version;
-        session.last_used_at = hlc;
-        session.highest = session.highest.max(request.number);
-        let record = Record { number: request.number, version, fingerprint };
-        if session.records.back().is_none_or(|last| last.number < request.number) {
+        let session = Arc::make_mut(session);
+        session.last_used = record.version;
+        session.last_used_at = record.hlc;
+        session.highest = session.highest.max(record.number);
+        if session.records.back().is_none_or(|last| last.number < record.number) {
             session.records.push_back(record);
         } else {
-            match session.records.binary_search_by_key(&request.number, |r| r.number) {
+            match session.records.binary_search_by_key(&record.number, |r| r.number) {
                 Ok(index) => session.records[index] = record,
                 Err(index) => session.records.insert(index, record),
             }
@@ -152,7 +153,10 @@ mod tests {
     }
 
     fn record(sessions: &mut Sessions, request: RequestId, version: u64) {
-        sessions.record(request, Version(version), Hlc(version), Fingerprint::PUT);
+        let (version, hlc, key_version) = (Version(version), Hlc(version), KeyVersion(1));
+        let fingerprint = Fingerprint::PUT;
+        let record = Record { number: request.number, version, hlc, key_version, fingerprint };
+        sessions.record(request.session, record);
     }
 
     #[test]

@@ -4,10 +4,11 @@ use crate::{
     Printable,
     fingerprint::{Effect, Fingerprint},
     record::{Latest, Record},
-    session::Sessions,
+    session::{self, Sessions},
     timeline::Timeline,
 };
 use alloc::{boxed::Box, collections::BTreeMap, sync::Arc};
+use core::ops::Bound;
 use tradewind_ledger::{Body, Entry, Hlc, KeyVersion, RequestId, Update, Value, Version};
 
 /// The versioned keys and values of one shard; see the crate's documentation.
@@ -16,7 +17,7 @@ pub struct Store {
     pub(crate) keys: BTreeMap<Box<[u8]>, Record>,
     pub(crate) timeline: Timeline,
     pub(crate) sessions: Sessions,
-    stats: Stats,
+    pub(crate) stats: Stats,
 }
 
 /// How much a store holds.
@@ -100,6 +101,36 @@ impl Store {
         self.timeline.last()
     }
 
+    /// From which version on all changes, and the times of all entries, are in memory; and of each key the last change
+    /// before it. What is older is found in the ledger ([`Walk`](crate::Walk), [`TimeSearch`](crate::TimeSearch)).
+    /// It makes no difference to what is answered, to entries made, or to other replicas.
+    pub fn base(&self) -> Version {
+        self.timeline.start()
+    }
+
+    /// Lets go of what is older than `base`, a part at a time, so that nobody waits for long: of about `keys` keys after
+    /// `after`. Returns after which key to go on; `None` when all is done, and the store has the base `base`.
+    ///
+    /// A transaction that is repeated may then be answered by [`AnswerForgotten`](crate::Refusal::AnswerForgotten).
+    pub fn compact(
+        &mut self,
+        base: Version,
+        after: Option<&[u8]>,
+        keys: usize,
+    ) -> Option<Box<[u8]>> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut left = keys.max(1);
+        for (key, record) in self.keys.range_mut::<[u8], _>((from, Bound::Unbounded)) {
+            record.compact(base, &self.timeline);
+            left -= 1;
+            if left == 0 {
+                return Some(key.clone());
+            }
+        }
+        self.timeline.forget_before(base);
+        None
+    }
+
     /// How much is in it.
     pub fn stats(&self) -> Stats {
         self.stats
@@ -119,14 +150,15 @@ impl Store {
         self.check(version, entry).map_err(|fault| ApplyError { version, fault })?;
         match &entry.body {
             Body::Put(write) => {
-                self.applied(write.request, Fingerprint::PUT, version, entry.hlc, [&write.update]);
+                let updates = core::slice::from_ref(&write.update);
+                self.applied(write.request, Fingerprint::PUT, (version, entry.hlc), updates);
             }
             Body::Delete(write) => {
-                let updates = [&write.update];
-                self.applied(write.request, Fingerprint::DELETE, version, entry.hlc, updates);
+                let updates = core::slice::from_ref(&write.update);
+                self.applied(write.request, Fingerprint::DELETE, (version, entry.hlc), updates);
             }
             Body::Txn(txn) => {
-                self.applied(txn.request, Fingerprint::TXN, version, entry.hlc, &txn.updates);
+                self.applied(txn.request, Fingerprint::TXN, (version, entry.hlc), &txn.updates);
             }
             Body::Seal(_) | Body::View(_) | Body::Genesis(_) => {}
         }
@@ -180,13 +212,12 @@ impl Store {
         }
     }
 
-    fn applied<'a>(
+    fn applied(
         &mut self,
         request: RequestId,
         kind: Fingerprint,
-        version: Version,
-        hlc: Hlc,
-        updates: impl IntoIterator<Item = &'a Update>,
+        (version, hlc): (Version, Hlc),
+        updates: &[Update],
     ) {
         let mut fingerprint = kind;
         for update in updates {
@@ -200,16 +231,32 @@ impl Store {
                 }
             };
             fingerprint = fingerprint.with(&update.key, &effect);
-            self.write(&update.key, version, latest);
+            self.write(&update.key, (version, hlc), latest);
         }
-        self.sessions.record(request, version, hlc, fingerprint);
+        let key_version = match updates {
+            [update] if kind != Fingerprint::TXN => update.key_version,
+            _ => KeyVersion(0),
+        };
+        self.executed(request, (version, hlc), key_version, fingerprint);
+    }
+
+    /// Notes that a request made the entry `version`, which is the next one.
+    pub(crate) fn executed(
+        &mut self,
+        RequestId { session, number }: RequestId,
+        (version, hlc): (Version, Hlc),
+        key_version: KeyVersion,
+        fingerprint: Fingerprint,
+    ) {
+        let record = session::Record { number, version, hlc, key_version, fingerprint };
+        self.sessions.record(session, record);
     }
 
     /// Makes `latest` the value of `key`; gives the change's number and the version of the one before it.
     pub(crate) fn write(
         &mut self,
         key: &[u8],
-        version: Version,
+        (version, hlc): (Version, Hlc),
         latest: Latest,
     ) -> (KeyVersion, Option<Version>) {
         let stats = &mut self.stats;
@@ -224,7 +271,8 @@ impl Store {
                 (record.key_version(), Some(previous), existed, old_size)
             }
             None => {
-                self.keys.insert(Box::from(key), Record::new(version, latest));
+                let record = Record::new(version, KeyVersion(1), hlc, latest);
+                self.keys.insert(Box::from(key), record);
                 stats.deleted_keys += 1;
                 (KeyVersion(1), None, false, 0)
             }

@@ -1,14 +1,14 @@
 //! A store against a naive model, and execution against application of the entries it made.
 
 use proptest::{collection::vec, option, prelude::*, sample::select};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use tradewind_ledger::{
     Entry, Hlc, KeyVersion, RequestId, RequestNumber, SessionId, Value, Version, ViewId,
     entry::{MAX_ENTRY, MAX_INLINE_VALUE},
 };
 use tradewind_store::{
-    Command, Compare, Condition, Context, Current, Item, ItemValue, Outcome, Refusal, Reply, Stamp,
-    Store, Test, TxnOp, TxnResult, value_in,
+    BrokenChain, Command, Compare, Condition, Context, Current, Item, ItemValue, Outcome, Refusal,
+    Reply, Stamp, Store, Test, TimeSearch, TxnOp, TxnResult, value_in,
 };
 
 type Bytes = Vec<u8>;
@@ -106,7 +106,7 @@ impl Model {
 }
 
 /// The whole of a shard: its state, its ledger, its values beside the ledger.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Shard {
     store: Store,
     entries: Vec<Vec<u8>>,
@@ -149,6 +149,60 @@ impl Shard {
                 }
             }
         }
+    }
+
+    /// An entry out of the ledger, for what the store does not have in memory.
+    fn read(&self, version: Version) -> Result<Entry, BrokenChain> {
+        Ok(Entry::decode(&self.entries[version.0 as usize]).expect("an entry"))
+    }
+
+    fn get(&self, key: &[u8], at: Version) -> Option<(Version, KeyVersion, Hlc, Bytes)> {
+        let found = self.store.get(key, at);
+        let item = found.or_else(|walk| walk.item(at, |entry| self.read(entry)));
+        let item = item.expect("the chain is whole")?;
+        Some((item.version, item.key_version, item.hlc, self.bytes(key, &item)))
+    }
+
+    /// Whether every read has the same answer as that of another.
+    fn answers_as(&self, other: &Self) -> Result<(), TestCaseError> {
+        let end = other.store.next().0;
+        let keys: BTreeSet<Bytes> =
+            other.store.list(b"", None, 100, Version(end)).items.into_iter().map(|(k, _)| k).collect();
+        for at in (0..=end).map(Version) {
+            for key in &keys {
+                prop_assert_eq!(self.get(key, at), other.get(key, at));
+                for limit in [1, 3, 100] {
+                    let (due, _) = other.store.history(key, at, limit);
+                    let (known, walk) = self.store.history(key, at, limit);
+                    let found = match walk {
+                        None => known,
+                        Some(walk) => {
+                            let read = |entry| self.read(entry);
+                            walk.history(known, at, limit, read).expect("whole").0
+                        }
+                    };
+                    prop_assert_eq!(found, due);
+                }
+            }
+            let listed = |shard: &Self| -> Vec<(Bytes, Version)> {
+                let page = shard.store.list(b"", None, 100, at);
+                let found = page.items.into_iter().filter_map(|(key, item)| {
+                    let item = item.map(Some);
+                    let item = item.or_else(|walk| walk.item(at, |entry| shard.read(entry)));
+                    Some((key, item.expect("whole")?.version))
+                });
+                found.collect()
+            };
+            prop_assert_eq!(listed(self), listed(other));
+            for hlc in [Hlc(at.0), Hlc(at.0 + 1)] {
+                let search = |search: TimeSearch| {
+                    search.find(Version::ZERO, |entry| self.read(entry))
+                };
+                let found = self.store.version_at(hlc).or_else(search).expect("whole");
+                prop_assert_eq!(Ok(found), other.store.version_at(hlc));
+            }
+        }
+        Ok(())
     }
 
     /// A reply with the bytes of all values that `command` read.
@@ -293,7 +347,7 @@ proptest! {
         for at in 0..=shard.store.next().0 {
             let at = Version(at);
             for key in model.changes.keys() {
-                let item = shard.store.get(key, at);
+                let item = shard.store.get(key, at).expect("nothing was compacted");
                 let found = item.as_ref().map(|item| (item.version, item.key_version, shard.bytes(key, item)));
                 prop_assert_eq!(found, model.at(key, at).map(|(v, k, b)| (v, k, b.clone())));
             }
@@ -301,12 +355,14 @@ proptest! {
                 let page = shard.store.list(prefix, None, 100, at);
                 let due: Vec<_> = model.changes.keys().filter(|key| key.starts_with(prefix))
                     .filter(|key| model.at(key, at).is_some()).cloned().collect();
+                prop_assert!(page.items.iter().all(|(_, item)| item.is_ok()));
                 prop_assert_eq!(page.items.into_iter().map(|(key, _)| key).collect::<Vec<_>>(), due);
                 prop_assert_eq!(page.next, None);
             }
         }
         for (key, changes) in &model.changes {
-            let history = shard.store.history(key, shard.store.next(), 100);
+            let (history, earlier) = shard.store.history(key, shard.store.next(), 100);
+            prop_assert_eq!(earlier, None);
             let due: Vec<_> = changes.iter().rev().map(|(v, value)| (*v, value.is_none())).collect();
             prop_assert_eq!(history.iter().map(|r| (r.version, r.deleted)).collect::<Vec<_>>(), due);
         }
@@ -329,6 +385,54 @@ proptest! {
             prop_assert!(mirror.apply(wrong, &entry).is_err(), "the same entry does not follow itself");
         }
         prop_assert!(mirror == shard.store);
+    }
+
+    #[test]
+    fn a_compacted_store_answers_as_the_whole_one_does(
+        commands in vec(sent(), 1..60),
+        bases in vec(any::<prop::sample::Index>(), 1..4),
+        more in vec(sent(), 0..20),
+        slice in 1_usize..4,
+    ) {
+        let mut whole = Shard::default();
+        for (number, command) in commands.iter().enumerate() {
+            whole.execute(request(number), command.clone());
+        }
+        let mut compacted = whole.clone();
+        let mut bases: Vec<_> = bases.iter().map(|base| Version(base.index(whole.entries.len() + 1) as u64)).collect();
+        bases.sort();
+        for base in &bases {
+            let mut after = None;
+            loop {
+                after = compacted.store.compact(*base, after.as_deref(), slice);
+                compacted.answers_as(&whole)?;
+                if after.is_none() { break; }
+            }
+            prop_assert_eq!(compacted.store.base(), *base);
+        }
+        // Repeated requests have no effect; an answer is the same or said to be forgotten.
+        for (number, command) in commands.iter().enumerate() {
+            let (mut one, mut other) = (compacted.clone(), whole.clone());
+            let due = other.execute(request(number), command.clone());
+            let found = one.execute(request(number), command.clone());
+            let gone = matches!(
+                found, Reply::Refused(Refusal::AnswerForgotten { .. } | Refusal::AnswerLost { .. })
+            );
+            prop_assert!(found == due || gone, "{:?} for {:?}", found, due);
+            let is_put = matches!(due, Reply::Written { .. });
+            prop_assert!(found == due || !is_put, "{:?} for {:?}", found, due);
+            prop_assert_eq!(one.entries, other.entries);
+        }
+        // What comes later comes to the same.
+        for (number, command) in (commands.len()..).zip(&more) {
+            let due = whole.execute(request(number), command.clone());
+            prop_assert_eq!(compacted.execute(request(number), command.clone()), due);
+        }
+        prop_assert_eq!(&compacted.entries, &whole.entries);
+        compacted.answers_as(&whole)?;
+        let base = *bases.last().expect("there is one");
+        while whole.store.compact(base, None, usize::MAX).is_some() {}
+        prop_assert!(compacted.store == whole.store);
     }
 
     #[test]
