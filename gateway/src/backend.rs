@@ -103,6 +103,9 @@ pub trait Shard: Send + Sync + 'static {
         Ok(())
     }
 
+    /// The first entry that is kept here; those before it were pruned.
+    fn first(&self) -> Version;
+
     /// The bytes of an entry below the horizon. Blocks on the disk.
     ///
     /// # Errors

@@ -4,7 +4,7 @@ use crate::{Horizon, Shard};
 use std::time::{Duration, Instant};
 use tradewind_client::wire::{At, Fault, Read};
 use tradewind_ledger::{Entry, Hlc, Value, Version};
-use tradewind_store::{Item, ItemValue, Store, value_in};
+use tradewind_store::{BrokenChain, Item, ItemValue, Revision, Store, TimeSearch, Walk, value_in};
 
 /// How often the age of a state is looked at while a read waits for a fresher one.
 const AGE_CHECK: Duration = Duration::from_millis(20);
@@ -16,6 +16,28 @@ pub(crate) struct Position {
     pub(crate) at: Version,
     /// Of so many.
     pub(crate) readable: Version,
+}
+
+/// A position, or how to find it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Wanted {
+    /// There it is.
+    Found(Position),
+    /// At a time before those in memory: to be searched on the disk.
+    AtTime { search: TimeSearch, readable: Version },
+}
+
+impl Wanted {
+    /// The position. May block on the disk.
+    pub(crate) fn find(self, shard: &dyn Shard) -> Result<Position, Fault> {
+        match self {
+            Self::Found(position) => Ok(position),
+            Self::AtTime { search, readable } => {
+                let at = search.find(shard.first(), |version| entry(shard, version));
+                Ok(Position { at: at?.min(readable), readable })
+            }
+        }
+    }
 }
 
 /// Calls `read` with the store.
@@ -31,7 +53,7 @@ pub(crate) fn look<R>(shard: &dyn Shard, read: impl FnOnce(&Store) -> R) -> R {
 }
 
 /// The state that `read` wants, if the shard has it.
-pub(crate) fn position(shard: &dyn Shard, read: &Read) -> Result<Position, Fault> {
+pub(crate) fn position(shard: &dyn Shard, read: &Read) -> Result<Wanted, Fault> {
     let horizon = *shard.horizon().borrow();
     let Horizon { readable, .. } = horizon;
     let needs = |wanted: Version| match wanted < readable {
@@ -58,10 +80,13 @@ pub(crate) fn position(shard: &dyn Shard, read: &Read) -> Result<Position, Fault
             if wanted > covered {
                 return Err(Fault::TimeNotYet { wanted, covered });
             }
-            look(shard, |store| store.version_at(wanted)).min(readable)
+            match look(shard, |store| store.version_at(wanted)) {
+                Ok(at) => at.min(readable),
+                Err(search) => return Ok(Wanted::AtTime { search, readable }),
+            }
         }
     };
-    Ok(Position { at, readable })
+    Ok(Wanted::Found(Position { at, readable }))
 }
 
 /// The time up to which the shard has all entries.
@@ -76,7 +101,7 @@ pub(crate) async fn wait(
     shard: &dyn Shard,
     read: &Read,
     deadline: Instant,
-) -> Result<Position, Fault> {
+) -> Result<Wanted, Fault> {
     let mut horizon = shard.horizon();
     loop {
         horizon.mark_unchanged();
@@ -99,29 +124,81 @@ pub(crate) async fn wait(
     }
 }
 
+/// An entry below the horizon. Blocks on the disk.
+pub(crate) fn entry(shard: &dyn Shard, version: Version) -> Result<Entry, Fault> {
+    let pruned = || {
+        let before = shard.first();
+        (version < before).then(|| Fault::Pruned { ledger: shard.id().to_string(), before })
+    };
+    if let Some(fault) = pruned() {
+        return Err(fault);
+    }
+    let read = || shard.await_own_disk(version).and_then(|()| shard.entry(version));
+    // It may have been pruned meanwhile.
+    let bytes = read().map_err(|error| pruned().unwrap_or_else(|| failed(shard, version, &error)))?;
+    Entry::decode(&bytes).map_err(|error| failed(shard, version, &error))
+}
+
+fn failed(shard: &dyn Shard, version: Version, what: &dyn std::fmt::Display) -> Fault {
+    tracing::error!(ledger = %shard.id(), %version, "reading a value: {what}");
+    Fault::Internal { reason: format!("reading a value of {}: {what}", shard.id()) }
+}
+
+/// What `key` was after the first `at` entries, when that is older than what is in memory. Blocks on the disk.
+pub(crate) fn walk(shard: &dyn Shard, walk: Walk, at: Version) -> Result<Option<Item>, Fault> {
+    Ok(walk.item(at, |version| Ok::<_, Walked>(entry(shard, version)?))?)
+}
+
+/// The changes of a key that are older than those in memory, after these: the newest `limit` among the first `before`
+/// entries, and whether there are more. Blocks on the disk.
+pub(crate) fn walk_history(
+    shard: &dyn Shard,
+    walk: Walk,
+    known: Vec<Revision>,
+    before: Version,
+    limit: usize,
+) -> Result<(Vec<Revision>, bool), Fault> {
+    let read = |version| Ok::<_, Walked>(entry(shard, version)?);
+    Ok(walk.history(known, before, limit, read)?)
+}
+
+/// Why a walk ended.
+struct Walked(Fault);
+
+impl From<Fault> for Walked {
+    fn from(fault: Fault) -> Self {
+        Self(fault)
+    }
+}
+
+impl From<BrokenChain> for Walked {
+    fn from(broken: BrokenChain) -> Self {
+        tracing::error!(%broken, "a key's chain of changes");
+        Self(Fault::Internal { reason: broken.to_string() })
+    }
+}
+
+impl From<Walked> for Fault {
+    fn from(Walked(fault): Walked) -> Self {
+        fault
+    }
+}
+
 /// Replaces the place of an item's value by its bytes. Blocks on the disk.
 pub(crate) fn inline(shard: &dyn Shard, key: &[u8], item: &mut Item) -> Result<(), Fault> {
-    let failed = |what: String| {
-        tracing::error!(ledger = %shard.id(), version = %item.version, "reading a value: {what}");
-        Fault::Internal { reason: format!("reading a value of {}: {what}", shard.id()) }
+    let version = item.version;
+    let detached = |digest: &_| {
+        let value = shard.await_own_disk(version).and_then(|()| shard.value(digest));
+        value.map_err(|error| failed(shard, version, &error))
     };
-    if let ItemValue::Inline(_) = &item.value {
-        return Ok(());
-    }
-    let detached = |digest: &_| shard.value(digest).map_err(|error| failed(error.to_string()));
-    shard.await_own_disk(item.version).map_err(|error| failed(error.to_string()))?;
     let bytes = match &item.value {
-        ItemValue::Inline(_) => unreachable!("nothing to do for it"),
+        ItemValue::Inline(_) => return Ok(()),
         ItemValue::Detached { digest, .. } => detached(digest)?,
-        ItemValue::Logged => {
-            let bytes = shard.entry(item.version).map_err(|error| failed(error.to_string()))?;
-            let entry = Entry::decode(&bytes).map_err(|error| failed(error.to_string()))?;
-            match value_in(&entry, key) {
-                Some(Value::Inline(bytes)) => bytes.clone(),
-                Some(Value::Detached { digest, .. }) => detached(digest)?,
-                None => return Err(failed("the entry does not write the key".into())),
-            }
-        }
+        ItemValue::Logged => match value_in(&entry(shard, version)?, key) {
+            Some(Value::Inline(bytes)) => bytes.clone(),
+            Some(Value::Detached { digest, .. }) => detached(digest)?,
+            None => return Err(failed(shard, version, &"the entry does not write the key")),
+        },
     };
     item.value = ItemValue::Inline(bytes.into());
     Ok(())

@@ -6,7 +6,7 @@
 use crate::{
     Backend, Counters, Restart, Shard,
     caller::Caller,
-    reading::{self, Position},
+    reading::{self, Position, Wanted},
 };
 use std::{
     sync::Arc,
@@ -18,7 +18,7 @@ use tradewind_client::wire::{
     PoolInfo, Read, Response, Role, Welcome, Write,
 };
 use tradewind_ledger::Version;
-use tradewind_store::{Command, ItemValue, Reply, TxnOp, TxnResult, shard_of};
+use tradewind_store::{Command, Item, ItemValue, Reply, TxnOp, TxnResult, Walk, shard_of};
 
 /// Most keys of a page, most changes of a history.
 pub(crate) const PAGE_MAX: u32 = 10_000;
@@ -204,15 +204,14 @@ impl Service {
         match query.position() {
             Err(_) if query.read.wait_ms > 0 => Attempt::Slow(query),
             Err(fault) => Attempt::Done(Err(fault)),
-            Ok(position) => match query.look(position) {
-                Answer::Item { item: Some(item), .. }
-                    if !matches!(item.value, ItemValue::Inline(_)) =>
-                {
-                    Attempt::Slow(query)
+            Ok(Wanted::AtTime { .. }) => Attempt::Slow(query),
+            Ok(Wanted::Found(position)) => {
+                let (answer, rest) = query.look(position);
+                match rest {
+                    Rest::None => Attempt::Done(Ok(answer)),
+                    _ => Attempt::Slow(query),
                 }
-                Answer::Page { .. } if query.wants_values() => Attempt::Slow(query),
-                answer => Attempt::Done(Ok(answer)),
-            },
+            }
         }
     }
 
@@ -220,8 +219,8 @@ impl Service {
     pub(crate) async fn answer(&self, query: Query) -> Response {
         let _slot = self.slow.acquire().await.expect("never closed");
         let wait = Duration::from_millis(query.read.wait_ms.into()).min(WAIT_MAX);
-        let position = query.wait(Instant::now() + wait).await?;
-        let looking = tokio::task::spawn_blocking(move || query.resolve(position));
+        let wanted = query.wait(Instant::now() + wait).await?;
+        let looking = tokio::task::spawn_blocking(move || query.resolve(wanted));
         looking.await.unwrap_or_else(|error| Err(Fault::Internal { reason: error.to_string() }))
     }
 
@@ -274,77 +273,121 @@ fn inline_results(shard: &dyn Shard, command: &[u8], reply: Reply) -> Result<Rep
 }
 
 impl Query {
-    fn position(&self) -> Result<Position, Fault> {
+    fn position(&self) -> Result<Wanted, Fault> {
         reading::position(&*self.shard, &self.read)
     }
 
-    fn wants_values(&self) -> bool {
-        matches!(self.what, What::List { values: true, .. })
-    }
-
-    async fn wait(&self, deadline: Instant) -> Result<Position, Fault> {
+    async fn wait(&self, deadline: Instant) -> Result<Wanted, Fault> {
         if self.read.level == Level::Linearizable {
             self.shard.barrier().await?;
         }
         reading::wait(&*self.shard, &self.read, deadline).await
     }
 
-    /// The answer as the store has it: values may be elsewhere.
-    fn look(&self, position: Position) -> Answer {
+    /// The answer as the store has it, and what is missing of it.
+    fn look(&self, position: Position) -> (Answer, Rest) {
+        let at = position.at;
         let as_of = AsOf {
-            at: position.at,
+            at,
             readable: position.readable,
             age_ms: u64::try_from(self.shard.age().as_millis()).unwrap_or(u64::MAX),
         };
-        let at = position.at;
         reading::look(&*self.shard, |store| match &self.what {
-            What::Get { key } => Answer::Item { item: store.get(key, at), as_of },
+            What::Get { key } => match store.get(key, at) {
+                Ok(item) => {
+                    let is_here =
+                        item.as_ref().is_none_or(|i| matches!(i.value, ItemValue::Inline(_)));
+                    let rest = if is_here { Rest::None } else { Rest::Values };
+                    (Answer::Item { item, as_of }, rest)
+                }
+                Err(walk) => (Answer::Item { item: None, as_of }, Rest::Item(walk)),
+            },
             What::List { prefix, after, limit, values } => {
                 let page = store.list(prefix, after.as_deref(), *limit, at);
-                let listed = |(key, mut item): (_, tradewind_store::Item)| {
-                    if !values {
-                        item.value = ItemValue::Logged;
-                    }
-                    Listed { key, item }
+                let is_here = !values && page.items.iter().all(|(_, item)| item.is_ok());
+                let (items, rest) = match is_here {
+                    true => (page.items.into_iter().filter_map(listed).collect(), Rest::None),
+                    false => (Vec::new(), Rest::Page(page.items)),
                 };
-                let items = page.items.into_iter().map(listed).collect();
-                Answer::Page { items, next: page.next, as_of }
+                (Answer::Page { items, next: page.next, as_of }, rest)
             }
             What::History { key, before, limit } => {
                 let before = before.map_or(at, |before| before.min(at));
-                let mut revisions = store.history(key, before, limit + 1);
+                let (mut revisions, walk) = store.history(key, before, limit + 1);
                 let more = revisions.len() > *limit;
                 revisions.truncate(*limit);
-                Answer::History { revisions, more, as_of }
+                let rest = walk.map_or(Rest::None, |walk| Rest::History(walk, before));
+                (Answer::History { revisions, more, as_of }, rest)
             }
         })
     }
 
     /// The answer with all values. Blocks on the disk.
-    fn resolve(&self, position: Position) -> Response {
-        let mut answer = self.look(position);
-        match (&mut answer, &self.what) {
-            (Answer::Item { item: Some(item), .. }, What::Get { key }) => {
-                reading::inline(&*self.shard, key, item)?;
+    fn resolve(&self, wanted: Wanted) -> Response {
+        let shard = &*self.shard;
+        let (mut answer, rest) = self.look(wanted.find(shard)?);
+        match (&mut answer, rest) {
+            (_, Rest::None) => {}
+            (Answer::Item { item, as_of }, rest) => {
+                if let Rest::Item(walk) = rest {
+                    *item = reading::walk(shard, walk, as_of.at)?;
+                }
+                if let (Some(item), What::Get { key }) = (item, &self.what) {
+                    reading::inline(shard, key, item)?;
+                }
             }
-            (Answer::Page { items, next, .. }, What::List { values: true, .. }) => {
+            (Answer::Page { items, next, as_of }, Rest::Page(found)) => {
                 let mut bytes = 0;
-                let mut fit = 0;
-                for Listed { key, item } in items.iter_mut() {
-                    reading::inline(&*self.shard, key, item)?;
-                    bytes += key.len() + item.bytes().map_or(0, |value| value.len());
-                    if fit > 0 && bytes > PAGE_BYTES {
-                        break;
+                for (key, item) in found {
+                    let item = match item {
+                        Ok(item) => Some(item),
+                        Err(walk) => reading::walk(shard, walk, as_of.at)?,
+                    };
+                    let Some(mut item) = item else { continue };
+                    if matches!(self.what, What::List { values: true, .. }) {
+                        reading::inline(shard, &key, &mut item)?;
+                        bytes += key.len() + item.bytes().map_or(0, |value| value.len());
+                        if bytes > PAGE_BYTES && !items.is_empty() {
+                            *next = items.last().map(|listed| listed.key.clone());
+                            break;
+                        }
+                        items.push(Listed { key, item });
+                    } else {
+                        items.extend(listed((key, Ok(item))));
                     }
-                    fit += 1;
-                }
-                if fit < items.len() {
-                    items.truncate(fit);
-                    *next = items.last().map(|listed| listed.key.clone());
                 }
             }
-            _ => {}
+            (Answer::History { revisions, more, .. }, Rest::History(walk, before)) => {
+                if let What::History { limit, .. } = &self.what {
+                    let known = std::mem::take(revisions);
+                    (*revisions, *more) =
+                        reading::walk_history(shard, walk, known, before, limit + 1)?;
+                    *more |= revisions.len() > *limit;
+                    revisions.truncate(*limit);
+                }
+            }
+            _ => unreachable!("the rest of another answer"),
         }
         Ok(answer)
     }
+}
+
+/// What a store does not have in memory of an answer.
+enum Rest {
+    None,
+    /// Values of items.
+    Values,
+    /// An item.
+    Item(Walk),
+    /// Values, or items, of a page.
+    Page(Vec<(Vec<u8>, Result<Item, Walk>)>),
+    /// Changes among the first so many entries.
+    History(Walk, Version),
+}
+
+/// A key of a page without its value.
+fn listed((key, item): (Vec<u8>, Result<Item, Walk>)) -> Option<Listed> {
+    let mut item = item.ok()?;
+    item.value = ItemValue::Logged;
+    Some(Listed { key, item })
 }

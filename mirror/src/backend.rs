@@ -220,6 +220,10 @@ impl Shard for MirrorShard {
         read(&self.replica.store.read());
     }
 
+    fn first(&self) -> Version {
+        self.replica.reader.0.first()
+    }
+
     fn entry(&self, version: Version) -> io::Result<Vec<u8>> {
         self.replica.reader.0.entry(version).map_err(io::Error::other)
     }

@@ -339,6 +339,10 @@ impl Shard for Reading {
         Err(io::Error::new(io::ErrorKind::TimedOut, text))
     }
 
+    fn first(&self) -> Version {
+        self.replica.reader.first()
+    }
+
     fn entry(&self, version: Version) -> io::Result<Vec<u8>> {
         self.replica.reader.entry(version).map_err(io::Error::other)
     }

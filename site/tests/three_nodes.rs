@@ -83,7 +83,7 @@ fn read(backend: &dyn Backend, key: &str, at_least: Version) -> Option<ItemValue
     until("the write is committed here", || horizon.borrow().readable > at_least);
     let at = horizon.borrow().readable;
     let mut found = None;
-    shard.with_store(&mut |store| found = store.get(key.as_bytes(), at));
+    shard.with_store(&mut |store| found = store.get(key.as_bytes(), at).expect("in memory"));
     found.map(|item| item.value)
 }
 

@@ -55,7 +55,8 @@ impl Walk {
         }
     }
 
-    /// The newest `limit` changes among the first `before` entries, newest first, with those `known` in front.
+    /// The newest `limit` changes among the first `before` entries, newest first, with those `known` in front, and
+    /// whether there may be more.
     ///
     /// # Errors
     /// As [`Walk::item`], unless at least one change is known by then: those before it are asked for by themselves.

@@ -171,6 +171,16 @@ pub enum Fault {
         /// Why not.
         reason: String,
     },
+    /// What was asked for is older than what the server keeps.
+    #[error(
+        "{ledger} was pruned before version {before} here: ask for a later state, or a process that keeps more (`retain` in the topology)"
+    )]
+    Pruned {
+        /// The shard's ledger.
+        ledger: String,
+        /// The first version that is kept.
+        before: Version,
+    },
 }
 
 /// What a client may do in a pool, each including those before it.

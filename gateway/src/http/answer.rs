@@ -103,6 +103,11 @@ impl From<Fault> for Failure {
                 format!("a max_staleness of at least {age_ms}ms"),
                 "ask again with a longer ?wait=, or nearer to the pool's home site",
             ),
+            Fault::Pruned { before, .. } => (
+                StatusCode::GONE,
+                format!("versions from {before} on"),
+                "ask for a later state, or a process that keeps more",
+            ),
             Fault::NotLinearizable { .. } => {
                 (StatusCode::NOT_IMPLEMENTED, "level=local".to_owned(), "ask at that level")
             }

@@ -358,6 +358,10 @@ impl Shard for TestShard {
         read(&self.store.read());
     }
 
+    fn first(&self) -> Version {
+        self.reader.first()
+    }
+
     fn entry(&self, version: Version) -> io::Result<Vec<u8>> {
         self.reader.entry(version).map_err(io::Error::other)
     }
