@@ -137,11 +137,6 @@ impl Record {
         timeline.at(change.version()).expect("the times of all but the oldest change are there")
     }
 
-    /// When its last change was made.
-    pub(crate) fn last_hlc(&self, timeline: &Timeline) -> Hlc {
-        self.hlc(self.last(), timeline)
-    }
-
     /// What is known of the value it has, if it exists.
     pub(crate) fn current(&self) -> Current {
         Current { version: self.version(), key_version: self.key_version() }

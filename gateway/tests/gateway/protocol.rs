@@ -65,6 +65,20 @@ async fn a_client_puts_gets_deletes_lists_and_looks_back() {
         client.history(POOL, b"k", before, 3, Read::default()).await.expect("a history");
     assert_eq!((changes.len(), changes[0].version, more), (1, version(&first), false));
 
+    // What the store has let go of is found in the ledger.
+    for shard in 0..3 {
+        site.shard(shard).compact();
+    }
+    assert_eq!(value(&client, b"k", at(&first)).await, Some(b"1".to_vec()));
+    assert_eq!(value(&client, b"k", at(&third)).await, Some(large.clone()));
+    assert_eq!(value(&client, b"k", then).await, Some(b"2".to_vec()));
+    let (changes, more, _) =
+        client.history(POOL, b"k", None, 4, Read::default()).await.expect("a history");
+    assert_eq!(changes.iter().map(|r| r.key_version.0).collect::<Vec<_>>(), [4, 3, 2, 1]);
+    assert!(!more && changes[0].deleted && changes[3].version == version(&first));
+    let (changes, more, _) =
+        client.history(POOL, b"k", before, 3, Read::default()).await.expect("a history");
+    assert_eq!((changes.len(), changes[0].version, more), (1, version(&first), false));
     for n in 0..50 {
         let key = format!("list/{n:02}").into_bytes();
         client.put(POOL, &key, &large[..n], Condition::Always).await.expect("written");

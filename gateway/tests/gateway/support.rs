@@ -158,6 +158,13 @@ impl Server {
 }
 
 impl TestShard {
+    /// Lets the store forget what it can.
+    pub(crate) fn compact(&self) {
+        let mut store = self.store.write();
+        let base = store.next();
+        assert_eq!(store.compact(base, None, usize::MAX), None);
+    }
+
     fn new(root: &Path, shard: u32) -> Self {
         let id = LedgerId::new(POOL, shard).expect("a good name");
         let directory = root.join(id.to_string());
