@@ -135,7 +135,8 @@ pub(crate) fn entry(shard: &dyn Shard, version: Version) -> Result<Entry, Fault>
     }
     let read = || shard.await_own_disk(version).and_then(|()| shard.entry(version));
     // It may have been pruned meanwhile.
-    let bytes = read().map_err(|error| pruned().unwrap_or_else(|| failed(shard, version, &error)))?;
+    let bytes =
+        read().map_err(|error| pruned().unwrap_or_else(|| failed(shard, version, &error)))?;
     Entry::decode(&bytes).map_err(|error| failed(shard, version, &error))
 }
 

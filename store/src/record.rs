@@ -82,12 +82,7 @@ pub(crate) struct Record {
 }
 
 impl Record {
-    pub(crate) fn new(
-        version: Version,
-        key_version: KeyVersion,
-        hlc: Hlc,
-        latest: Latest,
-    ) -> Self {
+    pub(crate) fn new(version: Version, key_version: KeyVersion, hlc: Hlc, latest: Latest) -> Self {
         let oldest = Change::new(version, matches!(latest, Latest::Deleted));
         let (oldest_key_version, oldest_hlc) = (key_version, hlc);
         Self { oldest, oldest_key_version, oldest_hlc, later: Vec::new(), latest }

@@ -144,8 +144,7 @@ mod tests {
             timeline.forget_before(Version(start / 2));
             timeline.forget_before(Version(start));
             assert_eq!(timeline.start(), Version(start));
-            let mut anew =
-                Timeline::starting_at(Version(start), Some(Hlc((start - 1) * 10)));
+            let mut anew = Timeline::starting_at(Version(start), Some(Hlc((start - 1) * 10)));
             (start..20_000).for_each(|n| anew.push(Hlc(n * 10)));
             assert!(anew == timeline);
             for n in [start, start + 1, start + 8192, 19_999].into_iter().filter(|n| *n < 20_000) {

@@ -10,7 +10,9 @@ use tradewind_ledger::{Entry, Hlc, KeyVersion, Value, Version};
 
 /// The ledger does not have what the store, or a later entry, says of it: one of them is damaged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("entry {version} is not change {key_version} of the key, as a later one says: verify the ledger")]
+#[error(
+    "entry {version} is not change {key_version} of the key, as a later one says: verify the ledger"
+)]
 pub struct BrokenChain {
     /// The entry.
     pub version: Version,

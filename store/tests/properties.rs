@@ -166,8 +166,13 @@ impl Shard {
     /// Whether every read has the same answer as that of another.
     fn answers_as(&self, other: &Self) -> Result<(), TestCaseError> {
         let end = other.store.next().0;
-        let keys: BTreeSet<Bytes> =
-            other.store.list(b"", None, 100, Version(end)).items.into_iter().map(|(k, _)| k).collect();
+        let keys: BTreeSet<Bytes> = other
+            .store
+            .list(b"", None, 100, Version(end))
+            .items
+            .into_iter()
+            .map(|(k, _)| k)
+            .collect();
         for at in (0..=end).map(Version) {
             for key in &keys {
                 prop_assert_eq!(self.get(key, at), other.get(key, at));
@@ -195,9 +200,8 @@ impl Shard {
             };
             prop_assert_eq!(listed(self), listed(other));
             for hlc in [Hlc(at.0), Hlc(at.0 + 1)] {
-                let search = |search: TimeSearch| {
-                    search.find(Version::ZERO, |entry| self.read(entry))
-                };
+                let search =
+                    |search: TimeSearch| search.find(Version::ZERO, |entry| self.read(entry));
                 let found = self.store.version_at(hlc).or_else(search).expect("whole");
                 prop_assert_eq!(Ok(found), other.store.version_at(hlc));
             }
