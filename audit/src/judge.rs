@@ -13,11 +13,11 @@ use crate::signatures;
 use crate::source::Source;
 use crate::verify::Options;
 
-/// Says what is proven. `marks` are the states at the sizes of the checkpoints.
+/// Says what is proven of the ledger of this name, whose entries before `first` were pruned. `marks` are the states at the sizes of the checkpoints.
 pub(crate) fn judge(
     source: &dyn Source,
     options: &Options,
-    name: String,
+    (name, first): (String, Version),
     replay: &Replay,
     marks: &HashMap<Version, Option<Mark>>,
     published: Option<Published>,
@@ -27,6 +27,7 @@ pub(crate) fn judge(
         ledger: replay.genesis().map_or(name, |genesis| genesis.ledger.to_string()),
         origin: replay.genesis().map(Genesis::origin),
         lineage: replay.lineage(),
+        first,
         verified_through: Version::ZERO,
         root: None,
         size: replay.size(),
@@ -60,7 +61,14 @@ pub(crate) fn judge(
         };
         let both = signed.enough
             && signatures::check(known, &origin, members, options, &mut Problems::default()).enough;
-        let here = marks.get(&stated.size).and_then(|mark| mark.as_ref().map(|mark| mark.root));
+        let here = match marks.get(&stated.size).and_then(Option::as_ref) {
+            Some(mark) => Some(mark.root),
+            // The entries are gone, but the tiles give the root.
+            None if stated.size < first => {
+                root_at(&published_tree(source, checkpoint.size), stated.size).ok()
+            }
+            None => None,
+        };
         let evidence =
             compare(source, (known, &stated), (&note, &checkpoint), here, both, problems);
         report.evidence.extend(evidence);

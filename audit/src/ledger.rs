@@ -1,16 +1,17 @@
-//! Reads one ledger from its first entry to its last: entries, public face, keys, values. What it found is
+//! Reads one ledger from its first entry, or the first that is kept, to its last: entries, public face, keys, values. What it found is
 //! then judged (`judge`).
 
 use std::collections::HashMap;
 
 use tradewind_ledger::tile::TILE_WIDTH;
 use tradewind_ledger::tree::leaf_hash;
-use tradewind_ledger::{Digest, Entry, Hlc, Member, Replay, Value, Version};
+use tradewind_ledger::{Base, Digest, Entry, Hlc, Member, Replay, Value, Version};
 
 use crate::judge::judge;
 use crate::keys::Keys;
+use crate::pruned::read_base;
 use crate::published::published;
-use crate::report::{LedgerReport, Place, Problems};
+use crate::report::{LedgerReport, Place, ProblemKind, Problems};
 use crate::segments::Segments;
 use crate::source::Source;
 use crate::tiles::{Chunk, Tiles};
@@ -31,6 +32,8 @@ pub(crate) struct Mark {
 
 /// What is known of a ledger while it is read.
 struct Run<'a> {
+    /// Entries before it were pruned.
+    first: Version,
     problems: Problems,
     replay: Replay,
     /// The replay met something it cannot go past.
@@ -41,11 +44,16 @@ struct Run<'a> {
 }
 
 pub(crate) fn verify_ledger(source: &dyn Source, name: String, options: &Options) -> LedgerReport {
+    let mut problems = Problems::default();
+    let base = read_base(source, &mut problems);
+    let base = base.as_ref();
+    let first = base.map_or(Version::ZERO, Base::size);
     let mut run = Run {
-        problems: Problems::default(),
-        replay: Replay::new(),
+        first,
+        problems,
+        replay: base.map_or_else(Replay::new, Replay::from_base),
         broken: false,
-        keys: Keys::default(),
+        keys: Keys::new(first),
         values: Values::new(source),
         marks: HashMap::new(),
     };
@@ -57,8 +65,8 @@ pub(crate) fn verify_ledger(source: &dyn Source, name: String, options: &Options
     let partial = published.as_mut().map(|published| std::mem::take(&mut published.partial));
 
     // In this order: whatever a live ledger published lies in segments that are there by then.
-    let mut tiles = Tiles::open(source, partial.unwrap_or_default(), size, &mut run.problems);
-    let mut segments = Segments::open(source, &mut run.problems);
+    let mut tiles = Tiles::open(source, partial.unwrap_or_default(), size, base, &mut run.problems);
+    let mut segments = Segments::open(source, base, &mut run.problems);
     tiles.without_bundles &= segments.is_some();
     run.read(segments.as_mut(), &mut tiles, size);
     tiles.finish(&mut run.problems);
@@ -67,7 +75,8 @@ pub(crate) fn verify_ledger(source: &dyn Source, name: String, options: &Options
 
     run.mark();
     let Run { mut problems, replay, values, marks, .. } = run;
-    let mut report = judge(source, options, name, &replay, &marks, published, &mut problems);
+    let mut report =
+        judge(source, options, (name, first), &replay, &marks, published, &mut problems);
     report.segments = read.0;
     report.bytes = read.1 + tiles.bytes + values.bytes;
     report.values = values.count;
@@ -84,7 +93,12 @@ impl Run<'_> {
         size: Version,
     ) {
         let (mut missing, mut size_hint) = (0, 0);
-        for index in 0.. {
+        let begin = self.first.0 / u64::from(TILE_WIDTH);
+        for _ in 0..begin {
+            // Of these only the tiles know something.
+            tiles.push(vec![None; TILE_WIDTH.into()], &mut self.problems);
+        }
+        for index in begin.. {
             let mut chunk = Chunk::new(index, size_hint);
             let first = Version(chunk.first());
             if let Some(segments) = segments.as_deref_mut() {
@@ -120,7 +134,9 @@ impl Run<'_> {
     fn fill(&mut self, chunk: &mut Chunk, segments: &mut Segments<'_>, size: Version) {
         for at in 0..u64::from(TILE_WIDTH) {
             let version = Version(chunk.first() + at);
-            if segments.seek(version, &mut self.problems) {
+            if version < self.first {
+                chunk.append(None);
+            } else if segments.seek(version, &mut self.problems) {
                 let found = segments.found();
                 chunk.append(Some((found.entry, found.file, found.offset)));
             } else if version < size || !segments.exhausted() {
@@ -133,8 +149,19 @@ impl Run<'_> {
 
     /// Judges one entry of a chunk; returns its leaf hash, if there is an entry.
     fn take(&mut self, chunk: &Chunk, at: usize) -> Option<Digest> {
+        let version = Version(chunk.first() + at as u64);
+        if version < self.first {
+            return chunk.entry(at).map(leaf_hash);
+        }
         let Some(bytes) = chunk.entry(at) else {
-            if !self.broken {
+            let straddles =
+                chunk.first() < self.first.0 && chunk.places.iter().all(Option::is_none);
+            if !self.broken && straddles {
+                self.broken = true;
+                let message = "the entry is in a bundle that went with pruned entries: \
+                               verify the directory, or what a mirror serves";
+                self.problems.add(ProblemKind::Unchecked, chunk.place(at), message);
+            } else if !self.broken {
                 self.broken = true;
                 self.problems.missing(chunk.place(at), "the entry is nowhere to be found");
             }

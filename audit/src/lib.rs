@@ -21,6 +21,7 @@ mod judge;
 mod keys;
 mod ledger;
 pub mod proof;
+mod pruned;
 mod published;
 mod reader;
 pub mod report;

@@ -6,8 +6,9 @@ use tradewind_ledger::note::{MAX_NOTE, VerifierKey};
 use tradewind_ledger::tile::{MAX_BUNDLE_BYTES, TileId, TileKind, decode_bundle};
 use tradewind_ledger::tlog_proof::{TlogProof, TlogProofError};
 use tradewind_ledger::tree::{ProofError, inclusion_proof, leaf_hash, verify_inclusion};
-use tradewind_ledger::{Digest, Entry, SignedNote, Version};
+use tradewind_ledger::{Base, Digest, Entry, SignedNote, Version};
 
+use crate::pruned::read_base;
 use crate::reader::published_tree;
 use crate::report::{Place, Problem, ProblemKind, Problems, Verdict};
 use crate::segments::Segments;
@@ -35,6 +36,14 @@ pub enum ProveError {
         path: String,
         /// What is wrong with it.
         reason: String,
+    },
+    /// The entry was removed, as the ledger's retention has it; its hash is still in the tree.
+    #[error("entry {version} was pruned: entries from {first} on are kept")]
+    Pruned {
+        /// The entry.
+        version: Version,
+        /// The first that is kept.
+        first: Version,
     },
     /// The entry is not covered by the checkpoint, or a hash is not held.
     #[error(transparent)]
@@ -73,7 +82,11 @@ fn read_entry(source: &dyn Source, version: Version, size: Version) -> Result<Ve
             let path = id.full().to_string();
             let Some(bytes) = source.read(&path, limit)? else {
                 let mut problems = Problems::default();
-                let segments = Segments::open(source, &mut problems);
+                let base = read_base(source, &mut problems);
+                if let Some(first) = base.as_ref().map(Base::size).filter(|it| version < *it) {
+                    return Err(ProveError::Pruned { version, first });
+                }
+                let segments = Segments::open(source, base.as_ref(), &mut problems);
                 let entry = segments.and_then(|segments| segments.entry(version, &mut problems));
                 return entry.ok_or(ProveError::Missing { path });
             };

@@ -23,7 +23,9 @@ pub struct LedgerReport {
     pub origin: Option<String>,
     /// Its identity: the leaf hash of its genesis.
     pub lineage: Option<Lineage>,
-    /// The proven range: entries `0 .. verified_through` follow all rules and are in the tree that enough
+    /// Entries before it were pruned: only their hashes are proven. Zero if all are there.
+    pub first: Version,
+    /// The proven range: entries `first .. verified_through` follow all rules and are in the tree that enough
     /// trusted keys signed.
     pub verified_through: Version,
     /// The root over the proven range.

@@ -9,7 +9,7 @@ use tradewind_ledger::segment::{MAX_SEGMENT_BYTES, MAX_SEGMENT_ENTRIES};
 use tradewind_ledger::segment_file::{
     Framing, Header, PAGE, RECORD_HEADER, Record, RecordError, State,
 };
-use tradewind_ledger::{Body, Entry, Lineage, SegmentName, Version};
+use tradewind_ledger::{Base, Body, Entry, Lineage, SegmentName, Version};
 
 use crate::report::{Place, Problems};
 use crate::source::{Source, SourceError};
@@ -101,7 +101,13 @@ fn path(name: &SegmentName) -> String {
 
 impl<'a> Segments<'a> {
     /// Lists the segment files; `None` if the source cannot list or has none.
-    pub(crate) fn open(source: &'a dyn Source, problems: &mut Problems) -> Option<Self> {
+    /// Of a pruned ledger with this base, those from the base on.
+    pub(crate) fn open(
+        source: &'a dyn Source,
+        base: Option<&Base>,
+        problems: &mut Problems,
+    ) -> Option<Self> {
+        let first = base.map_or(Version::ZERO, Base::size);
         let files = match list(source) {
             Ok(files) => files?,
             Err(error) => {
@@ -119,14 +125,16 @@ impl<'a> Segments<'a> {
                 Err(error) => problems.fault(Place::file(file.clone()), error.to_string()),
             }
         }
+        // What an interrupted pruning left is not there any more.
+        names.retain(|name| name.first >= first);
         names.sort();
         let found = !names.is_empty();
         found.then(|| Self {
             source,
             waiting: names.into(),
             current: None,
-            lineage: None,
-            next: Version::ZERO,
+            lineage: base.map(Base::lineage),
+            next: first,
             files: 0,
             bytes: 0,
         })

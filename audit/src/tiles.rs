@@ -7,8 +7,9 @@ use tradewind_ledger::tile::{
     MAX_BUNDLE_BYTES, TILE_HEIGHT, TILE_WIDTH, TileId, TileKind, decode_bundle, decode_hashes,
 };
 use tradewind_ledger::tree::{leaf_hash, root_of};
-use tradewind_ledger::{Digest, Version};
+use tradewind_ledger::{Base, Digest, Version};
 
+use crate::pruned::Pruned;
 use crate::report::{Place, Problems};
 use crate::source::Source;
 
@@ -24,6 +25,9 @@ pub(crate) struct Tiles<'a> {
     /// The source lists no bundle at all.
     pub(crate) without_bundles: bool,
     levels: Vec<Level>,
+    /// Entries before it were pruned: only hashes are left of them.
+    first: Version,
+    pruned: Option<Pruned>,
     pub(crate) bytes: u64,
 }
 
@@ -120,16 +124,21 @@ impl<'a> Tiles<'a> {
         source: &'a dyn Source,
         partial: HashMap<TileId, Vec<u8>>,
         size: Version,
+        base: Option<&Base>,
         problems: &mut Problems,
     ) -> Self {
+        let first = base.map_or(Version::ZERO, Base::size);
         let files = source.list("tile").unwrap_or_else(|error| {
             problems.unread(&error);
             None
         });
+        // An interrupted pruning may have left some of these.
+        let gone = |id: &TileId| id.kind == TileKind::Entries && id.first() + 256 <= first.0;
         let listed = files.map(|files| {
             let mut listed: BTreeMap<_, Vec<u16>> = BTreeMap::new();
             for file in files.into_iter().filter(|file| !file.ends_with(".tmp")) {
                 match file.parse::<TileId>() {
+                    Ok(id) if gone(&id) => {}
                     Ok(id) => listed.entry((id.kind, id.index)).or_default().push(id.width),
                     Err(error) => problems.fault(Place::file(file), error.to_string()),
                 }
@@ -139,7 +148,8 @@ impl<'a> Tiles<'a> {
         let is_bundle = |(kind, _): &(TileKind, u64)| *kind == TileKind::Entries;
         let without_bundles = listed.as_ref().is_some_and(|listed| !listed.keys().any(is_bundle));
         let (size, levels) = (size.0, Vec::new());
-        Self { source, listed, partial, size, without_bundles, levels, bytes: 0 }
+        let pruned = base.cloned().map(Pruned::new);
+        Self { source, listed, partial, size, without_bundles, levels, first, pruned, bytes: 0 }
     }
 
     /// The width that the tile must have for the published size; `None` if it need not be there.
@@ -148,6 +158,9 @@ impl<'a> Tiles<'a> {
             TileKind::Hashes { level } => level,
             TileKind::Entries => 0,
         };
+        if kind == TileKind::Entries && index * u64::from(TILE_WIDTH) < self.first.0 {
+            return None;
+        }
         let nodes = self.size >> (TILE_HEIGHT * level);
         let rest = nodes.saturating_sub(index * u64::from(TILE_WIDTH));
         (rest > 0).then(|| rest.min(u64::from(TILE_WIDTH)) as u16)
@@ -266,6 +279,9 @@ impl<'a> Tiles<'a> {
         for (id, bytes) in self.load(kind, index, problems) {
             check_hashes(&id, &bytes, &mut nodes, problems);
         }
+        if let Some(pruned) = self.pruned.as_mut().filter(|_| level == 0) {
+            pruned.take(index * u64::from(TILE_WIDTH), &nodes, problems);
+        }
         let known: Option<Vec<Digest>> = nodes.into_iter().collect();
         known.map(root_of)
     }
@@ -276,6 +292,9 @@ impl<'a> Tiles<'a> {
             if !self.levels[level].nodes.is_empty() {
                 self.close(level as u8, problems);
             }
+        }
+        if let Some(pruned) = &self.pruned {
+            pruned.finish(problems);
         }
         for ((kind, index), widths) in std::mem::take(&mut self.listed).unwrap_or_default() {
             for width in widths {

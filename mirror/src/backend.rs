@@ -225,7 +225,7 @@ impl Shard for MirrorShard {
     }
 
     fn entry(&self, version: Version) -> io::Result<Vec<u8>> {
-        self.replica.reader.0.entry(version).map_err(io::Error::other)
+        Ok(self.replica.reader.0.entry(version)?)
     }
 
     fn value(&self, digest: &Digest) -> io::Result<Vec<u8>> {

@@ -344,7 +344,7 @@ impl Shard for Reading {
     }
 
     fn entry(&self, version: Version) -> io::Result<Vec<u8>> {
-        self.replica.reader.entry(version).map_err(io::Error::other)
+        Ok(self.replica.reader.entry(version)?)
     }
 
     fn value(&self, digest: &Digest) -> io::Result<Vec<u8>> {

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use tempfile::TempDir;
 use tradewind_audit::{DirSource, Options, Report, verify};
@@ -19,6 +20,8 @@ pub(crate) struct Ledger {
     /// Roots of every size.
     pub(crate) roots: Vec<Digest>,
     pending: Vec<Vec<u8>>,
+    /// After each SEAL.
+    pub(crate) bases: Vec<Arc<Base>>,
 }
 
 pub(crate) fn signers() -> [Ed25519Signer; 3] {
@@ -51,6 +54,7 @@ impl Ledger {
             keys: HashMap::new(),
             roots: vec![tree::empty_root()],
             pending: Vec::new(),
+            bases: Vec::new(),
         };
         ledger.push(&genesis.into_entry());
         ledger
@@ -64,6 +68,9 @@ impl Ledger {
         let bytes = entry.to_bytes().unwrap();
         self.replay.push(&bytes).unwrap();
         self.roots.push(self.replay.root());
+        if matches!(entry.body, Body::Seal(_)) {
+            self.bases.extend(self.replay.base().cloned());
+        }
         self.pending.push(bytes);
     }
 
@@ -129,6 +136,14 @@ impl Ledger {
     pub(crate) fn publish(&mut self, size: u64) {
         let note = self.signed(size, &signers());
         self.opened.publisher.publish(&note).unwrap();
+    }
+
+    /// Removes what lies before the newest base that may be pruned; the first entry that is kept.
+    pub(crate) fn prune(&mut self) -> Version {
+        let limit = self.opened.publisher.published().0 / 256 * 256;
+        let base = self.bases.iter().rfind(|base| base.size().0 <= limit).unwrap();
+        self.opened.publisher.prune(base, |_| false).unwrap();
+        base.size()
     }
 
     /// Adds `count` writes of all kinds, sealing after each `per_segment` entries.

@@ -6,7 +6,7 @@ use std::path::Path;
 use proptest::prelude::*;
 use tradewind_audit::Verdict;
 
-use crate::common::{audit, files, sample};
+use crate::common::{Ledger, audit, files, sample};
 
 #[test]
 fn one_flipped_byte_in_any_file_is_found() {
@@ -19,12 +19,31 @@ fn one_flipped_byte_in_any_file_of_a_directory_without_bundles_is_found() {
     flip_each(&[], |dir| fs::remove_dir_all(dir.join("tile/entries")).unwrap());
 }
 
+#[test]
+fn one_flipped_byte_in_any_file_of_a_pruned_directory_is_found() {
+    let (_temp, mut ledger) = sample();
+    ledger.prune();
+    flip_each_of(&ledger, &["tile/entries", "base"]);
+}
+
+#[test]
+fn one_flipped_byte_in_any_file_of_a_pruned_directory_without_bundles_is_found() {
+    let (_temp, mut ledger) = sample();
+    ledger.prune();
+    fs::remove_dir_all(ledger.dir.join("tile/entries")).unwrap();
+    flip_each_of(&ledger, &["base"]);
+}
+
 fn flip_each(bundles: &[&str], change: impl Fn(&Path)) {
     let (_temp, ledger) = sample();
     change(&ledger.dir);
+    flip_each_of(&ledger, bundles);
+}
+
+fn flip_each_of(ledger: &Ledger, more: &[&str]) {
     let files = files(&ledger.dir);
     let kinds = ["segments/", ".open", "tile/0", "tile/1", ".p/", "values/", "checkpoint"];
-    for kind in kinds.iter().chain(bundles) {
+    for kind in kinds.iter().chain(more) {
         let has = files.iter().any(|file| file.to_str().unwrap().contains(kind));
         assert!(has, "the sample has no file of kind {kind}");
     }
@@ -73,4 +92,27 @@ fn one_flipped_byte_at_the_tender_places_is_found() {
         check(&file, &mut (used..used + 20));
         check(&file, &mut (whole.len() - 2..whole.len()));
     }
+}
+
+#[test]
+fn any_flipped_byte_of_a_base_and_any_missing_tile_before_it_is_found() {
+    let (_temp, mut ledger) = sample();
+    ledger.prune();
+    let base = ledger.dir.join("base");
+    let whole = fs::read(&base).unwrap();
+    for at in 0..whole.len() {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 1;
+        fs::write(&base, bytes).unwrap();
+        assert_eq!(audit(&ledger.dir).verdict(), Verdict::DoesNotHold, "the base at {at}");
+    }
+    // Pruned by hand: entries are missing and nothing says why.
+    fs::remove_file(&base).unwrap();
+    assert_eq!(audit(&ledger.dir).verdict(), Verdict::DoesNotHold);
+    fs::write(&base, whole).unwrap();
+    let tile = ledger.dir.join("tile/0/000");
+    fs::rename(&tile, ledger.dir.join("aside")).unwrap();
+    assert_eq!(audit(&ledger.dir).verdict(), Verdict::DoesNotHold);
+    fs::rename(ledger.dir.join("aside"), &tile).unwrap();
+    assert_eq!(audit(&ledger.dir).verdict(), Verdict::Holds);
 }

@@ -340,3 +340,43 @@ fn a_ledger_holds_while_it_is_being_written() {
         drop(stop);
     });
 }
+
+#[test]
+fn of_a_pruned_ledger_what_is_there_is_proven_and_what_is_not_is_said() {
+    let (_temp, mut ledger) = sample();
+    let whole = audit(&ledger.dir);
+    let first = ledger.prune();
+    let report = audit(&ledger.dir);
+    assert_eq!(report.verdict(), Verdict::Holds, "{:?}", report.ledgers[0].problems);
+    let (before, after) = (&whole.ledgers[0], &report.ledgers[0]);
+    assert_eq!((before.first, after.first), (Version(0), first));
+    assert_eq!((after.verified_through, after.root), (before.verified_through, before.root));
+    assert_eq!((after.lineage, &after.signers), (before.lineage, &before.signers));
+
+    // A checkpoint from before what was pruned is still compared.
+    let source = DirSource::new(&ledger.dir);
+    let known = |size: u64| {
+        let options =
+            Options { known: vec![ledger.signed(size, &signers())], ..Options::default() };
+        verify(&source, &options).verdict()
+    };
+    assert_eq!(known(100), Verdict::Holds);
+    let mut other = ledger.checkpoint(100);
+    other.root.0[0] ^= 1;
+    let lines = signers().iter().map(|signer| other.sign(signer)).collect();
+    let known = vec![other.with_signatures(lines).unwrap()];
+    let report = verify(&source, &Options { known, ..Options::default() });
+    assert_eq!(report.verdict(), Verdict::Equivocation);
+
+    // Files that an interrupted pruning left are none of the ledger's.
+    let name = "segments/00000000000000000000-00000000000000000009.seg";
+    std::fs::write(ledger.dir.join(name), b"left").unwrap();
+    assert_eq!(audit(&ledger.dir).verdict(), Verdict::Holds);
+
+    // A proof of what is gone cannot be made, one of what is there can.
+    let proven = tradewind_audit::prove(&source, Version(first.0 / 256 * 256 - 1));
+    assert!(
+        matches!(proven, Err(tradewind_audit::ProveError::Pruned { first: it, .. }) if it == first)
+    );
+    tradewind_audit::prove(&source, first).unwrap();
+}

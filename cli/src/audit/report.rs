@@ -1,6 +1,7 @@
 //! The words of an auditor.
 
 use tradewind_audit::{LedgerReport, Report, Trust, Verdict};
+use tradewind_ledger::Version;
 
 use crate::output::{count, table};
 
@@ -27,7 +28,14 @@ pub(super) fn text(report: &Report) -> String {
         table.add_rows(report.ledgers.iter().map(row));
         lines.push(table.trim_fmt());
     }
-    let entries: u64 = report.ledgers.iter().map(|ledger| ledger.verified_through.0).sum();
+    for ledger in report.ledgers.iter().filter(|ledger| ledger.first > Version::ZERO) {
+        let LedgerReport { ledger, first, .. } = ledger;
+        lines.push(format!(
+            "{ledger}: entries before {first} were pruned: only their hashes are proven"
+        ));
+    }
+    let proven = |ledger: &LedgerReport| ledger.verified_through.since(ledger.first);
+    let entries: u64 = report.ledgers.iter().map(proven).sum();
     let summary = format!(
         "{}: {} in {}, {entries} entries proven, {}",
         words(report.verdict()),
@@ -55,8 +63,8 @@ fn row(ledger: &LedgerReport) -> [String; 8] {
     [
         ledger.ledger.clone(),
         words(ledger.verdict()).to_owned(),
-        format!("0..{}", ledger.verified_through),
-        format!("0..{}", ledger.size),
+        format!("{}..{}", ledger.first, ledger.verified_through.max(ledger.first)),
+        format!("{}..{}", ledger.first, ledger.size),
         super::signers(ledger.signers.len(), ledger.threshold),
         trust.to_owned(),
         ledger.age_seconds.map_or(String::new(), |age| format!("{age} s")),

@@ -2,7 +2,7 @@
 //!
 //! A path is parsed and written anew, never handed to the file system as it came. A partial tile that was replaced by a
 //! wider one since the client read its checkpoint is cut out of that. A bundle that is no file (nodes have none) is made
-//! from the ledger's entries. Detached values lie beside the tiles.
+//! from the ledger's entries. Detached values lie beside the tiles, and `base` where the first entries were pruned.
 
 use super::{Failure, Shared};
 use crate::Shard;
@@ -38,7 +38,10 @@ pub(super) async fn file(
     };
     let directory = shard.directory().to_owned();
     if path == "checkpoint" {
-        return checkpoint(directory).await;
+        return newest(directory.join("checkpoint"), "text/plain; charset=utf-8").await;
+    }
+    if path == "base" {
+        return newest(directory.join("base"), "application/octet-stream").await;
     }
     let (tile, value) = (path.parse::<TileId>(), value(&path));
     let reading = tokio::task::spawn_blocking(move || match (tile, value) {
@@ -53,14 +56,14 @@ pub(super) async fn file(
     let Some(read) = reading else {
         return Err(missing(
             format!("no file {path} in a ledger's public face"),
-            "checkpoint, tile/<level>/<index>[.p/<width>], tile/entries/<index>[.p/<width>], \
+            "checkpoint, base, tile/<level>/<index>[.p/<width>], tile/entries/<index>[.p/<width>], \
              values/<2 hex digits>/<64 hex digits>"
                 .into(),
         ));
     };
     let Some(bytes) = read.map_err(|error| failed(&error))? else {
         return Err(missing(
-            format!("{path} is not there (yet)"),
+            format!("{path} is not there: not yet, or not any more"),
             "tiles of the size that the checkpoint says, or a smaller one; values of its entries"
                 .into(),
         ));
@@ -81,10 +84,15 @@ fn value(path: &str) -> Option<String> {
     (start == &digest[..2]).then(|| format!("values/{}/{digest}", &digest[..2]))
 }
 
-async fn checkpoint(directory: path::PathBuf) -> Result<Response, Failure> {
-    let reading = tokio::task::spawn_blocking(move || fs::read(directory.join("checkpoint"))).await;
+/// A file that is replaced now and then.
+async fn newest(file: path::PathBuf, content_type: &'static str) -> Result<Response, Failure> {
+    let is_base = file.ends_with("base");
+    let reading = tokio::task::spawn_blocking(move || fs::read(file)).await;
     let bytes = match reading.unwrap_or_else(|error| Err(io::Error::other(error))) {
         Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound && is_base => {
+            return Err(missing("nothing was pruned".into(), "all entries are there".into()));
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Err(missing("no checkpoint is signed yet".into(), "later".into()));
         }
@@ -92,7 +100,7 @@ async fn checkpoint(directory: path::PathBuf) -> Result<Response, Failure> {
     };
     let mut response = Response::new(Body::from(bytes));
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     Ok(response)
 }
@@ -117,7 +125,7 @@ fn read_tile(directory: &path::Path, tile: TileId) -> io::Result<Option<Vec<u8>>
     Ok(None)
 }
 
-/// The bytes of a bundle, from the ledger's entries; `None` if the checkpoint does not cover them.
+/// The bytes of a bundle, from the ledger's entries; `None` if the checkpoint does not cover them, or some were pruned.
 fn bundle(shard: &dyn Shard, tile: TileId) -> io::Result<Option<Vec<u8>>> {
     let Some(note) = read_file(&shard.directory().join("checkpoint"))? else { return Ok(None) };
     let note = SignedNote::parse(&note).map_err(io::Error::other)?;
@@ -127,7 +135,10 @@ fn bundle(shard: &dyn Shard, tile: TileId) -> io::Result<Option<Vec<u8>>> {
         return Ok(None);
     }
     let entries = versions.map(|version| shard.entry(Version(version)));
-    let entries = entries.collect::<io::Result<Vec<_>>>()?;
+    let entries = match entries.collect::<io::Result<Vec<_>>>() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        entries => entries?,
+    };
     encode_bundle(entries.iter().map(Vec::as_slice)).map(Some).map_err(io::Error::other)
 }
 

@@ -394,6 +394,18 @@ pub enum ReadError {
     },
 }
 
+impl From<ReadError> for io::Error {
+    /// What was pruned is [`io::ErrorKind::NotFound`], damage is [`io::ErrorKind::InvalidData`].
+    fn from(error: ReadError) -> Self {
+        let kind = match &error {
+            ReadError::Pruned { .. } => io::ErrorKind::NotFound,
+            ReadError::Damaged(_) => io::ErrorKind::InvalidData,
+            ReadError::File(_) | ReadError::Beyond { .. } => io::ErrorKind::Other,
+        };
+        Self::new(kind, error)
+    }
+}
+
 /// Why a checkpoint was not published. The one published before stands.
 #[derive(Debug, Error)]
 #[non_exhaustive]
