@@ -318,6 +318,11 @@ fn check_state(
     match state {
         // A sealed page in an open file: its sealing was interrupted before the rename.
         State::Sealed => len as u64,
+        State::Torn => {
+            let message = "neither of the two watermark slots is valid";
+            problems.fault(Place::file(path).at(512), message);
+            len as u64
+        }
         State::Open { watermark, torn_slot } => {
             if name.last.is_some() {
                 let message = "a sealed segment has a watermark";

@@ -72,6 +72,9 @@ pub enum State {
         /// One of the slots is damaged, as by a write of it that was interrupted.
         torn_slot: bool,
     },
+    /// Neither slot is valid, and they are not both blank. If the last record is a SEAL, the file's sealing was
+    /// interrupted while it blanked them; otherwise the file is damaged.
+    Torn,
 }
 
 /// Why a header page is not one.
@@ -173,19 +176,19 @@ impl Header {
                 return Err(HeaderError::NotZero { offset, found: page[offset] });
             }
         }
-        Ok((header, header.state(page)?))
+        Ok((header, header.state(page)))
     }
 
-    fn state(&self, page: &[u8; PAGE]) -> Result<State, HeaderError> {
+    fn state(&self, page: &[u8; PAGE]) -> State {
         let slots = SLOT_OFFSETS.map(|offset| &page[offset..offset + SLOT_LEN]);
         let blank = slots.map(|slot| slot.iter().all(|byte| *byte == 0));
         let marks = slots.map(|slot| self.parse_slot(slot));
         let latest = marks.into_iter().flatten().max_by_key(|mark| mark.sequence);
         let torn_slot = (0..2).any(|slot| marks[slot].is_none() && !blank[slot]);
         match latest {
-            Some(watermark) => Ok(State::Open { watermark, torn_slot }),
-            None if torn_slot => Err(HeaderError::Slots),
-            None => Ok(State::Sealed),
+            Some(watermark) => State::Open { watermark, torn_slot },
+            None if torn_slot => State::Torn,
+            None => State::Sealed,
         }
     }
 

@@ -128,7 +128,7 @@ impl<'a, V: FnMut(Version, Entry) -> Result<(), VisitError>> Recovering<'a, V> {
         }
         let mark = match state {
             State::Open { watermark, .. } => Some(watermark),
-            State::Sealed => None,
+            State::Sealed | State::Torn => None,
         };
         let mut index = Indexed::new(name.first, Arc::clone(&file), path.clone());
         let ends_with_seal = self.unsealed(&mut scan, &framing, mark, &mut index)?;

@@ -41,7 +41,7 @@ fn a_torn_mark_leaves_the_one_before() {
     let state = State::Open { watermark: first, torn_slot: true };
     assert_eq!(Header::parse(&page), Ok((HEADER, state)));
     page[first.slot(&HEADER).0] ^= 1;
-    assert_eq!(Header::parse(&page), Err(HeaderError::Slots));
+    assert_eq!(Header::parse(&page), Ok((HEADER, State::Torn)));
 }
 
 #[test]
@@ -49,7 +49,7 @@ fn any_flipped_bit_of_a_sealed_page_is_found() {
     for bit in 0..PAGE * 8 {
         let mut page = HEADER.page();
         page[bit / 8] ^= 1 << (bit % 8);
-        assert!(Header::parse(&page).is_err(), "bit {bit}");
+        assert_ne!(Header::parse(&page), Ok((HEADER, State::Sealed)), "bit {bit}");
     }
 }
 

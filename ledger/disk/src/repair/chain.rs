@@ -91,11 +91,11 @@ impl Chain {
             return Err(damage(24, Found::Lineage { found, expected }).into());
         }
         let mark = match state {
-            State::Open { .. } if name.last.is_some() => {
+            State::Open { .. } | State::Torn if name.last.is_some() => {
                 return Err(damage(512, Found::Watermarks).into());
             }
             State::Open { watermark, .. } => Some(watermark),
-            State::Sealed => None,
+            State::Sealed | State::Torn => None,
         };
         if let Some(mark) = mark.filter(|mark| mark.bytes > scan.len()) {
             return Err(damage(scan.len(), Found::Shortened { synced: mark.bytes }).into());

@@ -6,7 +6,9 @@ use std::path::Path;
 
 use tradewind_ledger::entry::MAX_ENTRY;
 use tradewind_ledger::ids::{Lineage, Version};
-use tradewind_ledger::segment_file::{Header, MAX_FILE_BYTES, PAGE, SegmentName, State};
+use tradewind_ledger::segment_file::{
+    Header, HeaderError, MAX_FILE_BYTES, PAGE, SegmentName, State,
+};
 
 use super::{RepairError, Repairing};
 use crate::error::{Context, FileError};
@@ -49,6 +51,10 @@ impl Repairing<'_> {
         let mark = match Header::parse(&own) {
             Ok((_, State::Sealed)) => return Ok(self.fetch_segment(first)?.1),
             Ok((_, State::Open { watermark, .. })) => watermark,
+            Ok((_, State::Torn)) => {
+                let source = HeaderError::Slots;
+                return Err(RepairError::OpenHeader { file: path.to_owned(), source });
+            }
             Err(source) => return Err(RepairError::OpenHeader { file: path.to_owned(), source }),
         };
         let header = Header { first, lineage: self.chain.lineage() };

@@ -16,7 +16,7 @@ use crate::testing::{Author, Event, Image, Random, Recorder, tempdir};
 use crate::writer::is_seal;
 
 /// Ways of losing power that are tried after each change.
-const WAYS: u64 = 12;
+const WAYS: u64 = 24;
 
 fn options() -> Options {
     Options { preallocate: 16 << 10, ..Options::default() }
