@@ -67,6 +67,26 @@ fn every_field_of_a_seal_is_checked() {
 }
 
 #[test]
+fn of_a_made_seal_only_itself_passes_unchecked() {
+    let entries = common::golden_entries();
+    let mut replay = Replay::new();
+    entries[..7].iter().for_each(|bytes| drop(replay.push(bytes).unwrap()));
+    let made = replay.make_seal(decoded(&entries[7]).hlc);
+    assert_eq!(made.to_bytes().unwrap(), entries[7]);
+    let mut other = made.clone();
+    let Body::Seal(seal) = &mut other.body else { unreachable!("a SEAL") };
+    seal.keys_root.0[0] ^= 1;
+    let error = replay.observe(&other.to_bytes().unwrap(), &other).unwrap_err();
+    assert!(matches!(error.kind, ReplayErrorKind::Seal { field: "root of the keys", .. }));
+    replay.observe(&entries[7], &made).unwrap();
+    let again = replay.observe(&entries[7], &made).unwrap_err();
+    assert!(matches!(again.kind, ReplayErrorKind::Time { .. }));
+    let later = tradewind_ledger::Entry { hlc: Hlc(made.hlc.0 + 1), ..made };
+    let error = replay.observe(&later.to_bytes().unwrap(), &later).unwrap_err();
+    assert!(matches!(error.kind, ReplayErrorKind::Seal { .. }), "that of the segment before");
+}
+
+#[test]
 fn a_segment_is_due_by_bytes_entries_age_or_heartbeat() {
     let entries = common::golden_entries();
     let mut replay = Replay::new();

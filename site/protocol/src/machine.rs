@@ -163,7 +163,7 @@ impl Machine {
 
     fn seal(&mut self, store: &mut Store, stamp: Hlc) {
         let hlc = stamp.after(self.replay.last_hlc());
-        let entry = self.replay.segment().make_seal(hlc, self.replay.view());
+        let entry = self.replay.make_seal(hlc);
         self.apply(store, &entry);
         self.mark();
     }
