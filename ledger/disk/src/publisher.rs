@@ -192,7 +192,8 @@ impl Publisher {
     /// disk. Those of the checkpoint before stay, for a reader who is still at it.
     fn settle(&mut self, size: Version) -> Result<(), ReadError> {
         let mut tree = self.shared.tree();
-        tree.unwritten(size).iter().for_each(|tile| tree.written(tile));
+        // The last of a level first: with it go all before it, in one move.
+        tree.unwritten(size).iter().rev().for_each(|tile| tree.written(tile));
         drop(tree);
         let (old, before) = (self.before, self.published);
         self.published = size;
