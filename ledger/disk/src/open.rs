@@ -45,7 +45,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            preallocate: 5 << 20,
+            preallocate: (4 << 20) + (256 << 10),
             cached_segments: 32,
             bundles: true,
             expected_lineage: None,

@@ -7,11 +7,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tradewind_ledger::ids::Version;
-use tradewind_ledger::segment_file::{Header, SegmentName, Watermark};
+use tradewind_ledger::segment_file::{Header, PAGE, SegmentName, Watermark};
 
 use crate::error::{Context, FileError, WriteError};
 use crate::layout::{Layout, TEMPORARY};
 use crate::ops::Ops;
+
+/// How far ahead of the records zeroes are written.
+const AHEAD: u64 = 256 << 10;
+/// What one write of them takes.
+static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
 
 /// An open segment's file.
 pub(crate) struct OpenSegment {
@@ -20,9 +25,24 @@ pub(crate) struct OpenSegment {
     pub(crate) header: Header,
     /// The mark that describes all that is durable in the file.
     pub(crate) mark: Watermark,
+    /// Space is reserved up to here.
+    reserved: u64,
+    /// Zeroes were written up to here, so that what is written over them changes no metadata.
+    zeroed: u64,
 }
 
 impl OpenSegment {
+    /// A file that is there, with space reserved up to the given length.
+    pub(crate) fn new(
+        file: Arc<File>,
+        path: PathBuf,
+        header: Header,
+        mark: Watermark,
+        reserved: u64,
+    ) -> Self {
+        Self { file, path, header, mark, reserved, zeroed: mark.bytes }
+    }
+
     /// Makes the file with its header and space reserved, durably.
     pub(crate) fn create(
         ops: &Ops,
@@ -45,7 +65,7 @@ impl OpenSegment {
         terminal(ops.sync_file(&file, temporary), "sync", temporary)?;
         retryable(ops.rename(temporary, &path), "rename", temporary)?;
         terminal(ops.sync_dir(&layout.segments), "sync the directory", &layout.segments)?;
-        Ok(Self { file: Arc::new(file), path, header, mark })
+        Ok(Self::new(Arc::new(file), path, header, mark, preallocate))
     }
 
     /// Appends records up to the version `next` and makes them durable.
@@ -55,12 +75,35 @@ impl OpenSegment {
         records: &[u8],
         next: Version,
     ) -> Result<(), WriteError> {
+        let bytes = self.mark.bytes + records.len() as u64;
         let Self { file, path, mark, .. } = self;
         retryable(ops.write_at(file, path, records, mark.bytes), "write", path)?;
+        self.zero_ahead(ops, bytes)?;
+        let Self { file, path, mark, .. } = self;
         terminal(ops.sync_data(file, path), "sync", path)?;
-        let bytes = mark.bytes + records.len() as u64;
         self.mark = Watermark { sequence: mark.sequence + 1, bytes, next };
         self.write_mark(ops)
+    }
+
+    /// Keeps zeroes ahead of the end of the records: the first write to space that is only reserved makes each sync change
+    /// block states as well, one more write to the disk, and work for the file system. So that is done once for many
+    /// syncs. They become durable with the next sync.
+    fn zero_ahead(&mut self, ops: &Ops, end: u64) -> Result<(), WriteError> {
+        if end <= self.zeroed || end >= self.reserved {
+            return Ok(());
+        }
+        let upto = (end + AHEAD).min(self.reserved);
+        let mut at = end;
+        while at < upto {
+            // The first write ends with a page, the others hold whole ones.
+            let len = ZEROES.len() as u64 - at % PAGE as u64;
+            let len = len.min(upto - at);
+            let zeroes = &ZEROES[..len as usize];
+            retryable(ops.write_at(&self.file, &self.path, zeroes, at), "write", &self.path)?;
+            at += len;
+        }
+        self.zeroed = upto;
+        Ok(())
     }
 
     /// Writes the mark of what is durable; it becomes durable itself with the next sync.
@@ -79,7 +122,7 @@ impl OpenSegment {
     /// Ends the file after its last record, gives it the bytes that every replica's has, and its
     /// final name. All records must be durable. May be repeated after an error.
     pub(crate) fn seal(&self, ops: &Ops, layout: &Layout) -> Result<PathBuf, WriteError> {
-        let Self { file, path, header, mark } = self;
+        let Self { file, path, header, mark, .. } = self;
         let last = Version(mark.next.0 - 1);
         let sealed = layout.segment(SegmentName { first: header.first, last: Some(last) });
         retryable(ops.write_at(file, path, &header.page(), 0), "write", path)?;

@@ -54,7 +54,7 @@ impl Tail {
             return Ok(Repaired::Removed);
         }
         let synced = mark.unwrap_or(Watermark { sequence: 0, bytes: end, next });
-        let mut open = OpenSegment { file: index.file.clone(), path, header, mark: synced };
+        let mut open = OpenSegment::new(index.file.clone(), path, header, synced, preallocate);
         if synced.bytes < end || end < used {
             resync(&open, ops, end, used, preallocate)?;
             open.mark = Watermark { sequence: synced.sequence + 1, bytes: end, next };
