@@ -256,11 +256,10 @@ impl Connection {
     fn submission(&self, call: CallId, write: &wire::Write<'_>, reads: bool) -> Submission {
         let command = write.command.to_vec();
         let outbox = Arc::clone(&self.outbox);
-        let sink: Arc<dyn ReplySink> = match self.service.backend.shard(write.pool, write.shard) {
-            Some(shard) if reads => {
-                Arc::new(ReadingTxn { outbox, shard, command: command.clone() })
-            }
-            _ => outbox,
+        let shard = reads.then(|| self.service.backend.shard(write.pool, write.shard)).flatten();
+        let sink: Arc<dyn ReplySink> = match shard {
+            Some(shard) => Arc::new(ReadingTxn { outbox, shard, command: command.clone() }),
+            None => outbox,
         };
         Submission {
             pool: write.pool,
