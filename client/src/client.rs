@@ -2,7 +2,7 @@
 
 use crate::{
     Config, Endpoint, Error,
-    connection::{Connection, ConnectionError},
+    connection::{Connection, ConnectionError, Unanswered},
     session::Session,
     wire::{Answer, Executed, Fault, PoolIndex, PoolInfo, Request, Role, Welcome, Write},
 };
@@ -264,8 +264,12 @@ impl Client {
         let route = self.route(index, info, shard);
         let Route { session, candidates } = &*route;
         loop {
-            let Ok(numbered) = timeout_at(attempts.deadline, session.number()).await else {
-                return Err(attempts.over(Error::TimedOut));
+            let numbered = match session.try_number() {
+                Some(numbered) => numbered,
+                None => match timeout_at(attempts.deadline, session.number()).await {
+                    Ok(numbered) => numbered,
+                    Err(_) => return Err(attempts.over(Error::TimedOut)),
+                },
             };
             let request = numbered.request;
             let send = |command| Write { pool: index, shard, request, durability, command };
@@ -375,9 +379,9 @@ impl Client {
                 return Ok(None);
             }
         };
-        let error = match timeout_at(attempts.deadline, connection.call(request, size)).await {
-            Ok(Ok(Ok(answer))) => return Ok(Some((answer, connection))),
-            Ok(Ok(Err(fault))) => {
+        let error = match connection.call(request, size, attempts.deadline).await {
+            Ok(Ok(answer)) => return Ok(Some((answer, connection))),
+            Ok(Err(fault)) => {
                 attempts.unknown |= fault.executed() == Executed::Unknown;
                 if !fault.is_retryable() {
                     return Err(match attempts.writes && attempts.unknown {
@@ -387,11 +391,11 @@ impl Client {
                 }
                 Error::Fault(fault)
             }
-            Ok(Err(broken)) => {
+            Err(Unanswered::Broken(broken)) => {
                 attempts.unknown = true;
                 Error::Connection(broken)
             }
-            Err(_) => {
+            Err(Unanswered::TimedOut) => {
                 attempts.unknown = true;
                 Error::TimedOut
             }

@@ -22,7 +22,7 @@ use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
     sync::{Notify, Semaphore, oneshot},
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, sleep_until, timeout, timeout_at},
 };
 use tokio_rustls::TlsConnector;
 use tradewind_ledger::Hlc;
@@ -74,6 +74,15 @@ pub enum ConnectionError {
     },
 }
 
+/// Why a call has no answer.
+#[derive(Clone, Debug)]
+pub(crate) enum Unanswered {
+    /// The connection broke first.
+    Broken(ConnectionError),
+    /// Its deadline passed.
+    TimedOut,
+}
+
 /// An established connection. Closed when dropped.
 #[derive(Debug)]
 pub(crate) struct Connection {
@@ -92,6 +101,8 @@ struct Shared {
     state: Mutex<State>,
     /// Told when there is something to write, or when the connection is closed.
     wake: Notify,
+    /// Told when a call has an earlier deadline than all before it.
+    hurry: Notify,
     /// Closed with the connection.
     open: Semaphore,
 }
@@ -100,12 +111,25 @@ struct Shared {
 struct State {
     outgoing: Vec<u8>,
     waiting: HashMap<u64, Waiter, BuildHasherDefault<CallHasher>>,
+    /// When it is looked next for calls whose deadline has passed: at the earliest of all deadlines, or before.
+    look_at: Option<Instant>,
     next_call: u64,
     closed: Option<ConnectionError>,
 }
 
 /// Whoever waits for the response of a call.
-type Waiter = oneshot::Sender<Result<Response, ConnectionError>>;
+#[derive(Debug)]
+struct Waiter {
+    sender: oneshot::Sender<Result<Response, Unanswered>>,
+    deadline: Instant,
+}
+
+impl Waiter {
+    fn tell(self, answer: Result<Response, Unanswered>) {
+        // A waiter that is gone needs no answer.
+        let _ = self.sender.send(answer);
+    }
+}
 
 /// Spreads the numbers of calls: they are counted here, so nobody chooses them.
 #[derive(Default)]
@@ -217,11 +241,13 @@ impl Connection {
             server,
             state: Mutex::default(),
             wake: Notify::new(),
+            hurry: Notify::new(),
             open: Semaphore::new(0),
         });
         let (reading, writing) = tokio::io::split(stream);
         tokio::spawn(Arc::clone(&shared).read(reading, input));
         tokio::spawn(Arc::clone(&shared).write(writing));
+        tokio::spawn(Arc::clone(&shared).watch_deadlines());
         let call_kib = (KIB_IN_FLIGHT / welcome.in_flight_max.clamp(1, KIB_IN_FLIGHT)).max(1);
         Ok(Self {
             shared,
@@ -252,21 +278,28 @@ impl Connection {
         !self.shared.open.is_closed()
     }
 
-    /// Sends a request and waits for its response. `size` is about how many bytes it has.
+    /// Sends a request and waits for its response, until `deadline`. `size` is about how many bytes it has.
     pub(crate) async fn call(
         &self,
         request: &Request<'_>,
         size: usize,
-    ) -> Result<Response, ConnectionError> {
+        deadline: Instant,
+    ) -> Result<Response, Unanswered> {
         let kib =
             u32::try_from(size >> 10).map_or(KIB_IN_FLIGHT, |kib| kib.clamp(1, KIB_IN_FLIGHT));
         let room = kib.max(self.call_kib);
-        let _room = self.room.acquire_many(room).await.expect("never closed");
+        let _room = match self.room.try_acquire_many(room) {
+            Ok(room) => room,
+            Err(_) => timeout_at(deadline, self.room.acquire_many(room))
+                .await
+                .map_err(|_| Unanswered::TimedOut)?
+                .expect("never closed"),
+        };
         let (sender, response) = oneshot::channel();
         let call = {
             let mut state = self.shared.lock();
             if let Some(error) = &state.closed {
-                return Err(error.clone());
+                return Err(Unanswered::Broken(error.clone()));
             }
             let call = state.next_call;
             state.next_call += 1;
@@ -277,7 +310,11 @@ impl Connection {
                 let reason = error.to_string();
                 return Ok(Err(wire::Fault::BadRequest { reason }));
             }
-            state.waiting.insert(call, sender);
+            state.waiting.insert(call, Waiter { sender, deadline });
+            if state.look_at.is_none_or(|at| deadline < at) {
+                state.look_at = Some(deadline);
+                self.shared.hurry.notify_one();
+            }
             if was_empty {
                 self.shared.wake.notify_one();
             }
@@ -323,10 +360,38 @@ impl Shared {
         };
         self.open.close();
         for (waiter, error) in waiting {
-            // A waiter that is gone needs no answer.
-            let _ = waiter.send(Err(error));
+            waiter.tell(Err(Unanswered::Broken(error)));
         }
         self.wake.notify_one();
+    }
+
+    /// Gives up calls whose deadline has passed, with one timer for all of them.
+    async fn watch_deadlines(self: Arc<Self>) {
+        loop {
+            let look_at = self.lock().look_at;
+            let due = async {
+                match look_at {
+                    Some(at) => sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = due => self.give_up(Instant::now()),
+                () = self.hurry.notified() => {}
+                _ = self.open.acquire() => return,
+            }
+        }
+    }
+
+    fn give_up(&self, now: Instant) {
+        let overdue: Vec<Waiter> = {
+            let mut state = self.lock();
+            let overdue = state.waiting.extract_if(|_, waiter| waiter.deadline <= now);
+            let overdue = overdue.map(|(_, waiter)| waiter).collect();
+            state.look_at = state.waiting.values().map(|waiter| waiter.deadline).min();
+            overdue
+        };
+        overdue.into_iter().for_each(|waiter| waiter.tell(Err(Unanswered::TimedOut)));
     }
 
     async fn write(self: Arc<Self>, mut stream: impl AsyncWrite + Unpin) {
@@ -396,13 +461,14 @@ impl Shared {
     fn handle(&self, input: &mut Vec<u8>) -> Result<(), String> {
         let mut responses = Vec::new();
         let taken = self.take(input, &mut responses);
-        let mut state = self.lock();
-        for (call, response) in responses {
-            if let Some(waiter) = state.waiting.remove(&call.0) {
-                let _ = waiter.send(Ok(response));
-            }
-        }
-        drop(state);
+        let waiters: Vec<_> = {
+            let mut state = self.lock();
+            let waiter =
+                |(call, response): (CallId, _)| Some((state.waiting.remove(&call.0)?, response));
+            responses.into_iter().filter_map(waiter).collect()
+        };
+        // Those told run at once, and take the lock to call again.
+        waiters.into_iter().for_each(|(waiter, response)| waiter.tell(Ok(response)));
         input.drain(..taken?);
         if input.is_empty() {
             input.shrink_to(1 << 20);

@@ -44,12 +44,18 @@ impl Session {
         Self { state, moved: Notify::new() }
     }
 
+    /// The next number, if the lowest unanswered one is not too far behind.
+    pub fn try_number(&self) -> Option<Numbered<'_>> {
+        let request = self.lock().take()?;
+        Some(Numbered { request, session: self })
+    }
+
     /// The next number, once the lowest unanswered one is not too far behind.
     pub async fn number(&self) -> Numbered<'_> {
         loop {
             let moved = self.moved.notified();
-            if let Some(request) = self.lock().take() {
-                return Numbered { request, session: self };
+            if let Some(numbered) = self.try_number() {
+                return numbered;
             }
             moved.await;
         }

@@ -211,8 +211,14 @@ async fn without_any_node_the_client_says_whether_a_write_may_have_happened() {
 
     *server.process.fault.lock() = None;
     *server.process.kept.lock() = Some(Vec::new());
-    let error = client.put(POOL, b"k", b"v", Condition::Always).await.expect_err("no reply");
-    assert!(matches!(error, Error::OutcomeUnknown { .. }), "{error:?}");
+    // Each has its own deadline, and one timer watches over both.
+    let (first, second) = tokio::join!(
+        client.put(POOL, b"k", b"v", Condition::Always),
+        client.put(POOL, b"l", b"v", Condition::Always),
+    );
+    for error in [first.expect_err("no reply"), second.expect_err("no reply")] {
+        assert!(matches!(error, Error::OutcomeUnknown { .. }), "{error:?}");
+    }
 
     server.gateway.stop().await;
     let error = client.put(POOL, b"k", b"v", Condition::Always).await.expect_err("gone");
