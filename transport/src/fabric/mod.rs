@@ -126,7 +126,7 @@ pub trait Fabric: Send {
     /// Moves bytes in both directions, then returns what happened, appended to `events`.
     ///
     /// Parks in the kernel until there is an event, [`Wake::wake`] was called or `timeout` is over
-    /// (`None`: no limit). Never spins.
+    /// (`None`: no limit). Never spins when idle.
     fn poll(&mut self, timeout: Option<Duration>, events: &mut Vec<FabricEvent>);
 
     /// A handle with which other threads end the current or next [`Self::poll`].

@@ -20,7 +20,8 @@
 //! # Sleep
 //!
 //! A thread that parks says so in its memory; a writer that sees this writes to an eventfd, which
-//! lies in the same epoll as the sockets. Nobody asleep, no system call. Nothing spins.
+//! lies in the same epoll as the sockets. Nobody asleep, no system call. Before it parks, a thread looks at
+//! the rings for some microseconds if that has paid lately (`patience`); with nothing to do nothing spins.
 //!
 //! # Revocation
 //!
@@ -31,6 +32,7 @@
 //! |---|---|
 //! | `ring` | the words that processes share, and the order in which they are written and read |
 //! | `mapping` | memory with a title, sealed and mapped |
+//! | `patience` | whether to look at the rings before parking, and how long |
 //! | `door` | handing over files |
 //! | `words` | what two such fabrics tell each other |
 //! | `peer` | what is known of a peer |
@@ -48,6 +50,7 @@ mod atomic {
 mod door;
 mod mapping;
 mod notes;
+mod patience;
 mod peer;
 mod ring;
 #[cfg(test)]
@@ -68,6 +71,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use self::{
     door::Door,
     mapping::{Mapping, Title},
+    patience::Patience,
     peer::PeerMemory,
     ring::{Found, Reader, Writer},
     words::Words,
@@ -100,6 +104,7 @@ pub struct ShmFabric {
     /// Whether any ring is read, or any message held.
     reads: bool,
     retry_at: Option<Instant>,
+    patience: Patience,
     aside: Box<[u8]>,
     others: Vec<NodeId>,
     paths: Arc<Paths>,
@@ -146,6 +151,7 @@ impl ShmFabric {
             dirty: 0,
             reads: false,
             retry_at: None,
+            patience: Patience::default(),
             aside: vec![0; ring::RECORD_BYTES_MAX].into_boxed_slice(),
             others: Vec::new(),
             paths: Arc::new(Paths::new(nodes, PathKind::Tcp, "no link yet")),
@@ -301,6 +307,11 @@ impl ShmFabric {
         }
     }
 
+    /// Whether there is what a look without the kernel finds: records, or a call of `wake`.
+    fn has_news(tcp: &TcpFabric, peers: &[PeerMemory]) -> bool {
+        tcp.is_woken() || peers.iter().any(PeerMemory::has_records)
+    }
+
     /// Says that the own thread sleeps, unless there is something to read already.
     fn fall_asleep(&self) -> bool {
         let Some(own) = self.own.as_ref().filter(|_| self.reads) else { return true };
@@ -444,13 +455,22 @@ impl Fabric for ShmFabric {
         let before = events.len();
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         loop {
-            self.commit();
-            let wait_until = match self.fall_asleep() {
-                true => deadline.into_iter().chain(self.retry_at).min(),
-                false => Some(Instant::now()),
+            self.flush();
+            let began = Instant::now();
+            let waits = self.reads && deadline.is_none_or(|deadline| deadline > began);
+            let (peers, tcp) = (&self.peers, &self.tcp);
+            let news = || Self::has_news(tcp, peers);
+            let found = waits && self.patience.look(began, Instant::now, news);
+            let wait_until = match found || !self.fall_asleep() {
+                true => Some(began),
+                false => deadline.into_iter().chain(self.retry_at).min(),
             };
             let now = self.tcp.take_turn(wait_until);
             self.wake_up();
+            if waits {
+                let news = Self::has_news(&self.tcp, &self.peers);
+                self.patience.learn(news.then(|| now - began));
+            }
             self.handle_notes(now);
             self.attach();
             self.drain();

@@ -1,7 +1,7 @@
 //! What a provider builds upon that carries rows in another way, but links, messages and the first
 //! picture of a row (for a peer that comes, or falls behind) over TCP.
 
-use std::{mem, ops::Range, time::Instant};
+use std::{mem, ops::Range, sync::atomic::Ordering, time::Instant};
 
 use mio::{Registry, Token};
 
@@ -44,6 +44,11 @@ impl TcpFabric {
     /// One turn of [`Fabric::poll`](crate::fabric::Fabric::poll), without its report.
     pub(in crate::fabric) fn take_turn(&mut self, deadline: Option<Instant>) -> Instant {
         self.turn(deadline)
+    }
+
+    /// Whether [`Wake::wake`](crate::fabric::Wake::wake) was called and not reported yet.
+    pub(in crate::fabric) fn is_woken(&self) -> bool {
+        self.waker.pending.load(Ordering::Acquire) || self.pending.contains(&FabricEvent::Woken)
     }
 
     /// Appends what happened since the last report.
