@@ -46,16 +46,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("client", &["ledger", "store"]),
     (
         "embed",
-        &[
-            "site",
-            "gateway",
-            "client",
-            "store",
-            "ledger",
-            "ledger-disk",
-            "topology",
-            "transport",
-        ],
+        &["site", "gateway", "client", "store", "ledger", "ledger-disk", "topology", "transport"],
     ),
     ("gateway", &["client", "ledger", "store", "transport"]),
 ];

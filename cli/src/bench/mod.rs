@@ -2,9 +2,11 @@
 //!
 //! - [`load`]: keeps operations in flight and measures them
 //! - [`limits`]: the machine's limits
+//! - [`fractions`]: figures as fractions of them
 //! - [`multicast`]: the ordered multicast of the core group, without clients and disks
 //! - [`report`]: what is told
 
+mod fractions;
 mod limits;
 mod load;
 mod multicast;
@@ -27,6 +29,7 @@ use crate::connect::{ConnectArgs, block_on};
 use crate::exit::Exit;
 use crate::output::Output;
 use crate::scratch::Scratch;
+use fractions::{Line, Needs};
 use load::{Cpu, Row, Shape};
 use report::{Report, Setting};
 
@@ -143,6 +146,8 @@ enum FabricChoice {
     Shm,
     /// TCP
     Tcp,
+    /// RDMA (the core group alone, at --address)
+    Verbs,
 }
 
 impl From<FabricChoice> for FabricKind {
@@ -151,6 +156,7 @@ impl From<FabricChoice> for FabricKind {
             FabricChoice::Auto => Self::Auto,
             FabricChoice::Shm => Self::Shm,
             FabricChoice::Tcp => Self::Tcp,
+            FabricChoice::Verbs => Self::Verbs,
         }
     }
 }
@@ -187,6 +193,11 @@ impl BenchArgs {
 
 async fn measure(operation: Operation, load: Load) -> anyhow::Result<Report> {
     ensure!(!load.inflight.contains(&0), "--inflight: found 0, allowed is 1 or more");
+    ensure!(
+        load.fabric != FabricChoice::Verbs,
+        "--fabric verbs: nodes that this starts are on loopback, where no RDMA device is; start a deployment on the \
+         device's address and measure it with --pool"
+    );
     ensure!(load.clients > 0 && load.keys > 0, "--clients and --keys: allowed is 1 or more");
     let home = Scratch::new("bench", load.dir.as_deref())?;
     let limits = block_in_place(|| limits::measure(home.path(), LIMIT_TIME))?;
@@ -198,10 +209,12 @@ async fn measure(operation: Operation, load: Load) -> anyhow::Result<Report> {
         fill(&load, &target).await?;
     }
     let setting = setting(operation, &load, &target)?;
+    let needs = setting.needs(operation, &load);
     let mut rows = Vec::new();
     for &inflight in &load.inflight {
         let row = measure_one(operation, &load, inflight, &target).await;
-        rows.push(row.with_context(|| format!("with {inflight} in flight"))?);
+        let row = row.with_context(|| format!("with {inflight} in flight"))?;
+        rows.push(Line::new(row, &needs, &limits, setting.cores));
     }
     if let Some(mut own) = target.own {
         own.stop_all()?;
@@ -264,6 +277,22 @@ fn setting(operation: Operation, load: &Load, target: &Target) -> anyhow::Result
         clients: load.clients,
         seconds: load.seconds,
     })
+}
+
+impl Setting {
+    /// What each operation needs of the machine.
+    fn needs(&self, operation: Operation, load: &Load) -> Needs {
+        let alone = operation == Operation::Get && !load.linearizable;
+        // Nodes of one host share memory unless told otherwise; of those that somebody else runs nothing is known.
+        let fabric = self.fabric.unwrap_or(FabricKind::Auto);
+        Needs {
+            client: true,
+            members: (!alone && self.replicas > 1).then_some(fabric),
+            sync: operation == Operation::Put && load.durability == Level::Disk,
+            bytes: load.size,
+            copies: if operation == Operation::Put { self.replicas.saturating_sub(1) } else { 0 },
+        }
+    }
 }
 
 async fn measure_one(

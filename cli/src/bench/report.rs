@@ -8,8 +8,8 @@ use tradewind_topology::FabricKind;
 
 use crate::output;
 
+use super::fractions::{Line, percent};
 use super::limits::Limits;
-use super::load::Row;
 
 /// Everything about one run.
 #[derive(Clone, Debug, Serialize)]
@@ -17,7 +17,7 @@ pub(crate) struct Report {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) setting: Option<Setting>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(crate) rows: Vec<Row>,
+    pub(crate) rows: Vec<Line>,
     pub(crate) limits: Limits,
 }
 
@@ -47,7 +47,7 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(setting) = &self.setting {
             writeln!(f, "{setting}\n\n{}", table(&self.rows).trim_fmt())?;
-            for row in &self.rows {
+            for Line { row, .. } in &self.rows {
                 if let Some(error) = &row.first_error {
                     writeln!(
                         f,
@@ -111,13 +111,14 @@ impl fmt::Display for Setting {
     }
 }
 
-fn table(rows: &[Row]) -> Table {
+fn table(lines: &[Line]) -> Table {
     let cpu = ["cpu us/op: client", "servers", "all"];
     let head = ["in flight", "ops/s", "p50 us", "p99 us", "max us"].into_iter();
-    let mut table = output::table(&head.chain(cpu).collect::<Vec<_>>());
-    for row in rows {
+    let limits = ["of latency", "ops/sync", "of TCP stream", "of copying"];
+    let mut table = output::table(&head.chain(cpu).chain(limits).collect::<Vec<_>>());
+    for Line { row, of_limits } in lines {
         let cpu = row.cpu_us_per_operation;
-        let some = |us: Option<f64>| us.map_or_else(|| "-".into(), |us| format!("{us:.1}"));
+        let some = |figure: Option<f64>| figure.map_or_else(|| "-".into(), |it| format!("{it:.1}"));
         table.add_row([
             row.inflight.to_string(),
             format!("{:.0}", row.per_second),
@@ -127,6 +128,10 @@ fn table(rows: &[Row]) -> Table {
             format!("{:.1}", cpu.client),
             some(cpu.servers),
             some(cpu.total),
+            percent(of_limits.latency),
+            some(of_limits.operations_per_sync),
+            percent(of_limits.tcp_stream),
+            percent(of_limits.memory_copy),
         ]);
     }
     for column in table.column_iter_mut() {

@@ -1,7 +1,7 @@
-//! A core group in one process: real fabrics over loopback or shared memory, ready for a thread a member.
+//! A core group in one process: real fabrics, ready for a thread a member.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{IpAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,7 +39,7 @@ fn name(index: usize) -> String {
 /// If ports or shared memory cannot be had.
 pub(super) fn create(
     members: usize,
-    kind: FabricKind,
+    (kind, address): (FabricKind, IpAddr),
     tls: bool,
     now: Now,
 ) -> anyhow::Result<Vec<Parts>> {
@@ -53,9 +53,8 @@ pub(super) fn create(
     });
     let directory = Arc::new(Directory::new(peers)?);
     // Held until all are known, so that they differ.
-    let listeners: Vec<TcpListener> = (0..members)
-        .map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))
-        .collect::<Result<_, _>>()?;
+    let listeners: Vec<TcpListener> =
+        (0..members).map(|_| TcpListener::bind((address, 0))).collect::<Result<_, _>>()?;
     let addresses: Vec<_> =
         listeners.iter().map(TcpListener::local_addr).collect::<Result<_, _>>()?;
     let own = |index: usize| u16::try_from(index).expect("few members");
