@@ -99,6 +99,12 @@ pub enum Found {
     /// An entry that cannot stand there. Its record is whole: this is tampering or a program error.
     #[error(transparent)]
     Entry(#[from] ReplayError),
+    /// An entry other than the one that was appended there. Its record is whole.
+    #[error("entry {version} does not have the hash that the tree has of it")]
+    Leaf {
+        /// The entry.
+        version: Version,
+    },
     /// A detached value with other bytes than its name says.
     #[error("the value has the digest {0}, the file's name says otherwise")]
     Value(Digest),
@@ -298,7 +304,7 @@ impl From<ReadError> for OpenError {
         match error {
             ReadError::File(error) => error.into(),
             ReadError::Damaged(damage) => damage.into(),
-            ReadError::Beyond { .. } | ReadError::Pruned { .. } => {
+            ReadError::Beyond { .. } | ReadError::Pruned { .. } | ReadError::Quarantined { .. } => {
                 unreachable!("recovery reads only what it has found")
             }
         }
@@ -376,6 +382,12 @@ pub enum ReadError {
     /// The file is damaged.
     #[error(transparent)]
     Damaged(#[from] Damage),
+    /// The entry's file was found damaged, and is to be made again from another replica. Retryable.
+    #[error("{}: found damaged; it is being made again from another replica", file.display())]
+    Quarantined {
+        /// The file.
+        file: PathBuf,
+    },
     /// The entry was removed, as the ledger's retention has it. Terminal.
     #[error("entry {version} was pruned: this replica keeps the entries from {first} on")]
     Pruned {
@@ -399,7 +411,7 @@ impl From<ReadError> for io::Error {
     fn from(error: ReadError) -> Self {
         let kind = match &error {
             ReadError::Pruned { .. } => io::ErrorKind::NotFound,
-            ReadError::Damaged(_) => io::ErrorKind::InvalidData,
+            ReadError::Damaged(_) | ReadError::Quarantined { .. } => io::ErrorKind::InvalidData,
             ReadError::File(_) | ReadError::Beyond { .. } => io::ErrorKind::Other,
         };
         Self::new(kind, error)

@@ -21,6 +21,7 @@
 //! | `values` | detached values |
 //! | `prune`, `plant` | removing the oldest entries; beginning without them |
 //! | `repair` | damaged files made again from another replica |
+//! | `scrub` | bit rot found and mended while the ledger is in use |
 //! | `owner` | [`claim`]: whose a data directory is, and how often it was opened |
 //!
 //! The files' formats are in `docs/formats/segment-file.md` and `docs/formats/data-directory.md`.
@@ -42,6 +43,7 @@ mod recover;
 mod repair;
 mod rewind;
 mod scan;
+mod scrub;
 mod segment;
 mod shared;
 mod start;
@@ -67,6 +69,7 @@ pub use publisher::Publisher;
 pub use reader::LedgerReader;
 pub use repair::{DirPeer, Peer, PeerError, Repair, RepairError, repair};
 pub use rewind::{RewindError, rewind};
+pub use scrub::{Checked, Fault, MendError, Scrubber};
 pub use shared::SealedSegment;
 pub use start::Start;
 pub use writer::LedgerWriter;

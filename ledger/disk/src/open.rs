@@ -130,7 +130,7 @@ pub(crate) fn open_with(
     }
     values::clean(&ops, &layout)?;
     let mut recovery = Recovery::default();
-    let mut files = Files { first, sealed: replayed.sealed, open: None };
+    let mut files = Files { first, sealed: replayed.sealed, ..Files::default() };
     let size = replayed.replay.size();
     let (mut end, mut stage) = (Tail::at_start(size), Stage::None);
     for tail in replayed.tails {

@@ -8,6 +8,7 @@ use tradewind_ledger::segment_file::RECORD_HEADER;
 use tradewind_ledger::tree::HashSource;
 
 use crate::error::ReadError;
+use crate::scrub::Scrubber;
 use crate::shared::{SealedSegment, Shared};
 use crate::values;
 
@@ -105,6 +106,12 @@ impl LedgerReader {
     /// If its file cannot be read, or holds something else.
     pub fn value(&self, digest: &Digest) -> Result<Option<Vec<u8>>, ReadError> {
         values::load(&self.shared.layout, digest)
+    }
+
+    /// Goes through the files of this ledger for bit rot. One is enough.
+    #[must_use]
+    pub fn scrubber(&self) -> Scrubber {
+        Scrubber::new(Arc::clone(&self.shared))
     }
 
     /// The sealed segments from the first that is kept on.

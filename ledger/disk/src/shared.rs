@@ -1,6 +1,6 @@
 //! What writer, readers and publisher of one ledger share: which entries are durable and where they lie.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
@@ -41,6 +41,8 @@ pub(crate) struct Files {
     pub(crate) first: Version,
     pub(crate) sealed: Vec<SealedSegment>,
     pub(crate) open: Option<Indexed>,
+    /// Sealed segments that were found damaged, by their first entries: nothing is served from them.
+    pub(crate) damaged: BTreeSet<Version>,
 }
 
 pub(crate) struct Shared {
@@ -221,6 +223,43 @@ impl Shared {
         gone
     }
 
+    /// The first sealed segment that begins at `from` or later.
+    pub(crate) fn sealed_from(&self, from: Version) -> Option<SealedSegment> {
+        let files = self.files.read().unwrap_or_else(PoisonError::into_inner);
+        let at = files.sealed.partition_point(|segment| segment.first < from);
+        files.sealed.get(at).copied()
+    }
+
+    /// From now on nothing is served from this segment.
+    pub(crate) fn quarantine(&self, segment: SealedSegment) {
+        let mut files = self.files.write().unwrap_or_else(PoisonError::into_inner);
+        files.damaged.insert(segment.first);
+        drop(files);
+        self.forget(segment.first);
+    }
+
+    /// Puts another file in the place of a segment's by `put`, unless it was pruned; it is served again.
+    pub(crate) fn replace(
+        &self,
+        segment: SealedSegment,
+        put: impl FnOnce() -> Result<(), FileError>,
+    ) -> Result<(), FileError> {
+        let mut files = self.files.write().unwrap_or_else(PoisonError::into_inner);
+        if segment.first < files.first {
+            return Ok(());
+        }
+        put()?;
+        files.damaged.remove(&segment.first);
+        drop(files);
+        self.forget(segment.first);
+        Ok(())
+    }
+
+    fn forget(&self, first: Version) {
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        recent.retain(|index| index.first != first);
+    }
+
     /// A value is about to be stored: it is not to be removed for now.
     pub(crate) fn storing(&self, digest: &Digest) {
         let mut stored = self.stored.lock().unwrap_or_else(PoisonError::into_inner);
@@ -271,6 +310,11 @@ impl Shared {
         }
         let after = files.sealed.partition_point(|segment| segment.first <= first);
         let segment = files.sealed[after - 1];
+        if files.damaged.contains(&segment.first) {
+            let SealedSegment { first, last } = segment;
+            let file = self.layout.segment(SegmentName { first, last: Some(last) });
+            return Err(ReadError::Quarantined { file });
+        }
         drop(files);
         if let Some(index) = self.recent(segment.first) {
             return Ok(index.span(first, end, max_bytes));
@@ -316,6 +360,8 @@ impl Shared {
                 Err(source) => Found::Record { version, source },
             };
             let offset = span.offset + offset as u64;
+            // The file may have been made again since it was opened.
+            self.recent.lock().unwrap_or_else(PoisonError::into_inner).clear();
             return Err(Damage { file: span.path, offset, found }.into());
         }
         Ok(span.end)

@@ -10,3 +10,4 @@ mod publish;
 mod ranges;
 mod repair;
 mod rewind;
+mod scrub;

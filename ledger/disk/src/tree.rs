@@ -113,6 +113,11 @@ impl TileTree {
         }
     }
 
+    /// The hashes of a tile within the tree.
+    pub(crate) fn leaves(&self, tile: &TileId) -> Option<Vec<Digest>> {
+        self.hashes(tile)
+    }
+
     fn hashes(&self, tile: &TileId) -> Option<Vec<Digest>> {
         let TileKind::Hashes { level } = tile.kind else { return None };
         let kept = &self.levels[usize::from(level)];
