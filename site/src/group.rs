@@ -291,6 +291,9 @@ impl Group {
                 shared.replica(shard).head.send_replace(Some(Arc::new(note.clone())));
                 publisher.push(shard, note);
             }
+            Action::Stopped { view, why } => {
+                tracing::info!(%view, ?why, "view stopped");
+            }
             Action::Installed { view, members } => {
                 tracing::info!(%view, ?members, "view installed");
                 shared.views.install(view, &members);

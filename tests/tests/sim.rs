@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
 use tradewind_site_protocol::Mutation;
-use tradewind_tests::sim::{self, Coverage};
+use tradewind_tests::sim::{self, Coverage, Late};
 
 /// Runs seeds on two threads; stops at the first that breaks something.
 fn run_all(seeds: u64) -> Coverage {
@@ -47,6 +47,12 @@ fn invariants_hold_and_the_hard_places_are_reached() {
         ("proposals outbid", core.outbid),
         ("nodes let in", core.admissions),
         ("nodes made to wait", core.backoffs),
+        ("lessons beside a running view", core.lessons),
+        ("lessons that came to their end", core.learned),
+        ("sources lost while learning", core.sources_lost),
+        ("proposals prolonged for who catches up", core.prolonged),
+        ("laggards left out", core.laggards),
+        ("joins while nothing goes wrong", coverage.joins),
         ("messages delivered after their view stopped", core.drained),
         ("ledgers compared", core.compared),
         ("ledgers cut", core.rewinds),
@@ -186,4 +192,43 @@ fn trusting_a_lost_peer_again_is_found() {
 fn forgetting_what_a_stopped_view_did_not_deliver_is_found() {
     // Clients repeat their requests, so this one shows as submissions that are never answered.
     assert_eq!(found_by(Mutation::PendingForgotten, 50), Some("invariant_progress_resumes"));
+}
+
+/// What happens when a node starts late, after the others worked for so long.
+fn late(seed: u64, after_ms: u64, mutation: Option<Mutation>) -> Result<Coverage, &'static str> {
+    let late = Late { after_us: after_ms * 1_000, needed: false };
+    sim::run_late(seed, late, mutation).map_err(|failure| failure.violation.invariant)
+}
+
+#[test]
+fn a_node_that_has_much_to_learn_pauses_the_others_no_longer_than_one_with_little() {
+    for seed in 0..3 {
+        let [little, much] = [500, 2_500].map(|after| late(seed, after, None).expect("it holds"));
+        assert!(little.joins > 0 && much.joins > 0, "{little:?} {much:?}");
+        let learned = (little.core.caught_up, much.core.caught_up);
+        assert!(learned.1 > 2 * learned.0, "seed {seed}: {learned:?}");
+        // Both are far below what the bound allows, and about the same.
+        let (little, much) = (little.join_pause_max, much.join_pause_max);
+        assert!(much < 3 * little.max(20_000), "seed {seed}: {little} and {much} us");
+    }
+}
+
+#[test]
+fn letting_a_node_in_before_it_learned_is_found() {
+    let learned = late(1, 2_000, None).expect("it holds").core;
+    assert!(learned.admissions <= 2 && learned.abandoned == 0, "{learned:?}");
+    // Views that stop for it in vain, again and again.
+    let unlearned = late(1, 2_000, Some(Mutation::AdmitsUnlearned)).expect("it is safe").core;
+    assert!(unlearned.admissions > 2 && unlearned.abandoned > 0, "{unlearned:?}");
+}
+
+#[test]
+fn a_proposal_lasts_as_long_as_somebody_comes_closer_to_it() {
+    let run = |mutation| {
+        let late = Late { after_us: 3_000_000, needed: true };
+        sim::run_late(1, late, mutation).expect("it holds").core
+    };
+    let told = run(None);
+    assert!(told.prolonged > 0 && told.abandoned == 0, "{told:?}");
+    assert!(run(Some(Mutation::ProgressUntold)).abandoned > 0);
 }

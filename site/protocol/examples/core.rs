@@ -159,7 +159,8 @@ fn act(
                 core.handle_signature(shard, checkpoint.size, signature);
             }
             Action::Answers(answers) => *done += answers.len() as u64,
-            Action::Committed { .. } | Action::Checkpoint { .. } | Action::Installed { .. } => {}
+            Action::Committed { .. } | Action::Checkpoint { .. } => {}
+            Action::Stopped { .. } | Action::Installed { .. } => {}
             other => panic!("not expected here: {other:?}"),
         }
     }

@@ -47,6 +47,19 @@ pub struct ReadFor {
     pub shard: ShardIndex,
 }
 
+/// Why a view stopped at this node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stop {
+    /// The link to this member is lost, or it was silent.
+    Lost(NodeId),
+    /// This member told that it stopped, or that it is new.
+    Followed(NodeId),
+    /// To let this node in.
+    Admits(NodeId),
+    /// This node told of a later view, which runs without the own node.
+    Overtaken(NodeId),
+}
+
 /// The last view that a node accepted: it accepts no other of this number or a lower one, ever.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Promise {
@@ -173,6 +186,13 @@ pub enum Action {
         size: Version,
         /// The note with the signatures of a majority.
         note: SignedNote,
+    },
+    /// The running view stopped; for logs and metrics.
+    Stopped {
+        /// The view.
+        view: ViewId,
+        /// Why.
+        why: Stop,
     },
     /// A view was installed; for logs and metrics.
     Installed {

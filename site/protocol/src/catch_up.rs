@@ -5,7 +5,7 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use tradewind_ledger::tree::value_digest;
-use tradewind_ledger::{Digest, Entry, Value, Version};
+use tradewind_ledger::{Digest, Entry, Update, Value, Version};
 
 use crate::batch::{EntryBatch, Values};
 use crate::ids::{NodeId, ShardIndex};
@@ -20,7 +20,12 @@ pub(crate) struct CatchUp {
     pub(crate) asked: bool,
     /// Entries that arrived and were not taken up.
     entries: VecDeque<Vec<u8>>,
-    /// Values of the front entry: those that are there, and the one that is coming.
+}
+
+/// Detached values of the entry that is next: those that are there, and the one that is coming. They outlive the attempt
+/// that fetched them, so that a large value arrives even if no single attempt lasts long enough for it.
+#[derive(Debug, Default)]
+pub(crate) struct Pieces {
     values: Values,
     coming: Option<Coming>,
 }
@@ -46,8 +51,7 @@ pub(crate) enum Step {
 impl CatchUp {
     /// Begins; the caller asks for the first chunk.
     pub(crate) fn new(shard: ShardIndex, source: NodeId, target: Version) -> Self {
-        let (entries, values) = (VecDeque::new(), Vec::new());
-        Self { shard, source, target, asked: true, entries, values, coming: None }
+        Self { shard, source, target, asked: true, entries: VecDeque::new() }
     }
 
     /// A chunk arrived.
@@ -65,23 +69,36 @@ impl CatchUp {
     ///
     /// # Errors
     /// In words why it is no entry.
-    pub(crate) fn next(&mut self) -> Result<Step, &'static str> {
+    pub(crate) fn next(&mut self, pieces: &mut Pieces) -> Result<Step, &'static str> {
         let Some(front) = self.entries.front() else { return Ok(Step::Done) };
-        if let Some(coming) = &self.coming {
+        let entry = Entry::decode(front).map_err(|_| "not an entry")?;
+        let named = |update: &Update| match update.value {
+            Some(Value::Detached { len, digest }) => Some((len as usize, digest)),
+            _ => None,
+        };
+        let named: Vec<_> = entry.updates().iter().filter_map(named).collect();
+        pieces.keep_only(&named);
+        if let Some((len, digest)) = named.into_iter().find(|(_, digest)| !pieces.has(digest)) {
+            // The decoder bounds the length; room is made only for what arrives.
+            let begin = || Coming { digest, len, bytes: Vec::new() };
+            let coming = pieces.coming.get_or_insert_with(begin);
             return Ok(Step::Value(coming.digest, coming.bytes.len() as u64));
         }
-        let entry = Entry::decode(front).map_err(|_| "not an entry")?;
-        let missing = entry.updates().iter().find_map(|update| match update.value {
-            Some(Value::Detached { len, digest }) if !self.has(&digest) => Some((len, digest)),
-            _ => None,
-        });
-        if let Some((len, digest)) = missing {
-            // The decoder bounds the length; room is made only for what arrives.
-            self.coming = Some(Coming { digest, len: len as usize, bytes: Vec::new() });
-            return self.next();
-        }
         let entry = self.entries.pop_front().unwrap_or_default();
-        Ok(Step::Take(entry, core::mem::take(&mut self.values)))
+        Ok(Step::Take(entry, core::mem::take(&mut pieces.values)))
+    }
+}
+
+impl Pieces {
+    /// Forgets what is of another entry.
+    fn keep_only(&mut self, named: &[(usize, Digest)]) {
+        let is_named = |digest: &Digest| named.iter().any(|(_, name)| name == digest);
+        self.values.retain(|(digest, _)| is_named(digest));
+        if let Some(coming) = &self.coming
+            && (!named.contains(&(coming.len, coming.digest)) || self.has(&coming.digest))
+        {
+            self.coming = None;
+        }
     }
 
     fn has(&self, digest: &Digest) -> bool {
@@ -92,7 +109,7 @@ impl CatchUp {
     ///
     /// # Errors
     /// In words why it is not the value that the entry names.
-    pub(crate) fn add_piece(
+    pub(crate) fn add(
         &mut self,
         digest: Digest,
         offset: u64,

@@ -70,6 +70,12 @@ pub struct Limits {
     pub backlog_bytes: usize,
     /// Bytes of one chunk of entries or of a detached value while catching up.
     pub chunk_bytes: usize,
+    /// A node outside the running view is let in once it lacks no more than this of what was delivered, bytes of
+    /// entries and detached values: so much is taken up while the view changes.
+    pub lag_bytes: usize,
+    /// And no more than an eighth of this, entries. A node that lacks more than all of it is left out of a view that
+    /// can be made without it.
+    pub lag_entries: u64,
 }
 
 impl Default for Limits {
@@ -91,6 +97,8 @@ impl Default for Limits {
             clock_skew_us: 500_000,
             backlog_bytes: 128 << 20,
             chunk_bytes: 512 << 10,
+            lag_bytes: 512 << 10,
+            lag_entries: 65_536,
         }
     }
 }
@@ -215,6 +223,10 @@ pub enum Mutation {
     SuspicionTakenBack,
     /// A node that comes with less than it once had is taken for the one that it was.
     LostDiskTrusted,
+    /// A node is let in before it learned, and waited for however much it lacks.
+    AdmitsUnlearned,
+    /// Nobody is told that somebody comes closer to a proposal.
+    ProgressUntold,
     /// A ledger is cut one entry too far.
     RewindTooFar,
 }

@@ -10,11 +10,15 @@
 //!    promises durably to accept no other view of this number, prepares rows and accepts.
 //! 4. When all members have accepted, the leader commits; who gets that installs the view: its first entry is VIEW.
 //!
+//! While a view runs, who is not in it learns beside it (`learning`), and is let in once it lacks little: then one of
+//! the members stops the view, and all of this begins again.
+//!
 //! A stand grows each time a node stops a view or gives up a proposal, and a proposal counts for a member only while it
 //! names that member's own present stand and its peers' newest ones. So nothing of an older attempt has an effect, and a
 //! view that was installed anywhere began everywhere with the same ledgers.
 
 mod completion;
+mod learning;
 mod proposing;
 mod quorum;
 mod recalling;
@@ -26,7 +30,7 @@ use alloc::vec::Vec;
 use tradewind_ledger::ViewId;
 
 use crate::access::StoreAccess;
-use crate::action::{Action, ReadFor};
+use crate::action::{Action, ReadFor, Stop};
 use crate::config::Mutation;
 use crate::error::{Fatal, PeerFault, Refusal};
 use crate::ids::{Instant, NodeId, Now, ShardIndex};
@@ -34,6 +38,7 @@ use crate::node::{NodeCore, Phase};
 use crate::shard::Replica;
 use crate::wire::{Control, Hello, LedgerState, Proposal, Stand};
 use completion::Completion;
+use learning::Running;
 use proposing::Leading;
 pub use recalling::Recollection;
 
@@ -56,7 +61,7 @@ pub(crate) struct Forming {
     told_settled: bool,
     tell_at: Instant,
     /// A view that runs without this node.
-    running: Option<(ViewId, Vec<NodeId>)>,
+    running: Option<Running>,
 }
 
 /// What a member does about a proposal.
@@ -65,6 +70,8 @@ pub(crate) struct Forming {
 enum Stage {
     /// No proposal.
     Gathering,
+    /// None, and a view runs without this node: completing ledgers beside it.
+    Learning(Completion),
     /// Completing ledgers for this one.
     CatchingUp(Proposal, Completion),
     /// The promise is being written.
@@ -76,7 +83,7 @@ enum Stage {
 impl Stage {
     fn proposal(&self) -> Option<&Proposal> {
         match self {
-            Stage::Gathering => None,
+            Stage::Gathering | Stage::Learning(_) => None,
             Stage::CatchingUp(proposal, _)
             | Stage::Promising(proposal)
             | Stage::Accepted(proposal) => Some(proposal),
@@ -102,7 +109,15 @@ impl Forming {
 
     /// The view that runs without this node.
     pub(crate) fn running(&self) -> Option<ViewId> {
-        self.running.as_ref().map(|(view, _)| *view)
+        self.running.as_ref().map(|running| running.view)
+    }
+
+    /// The completing of ledgers that is at work.
+    fn completion(&mut self) -> Option<&mut Completion> {
+        match &mut self.stage {
+            Stage::Learning(completion) | Stage::CatchingUp(_, completion) => Some(completion),
+            _ => None,
+        }
     }
 
     /// Drops what is proposed if that fits; returns whether anything was.
@@ -134,7 +149,10 @@ impl<S: StoreAccess> NodeCore<S> {
             Control::Propose(proposal) => self.handle_proposal(now, from, proposal),
             Control::Accept { view } => self.handle_accept(from, view),
             Control::Commit { view } => self.handle_commit(now, from, view),
-            Control::Running { view, members } => self.handle_running(now, from, view, members),
+            Control::Running { view, members, ledgers } => {
+                self.handle_running(now, from, (view, members), ledgers);
+            }
+            Control::Progress { view } => self.handle_progress(from, view),
             Control::Outbid { accepted } => self.handle_outbid(now, accepted),
             Control::Fetch { view, shard, first, end } => {
                 self.handle_fetch(now, from, view, (shard, first, end));
@@ -180,7 +198,7 @@ impl<S: StoreAccess> NodeCore<S> {
         self.peers[peer.index()].connected = false;
         if self.is_active() {
             if self.members.contains(&peer) && self.planted != Some(Mutation::SuspicionTakenBack) {
-                self.stop(now);
+                self.stop(now, Stop::Lost(peer));
             }
             return;
         }
@@ -189,8 +207,9 @@ impl<S: StoreAccess> NodeCore<S> {
         if forming.drop_if(now, |proposal| proposal.stand(peer).is_some()) {
             self.attempt += 1;
         }
-        self.forget_running();
+        self.source_lost(now, peer);
         self.tell_all(now);
+        self.continue_forming(now);
     }
 
     pub(crate) fn peer_faulty(&mut self, now: Now, peer: NodeId, reason: PeerFault) {
@@ -203,13 +222,19 @@ impl<S: StoreAccess> NodeCore<S> {
     }
 
     /// Stops the running view and begins to form the next.
-    fn stop(&mut self, now: Now) {
+    fn stop(&mut self, now: Now, why: Stop) {
         self.remember(now, true);
+        self.out.actions.push_back(Action::Stopped { view: self.view, why });
         for replica in self.replicas.iter_mut().flatten() {
             replica.stop(self.planted, &mut self.out);
         }
         self.out.counters.stalls += 1;
         self.ran = true;
+        // In the view the members showed in their rows that they live.
+        for node in &self.members {
+            let peer = &mut self.peers[node.index()];
+            peer.heard_at = peer.heard_at.max(peer.moved_at);
+        }
         self.phase = Phase::Forming(Forming::new(now.instant, self.config.nodes.len()));
         self.attempt += 1;
         self.tell_all(now);
@@ -234,6 +259,11 @@ impl<S: StoreAccess> NodeCore<S> {
         self.replicas.iter().flatten().all(Replica::is_settled)
     }
 
+    /// Whether a proposal may be made of what this node has: it is on its disk, and stays as it is.
+    fn may_be_proposed(&self) -> bool {
+        self.is_settled() && !self.is_learning() && !self.lags()
+    }
+
     fn hello(&self) -> Hello {
         let ledger = |(index, replica): (usize, &Option<Replica<S>>)| {
             let replay = replica.as_ref()?.replay();
@@ -252,7 +282,7 @@ impl<S: StoreAccess> NodeCore<S> {
             topology: self.config.topology_digest,
             last_view: self.view.max(self.promise.view),
             waiting_for,
-            settled: self.is_settled(),
+            settled: self.may_be_proposed(),
             ledgers: self.replicas.iter().enumerate().filter_map(ledger).collect(),
         }
     }
@@ -267,10 +297,8 @@ impl<S: StoreAccess> NodeCore<S> {
         }
         self.highest = self.highest.max(hello.last_view);
         if let Phase::Forming(forming) = &mut self.phase {
-            if forming.running.as_ref().is_some_and(|(_, members)| members.contains(&from)) {
-                forming.running = None;
-            }
             forming.hellos[from.index()] = Some(hello);
+            self.member_stopped(now, from);
             self.try_propose(now);
             // A proposal may have waited for this.
             self.continue_forming(now);
@@ -308,15 +336,15 @@ impl<S: StoreAccess> NodeCore<S> {
                     return false;
                 }
                 // It stopped, or is new: then this node has to know everybody's present state again.
-                self.stop(now);
+                self.stop(now, Stop::Followed(from));
             }
             Phase::Active if admits => {
                 self.out.counters.admissions += 1;
-                self.stop(now);
+                self.admitting = Some(from);
+                self.stop(now, Stop::Admits(from));
             }
             Phase::Active => {
-                let running = Control::Running { view: self.view, members: self.members.clone() };
-                self.send(from, running);
+                self.tell_running(from);
                 return false;
             }
             Phase::Forming(forming) => {
@@ -341,22 +369,13 @@ impl<S: StoreAccess> NodeCore<S> {
         true
     }
 
-    /// At the leader of a running view: whether to stop it in order to let a node in.
-    fn admits(&mut self, now: Now, from: NodeId, hello: &Hello) -> bool {
-        let unlinked = |node: &NodeId| hello.waiting_for.contains(node);
-        let could = self.members.first() == Some(&self.config.own)
-            && hello.settled
-            && !self.members.iter().any(unlinked);
-        let early = now.instant < self.peers[from.index()].admit_at;
-        self.out.counters.backoffs += u64::from(could && early);
-        could && !early
-    }
-
     /// A view begins: who was in the last one and is not in this has to wait before it is let in again, longer each time.
     fn note_left_out(&mut self, now: Now, before: &[NodeId]) {
-        for node in before {
-            if !self.members.contains(node) {
-                self.put_off(now, *node);
+        // And whoever the last view stopped for in vain.
+        let admitted = self.admitting.take().filter(|node| !before.contains(node));
+        for node in before.iter().copied().chain(admitted) {
+            if !self.members.contains(&node) {
+                self.put_off(now, node);
             }
         }
     }
@@ -370,42 +389,6 @@ impl<S: StoreAccess> NodeCore<S> {
             false => (2 * peer.admit_wait).min(64 * backoff_us),
         };
         peer.admit_at = now.instant.plus(peer.admit_wait);
-    }
-
-    /// A view runs without this node.
-    fn handle_running(&mut self, now: Now, from: NodeId, view: ViewId, members: Vec<NodeId>) {
-        self.highest = self.highest.max(view);
-        if view <= self.view || !members.contains(&from) || members.contains(&self.config.own) {
-            self.out.counters.stale_messages += 1;
-            return;
-        }
-        if self.is_active() {
-            self.stop(now);
-        }
-        let Phase::Forming(forming) = &mut self.phase else { return };
-        forming.hellos[from.index()] = None;
-        if forming.drop_if(now, |proposal| proposal.stand(from).is_some()) {
-            self.attempt += 1;
-        }
-        if forming.running.as_ref().is_none_or(|(known, _)| *known <= view) {
-            forming.running = Some((view, members));
-        }
-        // The others went on without what is left of the own last view.
-        for replica in self.replicas.iter_mut().flatten() {
-            if replica.is_undrained() {
-                replica.discard(&mut self.out);
-            }
-        }
-        self.continue_forming(now);
-    }
-
-    /// The view that ran without this node runs no more as far as can be seen: all links to its members are lost.
-    fn forget_running(&mut self) {
-        let Phase::Forming(forming) = &mut self.phase else { return };
-        let gone = |node: &NodeId| !self.peers[node.index()].connected;
-        if forming.running.as_ref().is_some_and(|(_, members)| members.iter().all(gone)) {
-            forming.running = None;
-        }
     }
 
     pub(crate) fn is_active(&self) -> bool {
@@ -432,11 +415,11 @@ impl<S: StoreAccess> NodeCore<S> {
 
     /// Goes on with what the log, or a message, made possible.
     pub(crate) fn continue_forming(&mut self, now: Now) {
-        let settled = self.is_settled();
+        let settled = self.may_be_proposed();
         let Phase::Forming(forming) = &mut self.phase else { return };
         match forming.stage {
             Stage::Gathering if settled && !forming.told_settled => self.tell_all(now),
-            Stage::CatchingUp(..) => self.catch_up(now),
+            Stage::CatchingUp(..) | Stage::Learning(_) => self.catch_up(now),
             _ => {}
         }
     }
@@ -458,6 +441,7 @@ impl<S: StoreAccess> NodeCore<S> {
                 self.peer_faulty(now, node, PeerFault::Silent(silent));
             }
         }
+        self.watch_learning(now);
         self.watch_proposals(now);
         self.try_propose(now);
     }

@@ -9,7 +9,8 @@
 //! |---|---|
 //! | `node` | [`NodeCore`]: inputs, outputs, heartbeats, status |
 //! | `formation` (`quorum`, `proposing`, `completion`, `rewinding`, `recalling`), `catch_up`, `wire` | agreement on a view and on its first state; control messages |
-//! | `shard` (`turning`, `settling`, `timers`) | one shard at one member: its views; a turn; what is on disks |
+//! | `formation::learning` | catching up beside a view that runs without this node |
+//! | `shard` (`turning`, `settling`, `timers`, `recent`) | one shard at one member: its views; a turn; what is on disks |
 //! | `layout`, `ring`, `payload` | where columns lie; messages in a ring; commands in a message |
 //! | `order` | rounds, nulls, stability: the total order of a view |
 //! | `machine` | ordered commands to entries, seals and marks: the replicated part |
@@ -44,7 +45,7 @@ mod status;
 mod wire;
 
 pub use access::StoreAccess;
-pub use action::{Action, Answer, Promise, ReadFor, Submission};
+pub use action::{Action, Answer, Promise, ReadFor, Stop, Submission};
 pub use batch::{EntryBatch, Values};
 pub use config::{Limits, Mutation, NodeConfig, NodeInfo, ShardConfig};
 pub use error::{ConfigError, Divergence, Fatal, Loss, LostData, PeerFault, Refusal, Refused};

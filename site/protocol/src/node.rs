@@ -12,6 +12,7 @@ use tradewind_ledger::{Body, Digest, Entry, Hlc, Lineage, Policy, Replay, Versio
 use crate::access::StoreAccess;
 use crate::action::{Action, Promise, ReadFor, Submission};
 use crate::batch::EntryBatch;
+use crate::catch_up::Pieces;
 use crate::config::{Mutation, NodeConfig};
 use crate::error::{ConfigError, Fatal, PeerFault, Refusal, Refused};
 use crate::formation::{Forming, Recollection};
@@ -50,7 +51,7 @@ pub(crate) struct Peer {
     pub(crate) admit_wait: u64,
     /// Heartbeat as last seen, and when it moved.
     heartbeat: u64,
-    moved_at: Instant,
+    pub(crate) moved_at: Instant,
 }
 
 /// Where a node is in the life of views.
@@ -97,6 +98,10 @@ pub struct NodeCore<S> {
     /// Whether a view ran since this start: then it is known who was lost.
     pub(crate) ran: bool,
     pub(crate) attempt: u64,
+    /// Whom the last view was stopped for, to let it in.
+    pub(crate) admitting: Option<NodeId>,
+    /// What is there of the detached values of the entry that is to be taken up next.
+    pub(crate) pieces: Pieces,
     /// Whether the fabric's rows are those of `view`.
     pub(crate) rows: bool,
     /// By node: what was last written down of them, and when.
@@ -187,6 +192,8 @@ impl<S: StoreAccess> NodeCore<S> {
             promise,
             ran: false,
             attempt: 1,
+            admitting: None,
+            pieces: Pieces::default(),
             rows: false,
             remembered: Vec::new(),
             remembered_at: now.instant,

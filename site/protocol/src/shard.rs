@@ -2,6 +2,7 @@
 //! waits for the disk. Here a view begins, stops, and leaves a ledger behind; what it does meanwhile is in `turning`,
 //! what becomes of that once it is on disks in `settling`.
 
+mod recent;
 mod settling;
 mod timers;
 mod turning;
@@ -26,6 +27,8 @@ use crate::outbox::Outbox;
 use crate::payload::{Assembly, Checker};
 use crate::ring::{Flags, Reader, Words, Writer};
 use crate::status::{Counters, ReplicaStatus};
+use crate::wire::Shelf;
+use recent::Recent;
 use timers::Timers;
 
 /// What a turn gives to the outside.
@@ -126,6 +129,7 @@ pub(crate) struct Replica<S> {
     /// What is handed to the log and not on disk: up to which version, how many bytes.
     backlog: VecDeque<(Version, usize)>,
     backlog_bytes: usize,
+    recent: Recent,
     /// Whether the shell is cutting the ledger.
     rewinding: bool,
     scratch: Vec<u8>,
@@ -161,6 +165,7 @@ impl<S: StoreAccess> Replica<S> {
             committed: Version::ZERO,
             backlog: VecDeque::new(),
             backlog_bytes: 0,
+            recent: Recent::new(&config.limits),
             rewinding: false,
             scratch: Vec::new(),
         }
@@ -221,6 +226,19 @@ impl<S: StoreAccess> Replica<S> {
         self.committed
     }
 
+    /// What the running view has to give to those who are not in it: only what is committed in it, for that is in
+    /// every later view.
+    pub(crate) fn shelf(&self) -> Option<Shelf> {
+        let flow = self.flow.as_ref().filter(|flow| flow.stage == Stage::Running)?;
+        let kept = self.committed.min(self.durable);
+        let near = self.recent.near();
+        let (size, near) = match kept >= flow.begun {
+            true => (kept, near.min(kept)),
+            false => (Version::ZERO, near),
+        };
+        Some(Shelf { shard: self.shard, size, near })
+    }
+
     /// Bytes handed to the log that are not on disk.
     pub(crate) fn backlog_bytes(&self) -> usize {
         self.backlog_bytes
@@ -262,6 +280,7 @@ impl<S: StoreAccess> Replica<S> {
         out: &mut Outputs,
     ) {
         self.requeue(out);
+        self.recent.begin(self.machine.size().next());
         let here = |(_, node): &(usize, NodeId)| present.contains(node);
         let ranks = self.members.iter().copied().enumerate();
         let (inside, outside): (Vec<_>, Vec<_>) = ranks.partition(here);
@@ -383,6 +402,7 @@ impl<S: StoreAccess> Replica<S> {
         let bytes = entries.bytes() + values.iter().map(|(_, value)| value.len()).sum::<usize>();
         self.backlog.push_back((self.machine.size(), bytes));
         self.backlog_bytes += bytes;
+        self.recent.push(self.machine.size(), bytes);
         out.actions.push_back(append);
     }
 

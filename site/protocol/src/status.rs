@@ -126,6 +126,16 @@ pub struct Counters {
     pub outbid: u64,
     /// Running views stopped to admit a node.
     pub admissions: u64,
+    /// Times this node began to learn beside a view that ran without it.
+    pub lessons: u64,
+    /// Times it had learned all there was.
+    pub learned: u64,
+    /// Times it went on with another source, because one was lost or silent.
+    pub sources_lost: u64,
+    /// Proposals that got more time because somebody catches up for them.
+    pub prolonged: u64,
+    /// Times a node was left out of a view because it lacked much, or a proposal was given up for that.
+    pub laggards: u64,
     /// Times a node was not let in yet because it had been left out a short while ago.
     pub backoffs: u64,
     /// Messages delivered after their view stopped, because a majority went on.

@@ -12,7 +12,7 @@ use crate::error::Refusal;
 use crate::ids::{Incarnation, NodeId, ShardIndex};
 
 /// First byte of every message.
-const FORMAT: u8 = 2;
+const FORMAT: u8 = 3;
 
 /// A message. Variants are only ever appended.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -48,14 +48,17 @@ pub(crate) enum Control {
         #[serde(with = "octets")]
         bytes: Vec<u8>,
     },
-    /// The answer to a hello, and the first word of a view to those who are not in it: it runs without them.
-    Running { view: ViewId, members: Vec<NodeId> },
+    /// The answer to a hello, and the first word of a view to those who are not in it: it runs without them, and what
+    /// the sender has to give of it.
+    Running { view: ViewId, members: Vec<NodeId>, ledgers: Vec<Shelf> },
     /// A proposal's number is not above this one, which the sender has accepted.
     Outbid { accepted: ViewId },
     /// Asks the source of a shard for the roots over its first entries, at these sizes.
     AskRoots { view: ViewId, shard: ShardIndex, sizes: Vec<Version> },
     /// Roots by size.
     Roots { view: ViewId, shard: ShardIndex, roots: Vec<(Version, Digest)> },
+    /// To the leader: the sender came closer to what is proposed.
+    Progress { view: ViewId },
 }
 
 /// One stand of a node: a number that grows each time the node stops a view or gives up a proposal.
@@ -88,6 +91,21 @@ pub(crate) struct LedgerState {
     pub(crate) view: ViewId,
     pub(crate) size: Version,
     pub(crate) root: Digest,
+}
+
+/// What a member of a running view has to give of a ledger to those who are not in it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct Shelf {
+    pub(crate) shard: ShardIndex,
+    /// Entries that are committed in this view, and on the sender's disk; zero before the first.
+    pub(crate) size: Version,
+    /// Who has so many can be let in: what is missing is little.
+    pub(crate) near: Version,
+}
+
+/// Whether these can be the members of a view of a site of so many nodes.
+pub(crate) fn are_members(members: &[NodeId], nodes: usize) -> bool {
+    members.is_sorted_by(|a, b| a < b) && members.iter().all(|node| node.index() < nodes)
 }
 
 /// The next view.

@@ -417,6 +417,16 @@ impl Checker {
         Ok(())
     }
 
+    /// While nothing goes wrong, letting a node in takes no longer than what may be under way needs, whatever the size of
+    /// the state: it learned that before.
+    pub(crate) fn invariant_join_pause_is_bounded(pause_us: u64, bound_us: u64) -> Check {
+        if pause_us <= bound_us {
+            return Ok(());
+        }
+        let detail = format!("a node was let in within {pause_us} us, {bound_us} are allowed");
+        broken("invariant_join_pause_is_bounded", detail)
+    }
+
     /// After the faults heal, everybody is in one view, every request is answered, everything is on every disk, and
     /// the newest mark has its checkpoint.
     pub(crate) fn invariant_progress_resumes(detail: Option<String>) -> Check {

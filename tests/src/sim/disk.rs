@@ -16,6 +16,9 @@ pub(crate) struct Disk {
     entries: Vec<Vec<u8>>,
     /// By size, from 1: a hash of the entries so far.
     heads: Vec<u64>,
+    /// By size, from 1: the root over the entries so far; and the tree over all of them.
+    roots: Vec<Digest>,
+    tree: CompactRange,
     values: BTreeMap<Digest, Vec<u8>>,
     synced: usize,
     /// The size that the running fsync will have made durable.
@@ -30,6 +33,8 @@ impl Disk {
             let mut hasher = DefaultHasher::new();
             (self.heads.last(), entry).hash(&mut hasher);
             self.heads.push(hasher.finish());
+            self.tree.push(leaf_hash(entry));
+            self.roots.push(self.tree.root());
             self.entries.push(entry.to_vec());
         }
         self.values.extend(values);
@@ -71,6 +76,10 @@ impl Disk {
     fn truncate(&mut self, kept: usize) {
         self.entries.truncate(kept);
         self.heads.truncate(kept);
+        if kept < self.roots.len() {
+            self.roots.truncate(kept);
+            self.tree = tree_of(&self.entries);
+        }
         self.synced = kept;
     }
 
@@ -97,6 +106,12 @@ impl Disk {
         RecoveredShard { replay, store }
     }
 
+    /// Bytes of entries and values.
+    pub(crate) fn bytes(&self) -> u64 {
+        let all = self.entries.iter().chain(self.values.values());
+        all.map(|bytes| bytes.len() as u64).sum()
+    }
+
     pub(crate) fn entries(&self) -> &[Vec<u8>] {
         &self.entries
     }
@@ -120,13 +135,20 @@ impl Disk {
 
     /// The root over the first `size` entries.
     pub(crate) fn root(&self, size: Version) -> Digest {
-        root_of(&self.entries[..size.0 as usize])
+        match size.0.checked_sub(1) {
+            None => root_of(&[]),
+            Some(last) => self.roots[last as usize],
+        }
     }
 }
 
 /// The root over entries.
 pub(crate) fn root_of(entries: &[Vec<u8>]) -> Digest {
+    tree_of(entries).root()
+}
+
+fn tree_of(entries: &[Vec<u8>]) -> CompactRange {
     let mut tree = CompactRange::new();
     entries.iter().for_each(|entry| tree.push(leaf_hash(entry)));
-    tree.root()
+    tree
 }

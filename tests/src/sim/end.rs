@@ -4,7 +4,7 @@ use tradewind_ledger::{Version, ViewId};
 use tradewind_site_protocol::{NodeId, ShardIndex, State};
 
 use super::check::{Check, Checker};
-use super::world::{Submitted, World, members_disks};
+use super::world::{REST_WITHIN, Submitted, World, members_disks};
 
 impl World<'_> {
     pub(super) fn is_at_rest(&self) -> bool {
@@ -33,6 +33,28 @@ impl World<'_> {
                 here.len() <= members.len() / 2
                     || here.iter().all(|node| self.rests(**node, shard).is_some())
             })
+    }
+
+    /// When all must be at rest: that depends on how much there is to catch up with.
+    pub(super) fn rest_until(&self) -> u64 {
+        let disks = self.nodes.iter().flat_map(|node| node.disks.values());
+        let (entries, bytes) = disks.fold((0, 0), |(entries, bytes), disk| {
+            (entries + disk.entries().len() as u64, bytes + disk.bytes())
+        });
+        self.rest_since + REST_WITHIN + self.plan.transfer_us(entries, bytes)
+    }
+
+    /// A node installs a view; perhaps it stopped the last one to let somebody in.
+    pub(super) fn admitted(&mut self, node: NodeId) -> Check {
+        let Some(stopped) = self.admitting[node.index()].take() else { return Ok(()) };
+        let slow = self.nodes.iter().any(|node| node.slow_until >= stopped);
+        if slow || self.troubled_at >= stopped {
+            return Ok(());
+        }
+        let pause = self.now - stopped;
+        self.coverage.joins += 1;
+        self.coverage.join_pause_max = self.coverage.join_pause_max.max(pause);
+        Checker::invariant_join_pause_is_bounded(pause, self.plan.join_pause_us())
     }
 
     /// The view and size of a replica in which everything is done.

@@ -12,6 +12,7 @@ impl World<'_> {
         if self.healed {
             return;
         }
+        self.troubled_at = self.now + 1_000 * MS;
         let count = self.nodes.len();
         let node = NodeId(self.rng.index(count) as u16);
         match self.rng.range(0..19) {
@@ -84,6 +85,7 @@ impl World<'_> {
             return;
         }
         self.tell(|| format!("{node} crashes"));
+        self.troubled_at = self.troubled_at.max(self.now);
         let state = &mut self.nodes[node.index()];
         let core = state.core.take().expect("it runs");
         self.coverage.add(&core.status().counters);
@@ -183,6 +185,7 @@ impl World<'_> {
     /// No more faults: all come back, or a majority first.
     pub(super) fn heal(&mut self) {
         self.tell(|| "healed: no more faults".into());
+        self.troubled_at = self.now;
         for lane in self.lanes.values_mut() {
             lane.held_until = 0;
         }
@@ -198,6 +201,18 @@ impl World<'_> {
             }
         }
         self.come_back();
+    }
+
+    /// The last node starts, perhaps in place of another.
+    pub(super) fn start_late(&mut self) {
+        let Some(late) = self.late.take() else { return };
+        let last = self.nodes.len() - 1;
+        self.nodes[last].held = false;
+        if late.needed {
+            self.crash(NodeId(1));
+            self.nodes[1].held = true;
+        }
+        self.at(self.now, Event::Restart(NodeId(last as u16)));
     }
 
     pub(super) fn heal_all(&mut self) {

@@ -55,6 +55,7 @@ impl World<'_> {
             return;
         }
         link.up = false;
+        self.troubled_at = self.troubled_at.max(self.now + 15 * MS);
         let generation = link.generation;
         self.coverage.broken_links += 1;
         for (node, peer) in [(a, b), (b, a)] {
@@ -80,6 +81,10 @@ impl World<'_> {
             return;
         }
         link.up = true;
+        if link.generation > 0 {
+            // One end may learn only by this that the last one broke.
+            self.troubled_at = self.troubled_at.max(self.now + 2 * MS);
+        }
         for ends in [(a, b), (b, a)] {
             self.lanes.entry(ends).or_default().held_until = 0;
         }

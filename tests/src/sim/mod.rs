@@ -66,6 +66,10 @@ pub struct Coverage {
     pub promises_torn: u64,
     /// Nodes that came back with an empty disk, and were refused.
     pub lost_disks_refused: u64,
+    /// Views that were stopped to let a node in, and installed with it, while nothing went wrong.
+    pub joins: u64,
+    /// The longest of these changes, microseconds.
+    pub join_pause_max: u64,
     /// Runs in which a majority alone had to make progress.
     pub majorities_alone: u64,
     /// Submissions whose outcome was given up.
@@ -97,6 +101,11 @@ impl Coverage {
         sum.outbid += more.outbid;
         sum.admissions += more.admissions;
         sum.backoffs += more.backoffs;
+        sum.lessons += more.lessons;
+        sum.learned += more.learned;
+        sum.sources_lost += more.sources_lost;
+        sum.prolonged += more.prolonged;
+        sum.laggards += more.laggards;
         sum.drained += more.drained;
         sum.compared += more.compared;
         sum.rewinds += more.rewinds;
@@ -132,6 +141,8 @@ impl Coverage {
         self.flapping += other.flapping;
         self.promises_torn += other.promises_torn;
         self.lost_disks_refused += other.lost_disks_refused;
+        self.joins += other.joins;
+        self.join_pause_max = self.join_pause_max.max(other.join_pause_max);
         self.majorities_alone += other.majorities_alone;
         self.unknown += other.unknown;
         self.frames_of_old_views += other.frames_of_old_views;
@@ -141,6 +152,24 @@ impl Coverage {
         self.detached += other.detached;
         self.linear_calls += other.linear_calls;
     }
+}
+
+/// A site of three nodes in a run of [`run_late`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Late {
+    /// When the last node starts for the first time, microseconds; the others work meanwhile.
+    pub after_us: u64,
+    /// Whether one of the others crashes at that moment, and stays away: then nothing goes on without the last one.
+    pub needed: bool,
+}
+
+/// Runs a site without faults, one node of which starts late and has all to learn, by chunks of 100 bytes.
+///
+/// # Errors
+/// The first invariant that is broken.
+pub fn run_late(seed: u64, late: Late, mutation: Option<Mutation>) -> Result<Coverage, Failure> {
+    let plan = plan::Plan::with_late(seed, late, mutation);
+    world::World::new(&plan, seed, None).run()
 }
 
 /// Runs a seed to its end.

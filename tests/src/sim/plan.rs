@@ -7,6 +7,7 @@ use tradewind_site_protocol::{
     Incarnation, Limits, Mutation, NodeConfig, NodeId, NodeInfo, ShardConfig,
 };
 
+use super::Late;
 use super::rng::Rng;
 
 /// Milliseconds and seconds in the simulator's microseconds.
@@ -35,6 +36,8 @@ pub(crate) struct Plan {
     pub(crate) memory_percent: u64,
     /// Whether a majority alone has to make progress before the others come back.
     pub(crate) majority_first: bool,
+    /// Whether the last node starts late.
+    pub(crate) late: Option<Late>,
     pub(crate) mutation: Option<Mutation>,
 }
 
@@ -66,9 +69,11 @@ impl Plan {
             heartbeat_us: 30 * MS,
             silence_us: rng.range(100..300) * MS,
             backoff_us: *rng.pick(&[5, 20]) * MS,
-            formation_us: rng.range(120..300) * MS,
+            formation_us: rng.range(20..300) * MS,
             remember_us: 50 * MS,
-            chunk_bytes: *rng.pick(&[5_000, 20_000]),
+            chunk_bytes: *rng.pick(&[100, 300, 1_000, 5_000, 20_000]),
+            lag_bytes: *rng.pick(&[300, 3_000, 100_000]),
+            lag_entries: *rng.pick(&[16, 80, 4_000]),
             backlog_bytes: *rng.pick(&[2_000, 100_000]),
             pending_submissions: 64,
             ..Limits::default()
@@ -89,8 +94,36 @@ impl Plan {
             big_percent: *rng.pick(&[0, 5, 20]),
             memory_percent: *rng.pick(&[0, 10, 50]),
             majority_first: rng.percent(40),
+            late: None,
             mutation,
         }
+    }
+
+    /// Three nodes with one shard, no faults, and small chunks; clients are at work until some time after the last node
+    /// started.
+    pub(crate) fn with_late(seed: u64, late: Late, mutation: Option<Mutation>) -> Self {
+        let mut plan = Self::of_seed(seed, mutation);
+        let mut rng = Rng::new(seed);
+        plan.nodes.truncate(3);
+        plan.signers.truncate(3);
+        plan.shards = vec![loop {
+            let shard = shard_of(&mut rng, 0, &plan.nodes);
+            if shard.members.len() == 3 {
+                break shard;
+            }
+        }];
+        plan.limits.chunk_bytes = 100;
+        plan.limits.lag_entries = 4_000;
+        plan.limits.lag_bytes = 3_000;
+        plan.limits.formation_us = 20 * MS;
+        // So that the silence ends no link, and hellos come often enough.
+        plan.limits.silence_us = 200 * MS;
+        (plan.delay, plan.fsync) = ((300, 1_500), (500, 3_000));
+        (plan.clients, plan.big_percent, plan.memory_percent) = (8, 0, 0);
+        plan.requests_per_client = late.after_us / (4 * MS) + 300;
+        (plan.faults_until, plan.fault_every, plan.majority_first) = (0, 0, false);
+        plan.late = Some(late);
+        plan
     }
 
     pub(crate) fn config(&self, own: NodeId, incarnation: u64) -> NodeConfig {
@@ -102,6 +135,32 @@ impl Plan {
             topology_digest: Digest([7; 32]),
             limits: self.limits.clone(),
         }
+    }
+
+    /// How long it may take to fetch so many entries of so many bytes, values included, chunk by chunk.
+    pub(crate) fn transfer_us(&self, entries: u64, bytes: u64) -> u64 {
+        let pieces = entries + bytes / self.limits.chunk_bytes as u64;
+        let (usual, longest) = self.delay;
+        // Mostly there and back, a read, and the own disk now and then.
+        pieces * (4 * usual + longest / 4 + 3 * MS) + longest + 4 * self.fsync.1
+    }
+
+    /// How long the change of a view that lets a node in may take while nothing goes wrong. There is nothing of the
+    /// state's size in it: only what a node may lack when it is let in, and what may be under way.
+    pub(crate) fn join_pause_us(&self) -> u64 {
+        let limits = &self.limits;
+        // Each client has one request, perhaps sent again; some entries come by themselves.
+        let under_way = 2 * self.clients as u64 + 10;
+        let largest = match self.big_percent {
+            0 => 500,
+            _ => 33_500.max(4 * limits.message_bytes as u64),
+        };
+        // What is told to be near is told at the end of a batch.
+        let bytes = limits.lag_bytes as u64 + under_way * largest;
+        let entries = limits.lag_entries / 8 + under_way;
+        // Hello, proposal, acceptance and commit, each with the wait of a turn; the disks twice, the promise.
+        let rounds = 6 * (self.delay.1 + MS) + 4 * self.fsync.1;
+        rounds + limits.formation_us + self.transfer_us(entries, bytes)
     }
 
     pub(crate) fn members(&self, shard: usize) -> &[NodeId] {

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use tradewind_ledger::{Checkpoint, Digest, RequestId, Signer, Version};
 use tradewind_site_protocol::{
     Action, Answer, EntryBatch, Fatal, Instant, NodeCore, NodeId, Now, Promise, ReadFor,
-    Recollection, ShardIndex, State, Submission, Ticket,
+    Recollection, ShardIndex, State, Stop, Submission, Ticket,
 };
 use tradewind_store::Store;
 
@@ -17,7 +17,7 @@ use super::fabric::{Frame, Lane, Link, Rows};
 use super::loss::Lost;
 use super::plan::{MS, Plan};
 use super::rng::Rng;
-use super::{Coverage, Failure, Violation};
+use super::{Coverage, Failure, Late, Violation};
 use crate::linear::History;
 
 /// Something that happens at a time.
@@ -44,6 +44,8 @@ pub(super) enum Event {
     HealAll,
     /// Whether the end is reached.
     Look,
+    /// The last node starts for the first time.
+    Late,
 }
 
 #[derive(Debug)]
@@ -122,14 +124,21 @@ pub(crate) struct World<'a> {
     /// By shard: what clients were told.
     pub(super) histories: Vec<History>,
     pub(super) healed: bool,
+    /// Since when progress may be expected.
+    pub(super) rest_since: u64,
+    pub(super) late: Option<Late>,
+    /// When something went wrong last, or came back.
+    pub(super) troubled_at: u64,
+    /// By node: when it stopped a view to let somebody in.
+    pub(super) admitting: Vec<Option<u64>>,
     /// Whether the present turn delivered anything.
     pub(super) delivered: bool,
     pub(crate) coverage: Coverage,
     pub(super) trace: Option<Box<dyn FnMut(String) + 'a>>,
 }
 
-/// Simulated microseconds that a healed group may take to come to rest.
-const REST_WITHIN: u64 = 20_000 * MS;
+/// Simulated microseconds that a healed group may take to come to rest, without what it has to catch up with.
+pub(super) const REST_WITHIN: u64 = 20_000 * MS;
 
 impl<'a> World<'a> {
     pub(crate) fn new(
@@ -181,6 +190,10 @@ impl<'a> World<'a> {
             checker: Checker::new(plan),
             histories: vec![History::default(); plan.shards.len()],
             healed: false,
+            rest_since: plan.faults_until,
+            late: plan.late,
+            troubled_at: 0,
+            admitting: vec![None; count],
             delivered: false,
             coverage: Coverage::default(),
             trace,
@@ -195,12 +208,16 @@ impl<'a> World<'a> {
             world.at(plan.fault_every, Event::Fault);
         }
         world.at(plan.faults_until, Event::Heal);
+        if let Some(late) = plan.late {
+            world.nodes[count - 1].held = true;
+            (world.rest_since, world.troubled_at) = (late.after_us, 0);
+            world.at(late.after_us, Event::Late);
+        }
         world
     }
 
     /// Runs to the end.
     pub(crate) fn run(mut self) -> Result<Coverage, Failure> {
-        let mut end = self.plan.faults_until + REST_WITHIN;
         let result = loop {
             let Some(Reverse((at, serial))) = self.events.pop() else {
                 break Checker::invariant_progress_resumes(Some("nothing happens any more".into()));
@@ -209,13 +226,13 @@ impl<'a> World<'a> {
             let event = self.payloads.remove(&serial).expect("each event has its payload");
             let looks = matches!(event, Event::Look);
             let partly = self.nodes.iter().any(|node| node.held);
-            if looks && partly && self.majority_is_at_rest() {
-                end = self.now + REST_WITHIN;
+            if looks && partly && self.late.is_none() && self.majority_is_at_rest() {
+                self.rest_since = self.now;
                 self.at(self.now, Event::HealAll);
             } else if looks && !partly && self.is_at_rest() {
                 break self.check_end();
             }
-            if at > end {
+            if at > self.rest_since + REST_WITHIN && at > self.rest_until() {
                 break Checker::invariant_progress_resumes(Some(self.unrest()));
             }
             if let Err(violation) = self.handle(event) {
@@ -279,6 +296,7 @@ impl<'a> World<'a> {
             }
             Event::Mend(pairs) => self.mend(&pairs),
             Event::HealAll => self.heal_all(),
+            Event::Late => self.start_late(),
             Event::Look => self.at(self.now + 5 * MS, Event::Look),
         }
         Ok(())
@@ -485,8 +503,14 @@ impl<'a> World<'a> {
                 });
                 self.checker.invariant_checkpoint_has_majority(shard.index(), size, &note)?;
             }
+            Action::Stopped { view, why } => {
+                self.tell(|| format!("{node} stops view {view}: {why:?}"));
+                let admits = matches!(why, Stop::Admits(_));
+                self.admitting[node.index()] = admits.then_some(self.now);
+            }
             Action::Installed { view, members } => {
                 self.tell(|| format!("{node} installs view {view} of {members:?}"));
+                self.admitted(node)?;
                 self.checker.invariant_one_successor_view(view, &members)?;
                 self.invariant_lost_disk_has_no_voice(node)?;
             }

@@ -1,31 +1,80 @@
-//! Completing ledgers for a proposed view: what a node that is behind asks for and takes up, and what a node that has
+//! Completing ledgers, for a proposed view or beside a running one: what a node that is behind asks for and takes up, and what a node that has
 //! more gives (docs/protocol.md, section 7).
 
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::cmp::Ordering;
 
 use tradewind_ledger::{Digest, Version, ViewId};
 
+use super::Forming;
 use super::rewinding::Search;
-use super::{Forming, Stage};
 use crate::access::StoreAccess;
 use crate::action::{Action, ReadFor};
 use crate::batch::EntryBatch;
 use crate::catch_up::{CatchUp, Step};
 use crate::config::Mutation;
 use crate::error::{Fatal, PeerFault};
-use crate::ids::{NodeId, Now, ShardIndex};
+use crate::ids::{Instant, NodeId, Now, ShardIndex};
 use crate::node::{NodeCore, Phase};
 use crate::shard::Replica;
-use crate::wire::{Control, Target};
+use crate::wire::{Control, Proposal, Target};
 
-/// The completing of ledgers for one proposal: at most one of these is at work.
-#[derive(Debug, Default)]
+/// The completing of ledgers, for a proposal or beside a running view: at most one of these is at work.
+#[derive(Debug)]
 pub(super) struct Completion {
+    /// The view that is proposed, or runs.
+    pub(super) view: ViewId,
+    /// By shard: what the own ledger is to be.
+    goals: Vec<Option<Goal>>,
     fetch: Option<CatchUp>,
     /// The shard whose own ledger is no beginning of the proposed one.
     apart: Option<ShardIndex>,
     pub(super) search: Option<Search>,
+    /// When something was asked for, or came.
+    pub(super) moved_at: Instant,
+    /// A source that did not answer.
+    pub(super) avoid: Option<NodeId>,
+}
+
+/// The ledger that a node completes its own to.
+#[derive(Clone, Debug)]
+pub(super) struct Goal {
+    pub(super) view: ViewId,
+    pub(super) size: Version,
+    /// Known of a proposal; of a running view it is found while entries come.
+    pub(super) root: Option<Digest>,
+    pub(super) source: NodeId,
+}
+
+impl From<&Target> for Goal {
+    fn from(target: &Target) -> Self {
+        let Target { view, size, root, source } = *target;
+        Self { view, size, root: Some(root), source }
+    }
+}
+
+impl Completion {
+    pub(super) fn new(view: ViewId, goals: Vec<Option<Goal>>, now: Instant) -> Self {
+        let (fetch, apart, search) = (None, None, None);
+        Self { view, goals, fetch, apart, search, moved_at: now, avoid: None }
+    }
+
+    /// Who has not yet answered what it was asked.
+    pub(super) fn awaited(&self) -> Option<NodeId> {
+        let fetched = self.fetch.as_ref().filter(|fetch| !fetch.is_idle());
+        fetched.map(|fetch| fetch.source).or_else(|| self.search.as_ref().map(Search::source))
+    }
+
+    /// Takes nothing more from this source. Returns whether anything was under way.
+    pub(super) fn abandon_source(&mut self, source: NodeId) -> bool {
+        let fetches = self.fetch.take_if(|fetch| fetch.source == source).is_some();
+        let searches = self.search.take_if(|search| search.source() == source).is_some();
+        if fetches || searches {
+            self.apart = None;
+        }
+        fetches || searches
+    }
 }
 
 /// How the own ledger of a shard stands to the proposed one.
@@ -40,15 +89,13 @@ enum Standing {
 }
 
 impl<S: StoreAccess> NodeCore<S> {
-    /// Completes one ledger after the other; then promises.
+    /// Completes one ledger after the other; then promises, or asks to be let in.
     pub(super) fn catch_up(&mut self, now: Now) {
-        let Phase::Forming(Forming { stage: Stage::CatchingUp(proposal, completion), .. }) =
-            &mut self.phase
-        else {
-            return;
-        };
-        if completion.search.is_some() || self.replicas.iter().flatten().any(Replica::is_rewinding)
-        {
+        let rewinding = self.replicas.iter().flatten().any(Replica::is_rewinding);
+        let learning = self.is_learning();
+        let Phase::Forming(forming) = &mut self.phase else { return };
+        let Some(completion) = forming.completion() else { return };
+        if completion.search.is_some() || rewinding {
             return;
         }
         if let Some(running) = &mut completion.fetch {
@@ -62,61 +109,83 @@ impl<S: StoreAccess> NodeCore<S> {
             if size < target {
                 if replica.backlog_bytes() <= self.config.limits.chunk_bytes {
                     running.asked = true;
-                    let (view, first, end) = (proposal.view, size, target);
+                    completion.moved_at = now.instant;
+                    let (view, first, end) = (completion.view, size, target);
                     self.send(source, Control::Fetch { view, shard, first, end });
                 }
                 return;
             }
         }
         completion.fetch = None;
-        let apart = completion.apart.take();
-        let targets = proposal.targets.clone();
-        for (index, target) in targets.into_iter().enumerate() {
+        let (apart, avoid) = (completion.apart.take(), completion.avoid);
+        let goals = match learning {
+            true => self.lessons(avoid),
+            false => completion.goals.clone(),
+        };
+        if let Phase::Forming(forming) = &mut self.phase
+            && let Some(completion) = forming.completion()
+        {
+            completion.goals.clone_from(&goals);
+        }
+        for (index, goal) in goals.into_iter().enumerate() {
             let Some(replica) = &self.replicas[index] else { continue };
-            let (Some(target), shard) = (target, ShardIndex(index as u16)) else { continue };
+            let (Some(goal), shard) = (goal, ShardIndex(index as u16)) else { continue };
             let (size, root) = (replica.replay().size(), replica.replay().root());
-            let standing = match self.standing(replica, &target) {
+            let standing = match self.standing(replica, &goal) {
                 Standing::Behind if apart == Some(shard) => Standing::Apart,
                 standing => standing,
             };
             match standing {
                 Standing::Same => {}
-                Standing::Apart if replica.view() == target.view => {
-                    let pair = [(self.config.own, root), (target.source, target.root)];
+                Standing::Apart if replica.view() == goal.view => {
+                    let pair =
+                        [(self.config.own, root), (goal.source, goal.root.unwrap_or_default())];
                     return self.diverged(self.divergence(shard, size, pair));
                 }
                 // Only what is on disk is compared.
                 Standing::Apart if !replica.is_settled() => return self.note_apart(shard),
-                Standing::Apart => return self.compare(now, shard, target.source, target.size),
+                Standing::Apart => return self.compare(now, shard, goal.source, goal.size),
                 Standing::Ahead => return self.give_up(now),
                 Standing::Behind => {
-                    return self.fetch(CatchUp::new(shard, target.source, target.size), size);
+                    return self.fetch(now, CatchUp::new(shard, goal.source, goal.size), size);
                 }
             }
         }
-        self.promise();
+        match learning {
+            true => self.learned(now),
+            false => self.promise(),
+        }
     }
 
-    fn standing(&self, replica: &Replica<S>, target: &Target) -> Standing {
+    fn standing(&self, replica: &Replica<S>, goal: &Goal) -> Standing {
         let (view, size) = (replica.view(), replica.replay().size());
-        if size == target.size && replica.replay().root() == target.root {
+        let Some(root) = goal.root else {
+            // Committed in a running view: whatever of it is here stays, and more may be here by now.
+            return match view.cmp(&goal.view) {
+                Ordering::Greater => Standing::Same,
+                Ordering::Equal if size >= goal.size => Standing::Same,
+                _ if size < goal.size => Standing::Behind,
+                _ => Standing::Apart,
+            };
+        };
+        if size == goal.size && replica.replay().root() == root {
             return Standing::Same;
         }
-        match view.cmp(&target.view) {
-            _ if self.planted == Some(Mutation::ShortestLogWins) && size >= target.size => {
+        match view.cmp(&goal.view) {
+            _ if self.planted == Some(Mutation::ShortestLogWins) && size >= goal.size => {
                 Standing::Apart
             }
             Ordering::Greater => Standing::Ahead,
-            Ordering::Equal if size > target.size => Standing::Ahead,
-            _ if target.source == self.config.own => Standing::Ahead,
-            _ if size < target.size => Standing::Behind,
+            Ordering::Equal if size > goal.size => Standing::Ahead,
+            _ if goal.source == self.config.own => Standing::Ahead,
+            _ if size < goal.size => Standing::Behind,
             Ordering::Equal | Ordering::Less => Standing::Apart,
         }
     }
 
     fn note_apart(&mut self, shard: ShardIndex) {
-        if let Phase::Forming(Forming { stage: Stage::CatchingUp(_, completion), .. }) =
-            &mut self.phase
+        if let Phase::Forming(forming) = &mut self.phase
+            && let Some(completion) = forming.completion()
         {
             completion.apart = Some(shard);
         }
@@ -132,16 +201,29 @@ impl<S: StoreAccess> NodeCore<S> {
         self.tell_all(now);
     }
 
-    fn fetch(&mut self, catch_up: CatchUp, first: Version) {
+    fn fetch(&mut self, now: Now, catch_up: CatchUp, first: Version) {
         let (shard, source, end) = (catch_up.shard, catch_up.source, catch_up.target);
-        let Phase::Forming(Forming { stage: Stage::CatchingUp(proposal, completion), .. }) =
-            &mut self.phase
-        else {
-            return;
-        };
+        let Phase::Forming(forming) = &mut self.phase else { return };
+        let Some(completion) = forming.completion() else { return };
         completion.fetch = Some(catch_up);
-        let view = proposal.view;
+        completion.moved_at = now.instant;
+        let view = completion.view;
         self.send(source, Control::Fetch { view, shard, first, end });
+    }
+
+    /// Something came from a source: the leader that waits for it is told.
+    pub(super) fn note_moved(&mut self, now: Now) {
+        let Phase::Forming(forming) = &mut self.phase else { return };
+        forming.stage_since = now.instant;
+        let leader = forming.stage.proposal().and_then(Proposal::leader);
+        let Some(completion) = forming.completion() else { return };
+        (completion.moved_at, completion.avoid) = (now.instant, None);
+        let view = completion.view;
+        if let Some(leader) = leader
+            && self.planted != Some(Mutation::ProgressUntold)
+        {
+            self.send(leader, Control::Progress { view });
+        }
     }
 
     /// Whether the own node has the shard, and the asking one too.
@@ -176,18 +258,15 @@ impl<S: StoreAccess> NodeCore<S> {
         &mut self,
         (from, view, shard): (NodeId, ViewId, ShardIndex),
     ) -> Option<&mut CatchUp> {
-        match &mut self.phase {
-            Phase::Forming(Forming {
-                stage: Stage::CatchingUp(proposal, Completion { fetch: Some(running), .. }),
-                ..
-            }) if proposal.view == view && running.shard == shard && running.source == from => {
-                Some(running)
-            }
-            _ => {
-                self.out.counters.stale_messages += 1;
-                None
-            }
-        }
+        let forming = match &mut self.phase {
+            Phase::Forming(forming) => Some(forming),
+            _ => None,
+        };
+        let completion = forming.and_then(Forming::completion).filter(|c| c.view == view);
+        let running = completion.and_then(|completion| completion.fetch.as_mut());
+        let running = running.filter(|r| r.shard == shard && r.source == from);
+        self.out.counters.stale_messages += u64::from(running.is_none());
+        running
     }
 
     pub(super) fn handle_entries(
@@ -212,10 +291,9 @@ impl<S: StoreAccess> NodeCore<S> {
             return self.peer_faulty(now, from, fault);
         }
         if root != root_before {
-            if let Phase::Forming(Forming {
-                stage: Stage::CatchingUp(proposal, completion), ..
-            }) = &mut self.phase
-                && proposal.targets[shard.index()].as_ref().is_some_and(|t| t.view > replica.view())
+            if let Phase::Forming(forming) = &mut self.phase
+                && let Some(completion) = forming.completion()
+                && completion.goals[shard.index()].as_ref().is_some_and(|g| g.view > replica.view())
             {
                 (completion.fetch, completion.apart) = (None, Some(shard));
                 return self.catch_up(now);
@@ -226,6 +304,7 @@ impl<S: StoreAccess> NodeCore<S> {
         if let Some(running) = self.running(of) {
             running.add(entries);
         }
+        self.note_moved(now);
         self.out.counters.caught_up += entries.len() as u64;
         self.take_up(now, of);
     }
@@ -238,9 +317,14 @@ impl<S: StoreAccess> NodeCore<S> {
         offset: u64,
         bytes: &[u8],
     ) {
-        let Some(running) = self.running(of) else { return };
-        match running.add_piece(digest, offset, bytes) {
-            Ok(true) => self.take_up(now, of),
+        if self.running(of).is_none() {
+            return;
+        }
+        match self.pieces.add(digest, offset, bytes) {
+            Ok(true) => {
+                self.note_moved(now);
+                self.take_up(now, of);
+            }
             Ok(false) => self.out.counters.stale_messages += 1,
             Err(problem) => self.peer_faulty(now, of.0, PeerFault::Message(problem)),
         }
@@ -250,8 +334,10 @@ impl<S: StoreAccess> NodeCore<S> {
     pub(super) fn take_up(&mut self, now: Now, of: (NodeId, ViewId, ShardIndex)) {
         let (from, view, shard) = of;
         loop {
-            let Some(running) = self.running(of) else { return };
-            let step = running.next().map_err(String::from);
+            let mut pieces = core::mem::take(&mut self.pieces);
+            let step = self.running(of).map(|running| running.next(&mut pieces));
+            self.pieces = pieces;
+            let Some(step) = step else { return };
             let replica = self.replicas[shard.index()].as_mut().expect("an own shard");
             let problem = match step {
                 Ok(Step::Take(entry, mut values)) => {
@@ -270,7 +356,7 @@ impl<S: StoreAccess> NodeCore<S> {
                     replica.hand_to_log(&mut self.out);
                     return self.catch_up(now);
                 }
-                Err(problem) => problem,
+                Err(problem) => String::from(problem),
             };
             let at = replica.replay().size();
             let ledger = self.config.shards[shard.index()].genesis.ledger.clone();

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 
 use tradewind_ledger::{Digest, Hlc, Member, ViewId};
 
-use super::completion::Completion;
+use super::completion::{Completion, Goal};
 use super::quorum::quorum;
 use super::{Forming, Stage};
 use crate::access::StoreAccess;
@@ -29,6 +29,8 @@ pub(super) struct Leading {
     /// It is given up then, unless those who have not accepted are needed; then only after some more time.
     pub(super) until: Instant,
     pub(super) extensions: u32,
+    /// Whether somebody came closer to it since it got time.
+    progressed: bool,
 }
 
 impl<S: StoreAccess> NodeCore<S> {
@@ -59,6 +61,7 @@ impl<S: StoreAccess> NodeCore<S> {
 
     /// At the lowest node of a majority: proposes a view once all of it that can be waited for is there and settled.
     pub(super) fn try_propose(&mut self, now: Now) {
+        self.reconsider(now);
         let Phase::Forming(forming) = &self.phase else { return };
         if forming.leading.is_some() || !matches!(forming.stage, Stage::Gathering) {
             return;
@@ -74,6 +77,7 @@ impl<S: StoreAccess> NodeCore<S> {
         let quick = |node: NodeId| {
             !forming.slow[node.index()]
                 && (!waited || settled(&node))
+                && !self.is_laggard(forming, node)
                 && now.instant >= self.peers[node.index()].admit_at
         };
         let mut members = quorum(self.config.own, &forming.hellos, quick);
@@ -95,12 +99,57 @@ impl<S: StoreAccess> NodeCore<S> {
         }
     }
 
+    /// Whether a node lacks much of what others told that they have: what is committed meanwhile does not wait for it
+    /// if there are enough without it.
+    fn is_laggard(&self, forming: &Forming, node: NodeId) -> bool {
+        let told = |node: NodeId| forming.hellos[node.index()].iter().flat_map(|h| &h.ledgers);
+        let all = || (0..forming.hellos.len()).map(|index| NodeId(index as u16));
+        if self.planted == Some(Mutation::AdmitsUnlearned) {
+            return false;
+        }
+        told(node).any(|own| {
+            let of_shard = all().flat_map(told).filter(|state| state.shard == own.shard);
+            let best = of_shard.max_by_key(|state| (state.view, state.size));
+            best.is_some_and(|b| {
+                b.size.0.saturating_sub(own.size.0) > self.config.limits.lag_entries
+            })
+        })
+    }
+
+    /// At the leader of a proposal that waits for somebody who lacks much: gives it up once a view can be made without.
+    fn reconsider(&mut self, now: Now) {
+        let Phase::Forming(forming) = &self.phase else { return };
+        let Some(leading) = &forming.leading else { return };
+        let mut places = leading.proposal.members.iter().zip(&leading.accepted);
+        if !places.any(|((node, _), accepted)| !accepted && self.is_laggard(forming, *node)) {
+            return;
+        }
+        let ready = |node: NodeId| {
+            let told = forming.hellos[node.index()].as_ref();
+            told.is_some_and(|hello| hello.settled) && !self.is_laggard(forming, node)
+        };
+        let without = quorum(self.config.own, &forming.hellos, ready);
+        if !self.is_majority(without.len()) {
+            return;
+        }
+        if let Phase::Forming(forming) = &mut self.phase {
+            forming.drop_if(now, |_| true);
+        }
+        self.out.counters.laggards += 1;
+        self.attempt += 1;
+        self.tell_all(now);
+    }
+
     /// Whether a node that is not there may yet come: at the start whoever was in the last view, later only who was
     /// not lost.
     fn is_waited_for(&self, forming: &Forming, node: NodeId) -> bool {
         match self.ran {
             true => self.peers[node.index()].connected && forming.hellos[node.index()].is_none(),
-            false => self.promise.view == ViewId(0) || self.promise.members.contains(&node),
+            false => {
+                let expected =
+                    self.promise.view == ViewId(0) || self.promise.members.contains(&node);
+                expected && !self.is_laggard(forming, node)
+            }
         }
     }
 
@@ -130,6 +179,7 @@ impl<S: StoreAccess> NodeCore<S> {
                 accepted,
                 until,
                 extensions: EXTENSIONS,
+                progressed: false,
             });
         }
         self.out.counters.proposals += 1;
@@ -248,7 +298,9 @@ impl<S: StoreAccess> NodeCore<S> {
         if from != self.config.own {
             forming.leading = None;
         }
-        forming.stage = Stage::CatchingUp(proposal, Completion::default());
+        let goals = proposal.targets.iter().map(|target| target.as_ref().map(Goal::from));
+        let completion = Completion::new(proposal.view, goals.collect(), now.instant);
+        forming.stage = Stage::CatchingUp(proposal, completion);
         forming.stage_since = now.instant;
         self.continue_forming(now);
     }
@@ -335,8 +387,14 @@ impl<S: StoreAccess> NodeCore<S> {
                 places.filter(|(_, accepted)| !**accepted).map(|((node, _), _)| *node).collect();
             let needed =
                 leading.accepted.len() - late.len() <= nodes / 2 || late.contains(&self.config.own);
-            if needed && leading.extensions > 0 {
-                leading.extensions -= 1;
+            if needed && (leading.progressed || leading.extensions > 0) {
+                // Whoever comes closer may take as long as it needs.
+                leading.extensions = match leading.progressed {
+                    true => EXTENSIONS,
+                    false => leading.extensions - 1,
+                };
+                self.out.counters.prolonged += u64::from(leading.progressed);
+                leading.progressed = false;
                 leading.until = now.instant.plus(formation_us);
                 return;
             }
@@ -360,6 +418,18 @@ impl<S: StoreAccess> NodeCore<S> {
             self.out.counters.abandoned += 1;
             self.attempt += 1;
             self.tell_all(now);
+        }
+    }
+
+    /// A member came closer to what the own node proposed.
+    pub(super) fn handle_progress(&mut self, from: NodeId, view: ViewId) {
+        match &mut self.phase {
+            Phase::Forming(Forming { leading: Some(leading), .. })
+                if leading.proposal.view == view && leading.proposal.stand(from).is_some() =>
+            {
+                leading.progressed = true;
+            }
+            _ => self.out.counters.stale_messages += 1,
         }
     }
 
@@ -406,7 +476,7 @@ impl<S: StoreAccess> NodeCore<S> {
         self.out.actions.push_back(Action::Installed { view, members: members.clone() });
         self.remember(now, true);
         for node in self.other_nodes().into_iter().filter(|node| !members.contains(node)) {
-            self.send(node, Control::Running { view, members: members.clone() });
+            self.tell_running(node);
         }
     }
 }

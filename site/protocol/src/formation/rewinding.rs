@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 
 use tradewind_ledger::{Digest, Version, ViewId};
 
-use super::{Forming, Stage};
+use super::Forming;
 use crate::access::StoreAccess;
 use crate::action::{Action, ReadFor};
 use crate::config::Mutation;
@@ -37,6 +37,10 @@ pub(super) struct Search {
 }
 
 impl Search {
+    pub(super) fn source(&self) -> NodeId {
+        self.source
+    }
+
     pub(super) fn new(shard: ShardIndex, source: NodeId, high: Version) -> Self {
         // The first entry names the lineage, which was compared.
         let low = Version(1).min(high);
@@ -91,23 +95,20 @@ impl<S: StoreAccess> NodeCore<S> {
             return self.cut(now, shard, common);
         }
         let sizes = search.sizes();
-        if let Phase::Forming(Forming { stage: Stage::CatchingUp(_, completion), .. }) =
-            &mut self.phase
+        if let Phase::Forming(forming) = &mut self.phase
+            && let Some(completion) = forming.completion()
         {
             completion.search = Some(search);
+            completion.moved_at = now.instant;
         }
         let reader = ReadFor { peer: self.config.own, view, shard };
         self.out.actions.push_back(Action::ReadRoots { reader, sizes: sizes.clone() });
         self.send(source, Control::AskRoots { view, shard, sizes });
     }
 
-    fn completing(&self) -> Option<ViewId> {
-        match &self.phase {
-            Phase::Forming(Forming { stage: Stage::CatchingUp(proposal, _), .. }) => {
-                Some(proposal.view)
-            }
-            _ => None,
-        }
+    fn completing(&mut self) -> Option<ViewId> {
+        let Phase::Forming(forming) = &mut self.phase else { return None };
+        forming.completion().map(|completion| completion.view)
     }
 
     fn cut(&mut self, now: Now, shard: ShardIndex, common: Version) {
@@ -157,9 +158,11 @@ impl<S: StoreAccess> NodeCore<S> {
     ) {
         let own = self.config.own;
         let current = self.completing() == Some(view);
-        let Phase::Forming(Forming { stage: Stage::CatchingUp(_, completion), .. }) =
-            &mut self.phase
-        else {
+        let forming = match &mut self.phase {
+            Phase::Forming(forming) => Some(forming),
+            _ => None,
+        };
+        let Some(completion) = forming.and_then(Forming::completion) else {
             self.out.counters.stale_messages += 1;
             return;
         };
@@ -174,6 +177,7 @@ impl<S: StoreAccess> NodeCore<S> {
         if completion.search.as_ref().is_some_and(|s| s.own.is_none() && s.theirs.is_none())
             && let Some(search) = completion.search.take()
         {
+            self.note_moved(now);
             self.search_on(now, search);
         }
     }
