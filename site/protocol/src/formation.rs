@@ -66,7 +66,6 @@ pub(crate) struct Forming {
 
 /// What a member does about a proposal.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "there is one of it at a node")]
 enum Stage {
     /// No proposal.
     Gathering,

@@ -77,10 +77,12 @@ impl<S: StoreAccess> NodeCore<S> {
         let quick = |node: NodeId| {
             !forming.slow[node.index()]
                 && (!waited || settled(&node))
-                && !self.is_laggard(forming, node)
                 && now.instant >= self.peers[node.index()].admit_at
         };
-        let mut members = quorum(self.config.own, &forming.hellos, quick);
+        let mut members = match self.without_laggards(forming, quick) {
+            Some(members) => members,
+            None => quorum(self.config.own, &forming.hellos, quick),
+        };
         if !self.is_majority(members.len()) {
             members = reachable;
         }
@@ -99,8 +101,24 @@ impl<S: StoreAccess> NodeCore<S> {
         }
     }
 
-    /// Whether a node lacks much of what others told that they have: what is committed meanwhile does not wait for it
-    /// if there are enough without it.
+    /// Those of the eligible nodes that lack little, if they make a majority, and if leaving out the others suspends no
+    /// shard: who lacks much learns beside their view, which it could not if the shard did not run.
+    fn without_laggards(
+        &self,
+        forming: &Forming,
+        eligible: impl Fn(NodeId) -> bool,
+    ) -> Option<Vec<NodeId>> {
+        let quick = |node: NodeId| eligible(node) && !self.is_laggard(forming, node);
+        let members = quorum(self.config.own, &forming.hellos, quick);
+        let reachable = self.reachable(forming);
+        let mut shards = self.config.shards.iter();
+        let suspends = shards.any(|shard| {
+            self.has_majority(shard, &reachable) && !self.has_majority(shard, &members)
+        });
+        (self.is_majority(members.len()) && !suspends).then_some(members)
+    }
+
+    /// Whether a node lacks much of what others told that they have.
     fn is_laggard(&self, forming: &Forming, node: NodeId) -> bool {
         let told = |node: NodeId| forming.hellos[node.index()].iter().flat_map(|h| &h.ledgers);
         let all = || (0..forming.hellos.len()).map(|index| NodeId(index as u16));
@@ -126,10 +144,9 @@ impl<S: StoreAccess> NodeCore<S> {
         }
         let ready = |node: NodeId| {
             let told = forming.hellos[node.index()].as_ref();
-            told.is_some_and(|hello| hello.settled) && !self.is_laggard(forming, node)
+            told.is_some_and(|hello| hello.settled)
         };
-        let without = quorum(self.config.own, &forming.hellos, ready);
-        if !self.is_majority(without.len()) {
+        if self.without_laggards(forming, ready).is_none() {
             return;
         }
         if let Phase::Forming(forming) = &mut self.phase {
