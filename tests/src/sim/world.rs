@@ -86,6 +86,8 @@ pub(super) struct Node {
     /// On disk, and on its way there.
     pub(super) promise: Promise,
     pub(super) promising: Option<Promise>,
+    /// When the last write of a promise is done: they are done one after the other.
+    pub(super) promised_at: u64,
     pub(super) rewinding: Option<(usize, Version)>,
     /// What it wrote down of the others; and its own disk, while it runs with an empty one.
     pub(super) remembered: Vec<Recollection>,
@@ -155,6 +157,7 @@ impl<'a> World<'a> {
             rows: None,
             promise: Promise::default(),
             promising: None,
+            promised_at: 0,
             rewinding: None,
             remembered: Vec::new(),
             lost: None,
@@ -414,7 +417,8 @@ impl<'a> World<'a> {
             Input::Roots(reader, roots) => core.handle_roots(now, reader, roots),
             Input::Promised(written) => {
                 let view = written.view;
-                (*promising, *promise) = (None, written);
+                promising.take_if(|newest| newest.view == view);
+                *promise = written;
                 core.handle_promised(now, view);
             }
             Input::Remembered(written) => *remembered = written,
@@ -523,6 +527,9 @@ impl<'a> World<'a> {
                 state.promising = Some(promise.clone());
                 let (usual, longest) = self.plan.fsync;
                 let at = self.now + self.rng.delay(usual, longest);
+                let done = &mut self.nodes[node.index()].promised_at;
+                *done = at.max(*done);
+                let at = *done;
                 self.at(at, Event::Input(node, incarnation, Input::Promised(promise)));
             }
             Action::Remember(peers) => {

@@ -145,6 +145,8 @@ impl<S: StoreAccess> NodeCore<S> {
         let ready = |node: NodeId| {
             let told = forming.hellos[node.index()].as_ref();
             told.is_some_and(|hello| hello.settled)
+                && !forming.slow[node.index()]
+                && now.instant >= self.peers[node.index()].admit_at
         };
         if self.without_laggards(forming, ready).is_none() {
             return;
