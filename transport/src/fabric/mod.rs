@@ -24,6 +24,7 @@
 //! | `verbs` | rows by RDMA, all else over TCP (features `verbs`, `verbs-dlopen`) |
 //! | `choice` | [`open`]: the provider that a topology asks for |
 //! | `paths` | how rows reach each peer, for people |
+//! | `bytes` | taking messages of providers apart |
 //! | `ranges` | which bytes of a row a peer has still to be shown |
 
 pub mod shm;
@@ -31,6 +32,7 @@ pub mod tcp;
 #[cfg(any(feature = "verbs", feature = "verbs-dlopen"))]
 pub mod verbs;
 
+mod bytes;
 mod choice;
 mod paths;
 mod ranges;
@@ -244,4 +246,23 @@ pub struct Counters {
     pub writes_posted: u64,
     /// The most bytes that waited for one peer, sealed batches and messages together.
     pub backlog_bytes_max: u64,
+}
+
+impl Counters {
+    /// These of a provider, and those of the TCP fabric that it is built upon, which counts as published only
+    /// what goes over it.
+    fn upon(self, tcp: Self) -> Self {
+        Self {
+            bytes_sent: self.bytes_sent + tcp.bytes_sent,
+            bytes_received: self.bytes_received + tcp.bytes_received,
+            publishes: self.publishes,
+            batches_sent: self.batches_sent + tcp.batches_sent,
+            batches_received: self.batches_received + tcp.batches_received,
+            stale_dropped: self.stale_dropped + tcp.stale_dropped,
+            bells_rung: self.bells_rung,
+            laps: self.laps,
+            writes_posted: self.writes_posted,
+            ..tcp
+        }
+    }
 }

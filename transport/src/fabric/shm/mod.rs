@@ -403,11 +403,7 @@ impl Fabric for ShmFabric {
 
     fn publish(&mut self, range: Range<usize>, peers: &[NodeId]) {
         self.counters.publishes += 1;
-        let row_len = self.tcp.rows().row_len;
-        assert!(
-            range.start <= range.end && range.end <= row_len,
-            "{range:?} in a row of {row_len}"
-        );
+        self.tcp.rows().check(&range);
         let mut nodes = 0;
         let mut others = std::mem::take(&mut self.others);
         others.clear();
@@ -490,14 +486,6 @@ impl Fabric for ShmFabric {
     }
 
     fn counters(&self) -> Counters {
-        let (mut all, own) = (self.tcp.counters(), &self.counters);
-        // What goes over TCP was counted as published here.
-        all.publishes = own.publishes;
-        all.batches_sent += own.batches_sent;
-        all.batches_received += own.batches_received;
-        all.stale_dropped += own.stale_dropped;
-        all.bells_rung = own.bells_rung;
-        all.laps = own.laps;
-        all
+        self.counters.upon(self.tcp.counters())
     }
 }

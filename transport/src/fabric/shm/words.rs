@@ -8,6 +8,8 @@
 //! | 4 `Ask` | 8 bytes view | you were too slow for my ring: say `Mapped` when you read this |
 //! | 5 `Refuse` | text | I do not take your memory, and why |
 
+use crate::fabric::bytes::{number, take, text};
+
 /// Names a socket, and proves that it was told over the link.
 pub(super) type Random = [u8; 16];
 
@@ -53,24 +55,11 @@ impl Words {
             2 => Self::Mapped { view: number(&mut rest)? },
             3 => Self::Attach { view: number(&mut rest)?, position: number(&mut rest)? },
             4 => Self::Ask { view: number(&mut rest)? },
-            5 => {
-                let text = String::from_utf8_lossy(std::mem::take(&mut rest));
-                Self::Refuse { reason: text.chars().filter(|c| !c.is_control()).collect() }
-            }
+            5 => Self::Refuse { reason: text(&mut rest) },
             _ => return None,
         };
         rest.is_empty().then_some(words)
     }
-}
-
-fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
-    let (head, tail) = rest.split_first_chunk()?;
-    *rest = tail;
-    Some(*head)
-}
-
-fn number(rest: &mut &[u8]) -> Option<u64> {
-    take(rest).map(u64::from_le_bytes)
 }
 
 #[cfg(test)]

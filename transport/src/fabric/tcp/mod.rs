@@ -406,11 +406,7 @@ impl Fabric for TcpFabric {
     fn publish(&mut self, range: Range<usize>, peers: &[NodeId]) {
         self.counters.publishes += 1;
         let region = self.region.as_ref().expect("no view is prepared");
-        assert!(
-            range.start <= range.end && range.end <= region.row_len,
-            "{range:?} in a row of {}",
-            region.row_len
-        );
+        region.check(&range);
         for &node in peers {
             assert!(region.is_member(node), "{node} is no member of view {}", region.view);
             if node != self.options.own {

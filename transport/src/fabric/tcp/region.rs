@@ -1,5 +1,7 @@
 //! The regions of one view: the own row, and the copies of the other members' rows.
 
+use std::ops::Range;
+
 use crate::fabric::NodeId;
 
 /// Rows of one view. Dropped as a whole when the next view is prepared.
@@ -26,6 +28,18 @@ impl Region {
 
     pub(in crate::fabric) fn is_member(&self, node: NodeId) -> bool {
         self.rows.get(node.index()).is_some_and(Option::is_some)
+    }
+
+    /// Whether a range that is to be published is one of the row.
+    ///
+    /// # Panics
+    /// If it is not.
+    pub(in crate::fabric) fn check(&self, range: &Range<usize>) {
+        let row_len = self.row_len;
+        assert!(
+            range.start <= range.end && range.end <= row_len,
+            "{range:?} in a row of {row_len}"
+        );
     }
 
     /// # Panics

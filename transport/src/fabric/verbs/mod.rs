@@ -218,11 +218,7 @@ impl Fabric for VerbsFabric {
 
     fn publish(&mut self, range: Range<usize>, peers: &[NodeId]) {
         self.counters.publishes += 1;
-        let row_len = self.tcp.rows().row_len;
-        assert!(
-            range.start <= range.end && range.end <= row_len,
-            "{range:?} in a row of {row_len}"
-        );
+        self.tcp.rows().check(&range);
         let mut others = std::mem::take(&mut self.others);
         others.clear();
         for &peer in peers {
@@ -291,15 +287,6 @@ impl Fabric for VerbsFabric {
     }
 
     fn counters(&self) -> Counters {
-        let (mut all, own) = (self.tcp.counters(), &self.counters);
-        // What goes over TCP was counted as published here.
-        all.publishes = own.publishes;
-        all.bytes_sent += own.bytes_sent;
-        all.bytes_received += own.bytes_received;
-        all.batches_sent += own.batches_sent;
-        all.batches_received += own.batches_received;
-        all.stale_dropped += own.stale_dropped;
-        all.writes_posted = own.writes_posted;
-        all
+        self.counters.upon(self.tcp.counters())
     }
 }

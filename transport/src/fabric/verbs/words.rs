@@ -9,6 +9,8 @@
 //! | 69 `Left` | 8 bytes view, 8 bytes number | you prepared a newer view; in the old one I had sent so many batches |
 //! | 70 `Refuse` | text | rows do not reach me by RDMA, and why |
 
+use crate::fabric::bytes::{number, take, text};
+
 /// Where a peer's ring is, and the end of its queue pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Offer {
@@ -61,36 +63,23 @@ impl Words {
         let rest = &mut rest;
         let words = match kind {
             65 => Self::Offer(Offer {
-                view: long(rest)?,
-                address: long(rest)?,
+                view: number(rest)?,
+                address: number(rest)?,
                 rkey: short(rest)?,
                 queue_pair: short(rest)?,
                 psn: short(rest)?,
                 mtu: short(rest)?,
                 gid: take(rest)?,
             }),
-            66 => Self::Ready { view: long(rest)? },
-            67 => Self::Attach { view: long(rest)? },
-            68 => Self::After { view: long(rest)?, batches: long(rest)? },
-            69 => Self::Left { view: long(rest)?, batches: long(rest)? },
-            70 => {
-                let text = String::from_utf8_lossy(std::mem::take(rest));
-                Self::Refuse { reason: text.chars().filter(|c| !c.is_control()).collect() }
-            }
+            66 => Self::Ready { view: number(rest)? },
+            67 => Self::Attach { view: number(rest)? },
+            68 => Self::After { view: number(rest)?, batches: number(rest)? },
+            69 => Self::Left { view: number(rest)?, batches: number(rest)? },
+            70 => Self::Refuse { reason: text(rest) },
             _ => return None,
         };
         rest.is_empty().then_some(words)
     }
-}
-
-fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
-    let (head, tail) = rest.split_first_chunk()?;
-    *rest = tail;
-    Some(*head)
-}
-
-fn long(rest: &mut &[u8]) -> Option<u64> {
-    take(rest).map(u64::from_le_bytes)
 }
 
 fn short(rest: &mut &[u8]) -> Option<u32> {
