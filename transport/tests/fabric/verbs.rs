@@ -4,8 +4,8 @@
 use std::{net::IpAddr, time::Duration};
 
 use tradewind_transport::fabric::{
-    Fabric, NodeId,
-    verbs::{VerbsFabric, device_for},
+    Fabric, FabricEvent, NodeId,
+    verbs::{VerbsFabric, device_for, usable_on},
 };
 
 use crate::{
@@ -45,6 +45,46 @@ conformance!(one_device, OneDevice);
 fn an_address_without_a_device_is_refused_in_words() {
     let why = device_for("127.0.0.1".parse().unwrap()).unwrap_err().to_string();
     assert!(why.contains("no RDMA device has 127.0.0.1 as a RoCE v2 address"), "{why}");
+}
+
+/// tests/rdma/faults puts something in the way, and tells in `TRADEWIND_RDMA_FAULT` which words are expected.
+#[test]
+fn what_stands_in_the_way_is_said_with_the_remedy() {
+    let usable = usable_on(address()).map_err(|why| why.to_string());
+    match std::env::var("TRADEWIND_RDMA_FAULT") {
+        Err(_) => usable.expect("nothing stands in the way"),
+        Ok(expected) => {
+            let words = usable.expect_err("something stands in the way");
+            println!("{words}");
+            assert!(words.contains(&expected), "{words}");
+        }
+    }
+}
+
+/// A batch that is longer than the ring needs the writer again and again; a message over TCP does not.
+#[test]
+fn a_message_waits_for_a_batch_that_has_not_come_wholly() {
+    const ROW: usize = 4 << 20;
+    let mut nodes = Nodes::start(&mut OneDevice::new(2, Duration::from_secs(30)), 2);
+    nodes.prepare(1, ROW);
+    nodes.until("A writes by RDMA", |all| {
+        all.put(A, 0, 1, &[B]);
+        all.at(A).counters().writes_posted > 0 && all.at(B).load(A, 0) == 1
+    });
+    nodes.at(A).store(0, &[7; ROW]);
+    nodes.at(A).publish(0..ROW, &[B]);
+    assert!(nodes.at(A).send(B, b"after it"));
+    nodes.at(A).flush();
+    // A stands still now.
+    nodes.until_of(&[B], "the message is there, and a ring full of the batch", |all| {
+        let counters = all.at(B).counters();
+        counters.messages_received == 1 && counters.bytes_received >= 1 << 20
+    });
+    let message = |event: &FabricEvent| matches!(event, FabricEvent::Message { .. });
+    assert!(!nodes.told(B, message), "a message came before what was published before it");
+    assert_eq!(nodes.at(B).load(A, ROW - 8), 0, "the batch is still under way");
+    nodes.until("the message comes", |all| all.told(B, message));
+    assert_eq!(nodes.at(B).load(A, ROW - 8), 0x0707_0707_0707_0707, "with what it comes after");
 }
 
 #[test]

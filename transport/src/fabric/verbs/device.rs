@@ -4,8 +4,10 @@
 
 use std::{
     ffi::CStr,
+    fs::{self, File},
     io,
     os::fd::{BorrowedFd, RawFd},
+    path::Path,
     ptr,
     sync::Arc,
 };
@@ -20,9 +22,10 @@ pub enum VerbsError {
     /// No device is on the address.
     #[error(transparent)]
     None(#[from] Why),
-    /// The device went away between two looks.
+    /// The kernel has the device; the library, or its driver for the device, is not installed.
     #[error(
-        "RDMA device {0} is in /sys but not known to libibverbs: install the package ibverbs-providers"
+        "RDMA device {0} is in /sys but not known to libibverbs: install the packages libibverbs1 and \
+         ibverbs-providers"
     )]
     Unknown(String),
     /// The device is there, the permission is not.
@@ -110,9 +113,7 @@ impl Device {
             }
             device.mtu = port.active_mtu;
         }
-        if !(1..=5).contains(&device.mtu) {
-            return Err(VerbsError::Mtu { device: device.at.name.clone(), mtu: device.mtu });
-        }
+        check_mtu(&device.at.name, device.mtu)?;
         rustix::fs::fcntl_setfl(device.channel_fd(), rustix::fs::OFlags::NONBLOCK)
             .map_err(|_| device.failure("fcntl"))?;
         Ok(Arc::new(device))
@@ -171,9 +172,7 @@ fn open_context(name: &str) -> Result<*mut ffi::ibv_context, VerbsError> {
     let (found, context, error) = unsafe {
         let list = ffi::ibv_get_device_list(&raw mut count);
         if list.is_null() {
-            let device = name.to_owned();
-            let source = io::Error::last_os_error();
-            return Err(VerbsError::Call { call: "ibv_get_device_list", device, source });
+            return Err(not_listed(name.to_owned(), io::Error::last_os_error()));
         }
         let mut devices = (0..usize::try_from(count).unwrap_or(0)).map(|index| *list.add(index));
         let known = |device: &*mut ffi::ibv_device| {
@@ -189,7 +188,26 @@ fn open_context(name: &str) -> Result<*mut ffi::ibv_context, VerbsError> {
     match (found, context.is_null()) {
         (false, _) => Err(VerbsError::Unknown(device)),
         (true, false) => Ok(context),
-        (true, true) => Err(not_opened(device, error)),
+        (true, true) => Err(not_opened(device, refusal(name).unwrap_or(error))),
+    }
+}
+
+/// Why the kernel does not let the device's file be opened. Asked anew: libibverbs looks for the file elsewhere when it is
+/// refused, and keeps the error of that.
+fn refusal(name: &str) -> Option<io::Error> {
+    let mut files = fs::read_dir("/sys/class/infiniband_verbs").ok()?.flatten();
+    let file = files.find(|file| {
+        fs::read_to_string(file.path().join("ibdev")).is_ok_and(|device| device.trim() == name)
+    })?;
+    let file = Path::new("/dev/infiniband").join(file.file_name());
+    File::options().read(true).write(true).open(file).err()
+}
+
+fn not_listed(device: String, source: io::Error) -> VerbsError {
+    match source.kind() {
+        // So says a program that opens the library only when it is there (`verbs-dlopen`).
+        io::ErrorKind::Unsupported => VerbsError::Unknown(device),
+        _ => VerbsError::Call { call: "ibv_get_device_list", device, source },
     }
 }
 
@@ -197,6 +215,14 @@ fn not_opened(device: String, source: io::Error) -> VerbsError {
     match source.kind() {
         io::ErrorKind::PermissionDenied => VerbsError::Permission { device },
         _ => VerbsError::Call { call: "ibv_open_device", device, source },
+    }
+}
+
+/// Whether the code of an MTU is one of those that the specification has.
+fn check_mtu(device: &str, mtu: u32) -> Result<(), VerbsError> {
+    match mtu {
+        1..=5 => Ok(()),
+        _ => Err(VerbsError::Mtu { device: device.to_owned(), mtu }),
     }
 }
 
@@ -225,10 +251,16 @@ mod tests {
         let denied = io::Error::from_raw_os_error(13);
         let words = not_opened("rxe0".to_owned(), denied).to_string();
         assert!(words.contains("read and write /dev/infiniband/uverbs*"), "{words}");
+        let no_library = io::Error::from_raw_os_error(95);
+        let words = not_listed("rxe0".to_owned(), no_library).to_string();
+        assert!(words.ends_with("packages libibverbs1 and ibverbs-providers"), "{words}");
         let no_memory = || io::Error::from_raw_os_error(12);
         let words = not_registered("rxe0", 1 << 20, no_memory()).to_string();
         assert!(words.starts_with("1048576 bytes of memory cannot be locked"), "{words}");
         assert!(words.contains("`ulimit -l`, or LimitMEMLOCK=infinity"), "{words}");
+        let words = check_mtu("rxe0", 0).unwrap_err().to_string();
+        assert!(words.ends_with("give its network interface an MTU of 1500 or more"), "{words}");
+        check_mtu("rxe0", 3).unwrap();
         let other = not_opened("rxe0".to_owned(), no_memory()).to_string();
         assert!(other.starts_with("ibv_open_device on RDMA device rxe0: "), "{other}");
     }
