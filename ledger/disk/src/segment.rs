@@ -18,13 +18,20 @@ const AHEAD: u64 = 256 << 10;
 /// What one write of them takes.
 static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
 
+/// A mark is written for each sync of fewer bytes than this, ...
+const MARK_ALWAYS_BELOW: u64 = 16 << 10;
+/// ... and otherwise once so many bytes are beyond the last one: it is a page of its own, and larger syncs come often.
+const MARK_LAG_MAX: u64 = 128 << 10;
+
 /// An open segment's file.
 pub(crate) struct OpenSegment {
     pub(crate) file: Arc<File>,
     pub(crate) path: PathBuf,
     pub(crate) header: Header,
-    /// The mark that describes all that is durable in the file.
+    /// The mark that describes all that is durable in the file; with the sequence of the one written last.
     pub(crate) mark: Watermark,
+    /// The bytes that the mark written last describes.
+    marked: u64,
     /// Space is reserved up to here.
     reserved: u64,
     /// Zeroes were written up to here, so that what is written over them changes no metadata.
@@ -40,7 +47,7 @@ impl OpenSegment {
         mark: Watermark,
         reserved: u64,
     ) -> Self {
-        Self { file, path, header, mark, reserved, zeroed: mark.bytes }
+        Self { file, path, header, mark, marked: mark.bytes, reserved, zeroed: mark.bytes }
     }
 
     /// Makes the file with its header and space reserved, durably.
@@ -81,7 +88,13 @@ impl OpenSegment {
         self.zero_ahead(ops, bytes)?;
         let Self { file, path, mark, .. } = self;
         terminal(ops.sync_data(file, path), "sync", path)?;
-        self.mark = Watermark { sequence: mark.sequence + 1, bytes, next };
+        let due = bytes - mark.bytes < MARK_ALWAYS_BELOW || bytes - self.marked >= MARK_LAG_MAX;
+        let sequence = mark.sequence + u64::from(due);
+        self.mark = Watermark { sequence, bytes, next };
+        if !due {
+            return Ok(());
+        }
+        self.marked = bytes;
         self.write_mark(ops)
     }
 
@@ -104,6 +117,16 @@ impl OpenSegment {
         }
         self.zeroed = upto;
         Ok(())
+    }
+
+    /// Writes the mark of all that is durable, if the one written last says less. For a log that ends, or rests.
+    pub(crate) fn catch_up_mark(&mut self, ops: &Ops) -> Result<(), WriteError> {
+        if self.marked == self.mark.bytes {
+            return Ok(());
+        }
+        self.marked = self.mark.bytes;
+        self.mark.sequence += 1;
+        self.write_mark(ops)
     }
 
     /// Writes the mark of what is durable; it becomes durable itself with the next sync.

@@ -300,6 +300,16 @@ impl LedgerWriter {
     }
 }
 
+impl Drop for LedgerWriter {
+    fn drop(&mut self) {
+        if let (Stage::Open(open), None) = (&mut self.stage, &self.failed)
+            && let Err(error) = open.catch_up_mark(&self.ops)
+        {
+            tracing::warn!(%error, "the last watermark was not written: the next start has a little more to sync again");
+        }
+    }
+}
+
 impl Run {
     fn push(&mut self, framing: &Framing, version: Version, entry: &[u8], leaf: Digest) {
         self.records.extend_from_slice(&framing.record_header(version, entry));
