@@ -29,6 +29,9 @@ use tradewind_ledger::Hlc;
 
 /// Bytes of requests that may be on their way on one connection, in units of KiB.
 const KIB_IN_FLIGHT: u32 = 256 << 10;
+/// How often the writer stands back while callers add requests, and how many bytes are enough to be sent at once.
+const GATHER_TURNS: u32 = 16;
+const GATHERED: usize = 64 << 10;
 /// After so long without a byte received while something is wanted, the server is asked whether it is there.
 const QUIET: Duration = Duration::from_millis(500);
 /// And after so long the connection is given up.
@@ -409,8 +412,7 @@ impl Shared {
             }
             if sending.is_empty() {
                 self.wake.notified().await;
-                // Callers that are about to run come first: one write for all of them, not one for each.
-                tokio::task::yield_now().await;
+                self.gather().await;
                 continue;
             }
             let sent = async {
@@ -422,6 +424,19 @@ impl Shared {
             }
             sending.clear();
             sending.shrink_to(1 << 20);
+        }
+    }
+
+    /// Lets callers that are about to run come first, on all threads: one write for all of them, not one for each.
+    async fn gather(&self) {
+        let mut before = self.lock().outgoing.len();
+        for _ in 0..GATHER_TURNS {
+            tokio::task::yield_now().await;
+            let now = self.lock().outgoing.len();
+            if now == before || now >= GATHERED {
+                return;
+            }
+            before = now;
         }
     }
 
