@@ -1,7 +1,7 @@
 //! A short summary of what a request wrote, to tell it from another request under the same number.
 //!
-//! Not a cryptographic hash: a session's owner could only deceive itself. Kept in memory only, never stored or sent,
-//! but the same on every replica of one version of the code.
+//! Not a cryptographic hash: a session's owner could only deceive itself. It is part of snapshots, so the same for ever
+//! (docs/formats/snapshot.md).
 
 use tradewind_ledger::Digest;
 
@@ -24,6 +24,14 @@ impl Fingerprint {
     pub(crate) const DELETE: Self = Self(SEEDS[1]);
     /// By itself: of a request that wrote nothing.
     pub(crate) const TXN: Self = Self(SEEDS[2]);
+
+    pub(crate) fn to_bits(self) -> u64 {
+        self.0
+    }
+
+    pub(crate) fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
 
     #[must_use]
     pub(crate) fn with(self, key: &[u8], effect: &Effect) -> Self {

@@ -13,6 +13,7 @@
 //! | `execute` | [`execute`](Store::execute): command to entry |
 //! | `read` | reads of the state after any number of entries |
 //! | `walk` | [`Walk`]: what is older than the store's base, out of the ledger |
+//! | [`snapshot`] | the state as bytes, in chunks under one root |
 //! | `lease` | [`LeaseName`]: leases with fencing tokens, out of transactions |
 //! | `session` | exactly once: the requests executed lately |
 //! | `record`, `timeline`, `fingerprint` | one key, the times of all entries, summary of a request's writes |
@@ -37,6 +38,7 @@ mod record;
 mod reply;
 mod session;
 mod shard;
+pub mod snapshot;
 mod store;
 mod timeline;
 mod walk;
@@ -51,5 +53,6 @@ pub use read::value_in;
 pub use reply::{Current, Item, ItemValue, Page, Refusal, Reply, Revision, Stamp, TxnResult};
 pub use session::{MAX_SESSIONS, WINDOW, session_id, session_opened};
 pub use shard::{shard_of, tag};
+pub use snapshot::SnapshotRule;
 pub use store::{ApplyError, ApplyFault, Stats, Store};
 pub use walk::{BrokenChain, TimeSearch, Walk};

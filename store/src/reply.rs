@@ -3,7 +3,7 @@
 use crate::{CommandError, Walk, octets};
 use alloc::{sync::Arc, vec::Vec};
 use serde::{Deserialize, Serialize};
-use tradewind_ledger::{Digest, Hlc, KeyVersion, RequestNumber, Version};
+use tradewind_ledger::{Digest, Hlc, KeyVersion, RequestNumber, Value, Version};
 
 /// The answer to a command. Variants are only ever appended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -149,6 +149,15 @@ pub enum ItemValue {
         /// Its SHA-256, under which it is stored.
         digest: Digest,
     },
+}
+
+impl From<&Value> for ItemValue {
+    fn from(value: &Value) -> Self {
+        match value {
+            Value::Inline(bytes) => Self::Inline(bytes.as_slice().into()),
+            Value::Detached { len, digest } => Self::Detached { length: *len, digest: *digest },
+        }
+    }
 }
 
 /// One page of a listing.

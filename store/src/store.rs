@@ -5,6 +5,7 @@ use crate::{
     fingerprint::{Effect, Fingerprint},
     record::{Latest, Record},
     session::{self, Sessions},
+    snapshot::Since,
     timeline::Timeline,
 };
 use alloc::{boxed::Box, collections::BTreeMap, sync::Arc};
@@ -18,6 +19,7 @@ pub struct Store {
     pub(crate) timeline: Timeline,
     pub(crate) sessions: Sessions,
     pub(crate) stats: Stats,
+    pub(crate) since: Since,
 }
 
 /// How much a store holds.
@@ -263,6 +265,8 @@ impl Store {
         stats.changes += 1;
         let exists = !matches!(latest, Latest::Deleted);
         let size = latest.len();
+        let inline = if matches!(latest, Latest::Detached(_)) { 0 } else { size };
+        self.since.bytes += key.len() as u64 + inline;
         let (key_version, previous, existed, old_size) = match self.keys.get_mut(key) {
             Some(record) => {
                 let (previous, existed) = (record.version(), record.exists());

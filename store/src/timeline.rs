@@ -18,7 +18,6 @@ pub(crate) struct Timeline {
 
 impl Timeline {
     /// As if all times up to `last`, that of the entry before `start`, had been taken up and let go.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for a store out of a snapshot"))]
     pub(crate) fn starting_at(start: Version, last: Option<Hlc>) -> Self {
         Self { start: start.0, chunks: VecDeque::new(), length: start.0, last }
     }

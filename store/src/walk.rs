@@ -6,7 +6,7 @@
 
 use crate::{Item, ItemValue, Revision, read::update_of};
 use alloc::{boxed::Box, vec::Vec};
-use tradewind_ledger::{Entry, Hlc, KeyVersion, Value, Version};
+use tradewind_ledger::{Entry, Hlc, KeyVersion, Version};
 
 /// The ledger does not have what the store, or a later entry, says of it: one of them is damaged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -102,12 +102,7 @@ impl Walk {
         }
         let (version, key_version, hlc) = (*version, *key_version, entry.hlc);
         let revision = Revision { version, key_version, hlc, deleted: update.value.is_none() };
-        let value = update.value.as_ref().map(|value| match value {
-            Value::Inline(bytes) => ItemValue::Inline(bytes.as_slice().into()),
-            Value::Detached { len, digest } => {
-                ItemValue::Detached { length: *len, digest: *digest }
-            }
-        });
+        let value = update.value.as_ref().map(ItemValue::from);
         Ok((revision, value, update.prev_version))
     }
 }
