@@ -11,6 +11,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("ledger", &[]),
     ("ledger-disk", &["ledger"]),
     ("store", &["ledger"]),
+    ("store-disk", &["store", "ledger", "ledger-disk"]),
     ("site-protocol", &["ledger", "store"]),
     (
         "site",
@@ -20,6 +21,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "ledger",
             "ledger-disk",
             "store",
+            "store-disk",
             "topology",
             "gateway",
             "client",
@@ -36,6 +38,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "ledger",
             "ledger-disk",
             "store",
+            "store-disk",
             "topology",
             "gateway",
             "client",

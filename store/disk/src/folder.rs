@@ -1,0 +1,124 @@
+//! The folder of a ledger's snapshots.
+//!
+//! The two newest snapshots are kept whole: should one be damaged, the other one is there. Of older ones the base is
+//! kept, as a place that the ledger can be pruned at.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use tradewind_ledger::Version;
+use tradewind_ledger::base::Base;
+
+use crate::file::{self, FileFault, Writing};
+
+/// How many snapshots are kept.
+const GENERATIONS: usize = 2;
+const SNAPSHOT: &str = "snap";
+const BASE: &str = "base";
+const TEMPORARY: &str = "tmp";
+
+/// The snapshots of one ledger.
+#[derive(Clone, Debug)]
+pub(crate) struct Folder {
+    path: PathBuf,
+}
+
+impl Folder {
+    /// That of the ledger in this directory; it need not exist.
+    pub(crate) fn of(ledger: &Path) -> Self {
+        Self { path: ledger.join("snapshots") }
+    }
+
+    pub(crate) fn file(&self, at: Version) -> PathBuf {
+        self.named(at, SNAPSHOT)
+    }
+
+    fn named(&self, at: Version, extension: &str) -> PathBuf {
+        self.path.join(format!("{:020}.{extension}", at.0))
+    }
+
+    /// The snapshots that are there, the newest first.
+    pub(crate) fn snapshots(&self) -> io::Result<Vec<Version>> {
+        let mut found = self.list(SNAPSHOT)?;
+        found.reverse();
+        Ok(found)
+    }
+
+    /// In ascending order; other files are left alone.
+    fn list(&self, extension: &str) -> io::Result<Vec<Version>> {
+        let entries = match fs::read_dir(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries?,
+        };
+        let mut found = Vec::new();
+        for entry in entries {
+            let name = entry?.file_name();
+            let stem = name.to_str().and_then(|name| name.strip_suffix(extension)?.strip_suffix('.'));
+            found.extend(stem.filter(|it| it.len() == 20).and_then(|it| it.parse().ok()).map(Version));
+        }
+        found.sort_unstable();
+        Ok(found)
+    }
+
+    /// Writes a snapshot: `fill` adds its chunks.
+    pub(crate) fn write(
+        &self,
+        base: &Base,
+        fill: impl FnOnce(&mut Writing) -> io::Result<()>,
+    ) -> io::Result<tradewind_ledger::Digest> {
+        fs::create_dir_all(&self.path)?;
+        let temporary = self.named(base.size(), TEMPORARY);
+        let write = || {
+            let mut writing = Writing::begin(&temporary, base)?;
+            fill(&mut writing)?;
+            writing.finish(&temporary, &self.file(base.size()))
+        };
+        write().inspect_err(|_| _ = fs::remove_file(&temporary))
+    }
+
+    /// Removes all but the newest snapshots, of which the bases stay; and what an interrupted start or write left.
+    pub(crate) fn tidy(&self) -> io::Result<()> {
+        for left in self.list(TEMPORARY)? {
+            fs::remove_file(self.named(left, TEMPORARY))?;
+        }
+        for old in self.snapshots()?.into_iter().skip(GENERATIONS) {
+            let file = self.file(old);
+            match file::read_base(&file) {
+                Ok(base) => tradewind_ledger_disk::replace(&self.named(old, BASE), &base.encode())?,
+                Err(error) => {
+                    tracing::warn!(file = %file.display(), %error, "an old snapshot goes without leaving its base");
+                }
+            }
+            fs::remove_file(file)?;
+        }
+        Ok(())
+    }
+
+    /// The older one of the snapshots that are kept: nothing before it is needed for any start.
+    pub(crate) fn safe(&self) -> io::Result<Option<Version>> {
+        Ok(self.snapshots()?.get(GENERATIONS - 1).copied())
+    }
+
+    /// Where the ledger can be pruned, in ascending order: at bases, up to the older snapshot.
+    pub(crate) fn places(&self) -> io::Result<Vec<Version>> {
+        let mut places = self.list(BASE)?;
+        places.extend(self.safe()?);
+        Ok(places)
+    }
+
+    pub(crate) fn base(&self, at: Version) -> Result<Base, FileFault> {
+        let file = self.named(at, BASE);
+        match fs::read(&file) {
+            Ok(bytes) => Ok(Base::decode(&bytes)?),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => file::read_base(&self.file(at)),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Removes the bases before `first`, which the ledger was pruned at.
+    pub(crate) fn forget_before(&self, first: Version) -> io::Result<()> {
+        let gone = self.list(BASE)?.into_iter().filter(|at| *at < first);
+        gone.map(|at| fs::remove_file(self.named(at, BASE))).collect()
+    }
+}

@@ -1,0 +1,24 @@
+//! A store's snapshots in files: where a start begins, so that it does not replay all history.
+//!
+//! A node and a mirror do the same: a ledger is [opened](open) from the newest snapshot that is whole, and only the
+//! entries after it are replayed. While the process runs, a [`Snapshotter`] makes the next ones, beside the deliveries,
+//! and prunes what a pool's [`Retain`] does not keep.
+//!
+//! | module | holds |
+//! |---|---|
+//! | `file` | one snapshot's file: written whole or not at all, read strictly |
+//! | `folder` | the snapshots of one ledger, and the bases that are left of older ones |
+//! | `open` | [`open`]: ledger and store, from the newest snapshot |
+//! | `maker` | [`Snapshotter`]: the thread that makes snapshots, lets stores forget and prunes ledgers |
+//! | `retain` | [`Retain`]: how much history is kept |
+
+mod file;
+mod folder;
+mod maker;
+mod open;
+mod retain;
+
+pub use file::FileFault;
+pub use maker::{Due, Snapshotter, Source};
+pub use open::{Started, open};
+pub use retain::Retain;
