@@ -86,6 +86,12 @@ impl Backend for Mirror {
                 "durable": replica.reader.0.durable_size().0,
                 "age_ms": millis(replica.age()),
                 "halted": replica.is_halted(),
+                "kept": {
+                    "first": replica.reader.0.first().0,
+                    "bytes": tradewind_store_disk::kept_bytes(&replica.directory, &replica.reader.0),
+                    "snapshot_at_start": replica.started.snapshot.0,
+                    "replayed_at_start": replica.started.replayed,
+                },
             })
         };
         json!({

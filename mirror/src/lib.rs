@@ -34,6 +34,7 @@ mod open;
 mod publish;
 mod replica;
 mod sink;
+mod snapshots;
 
 pub use backend::mirror_json;
 pub use mirror::{Config, Mirror, RouteStatus, StartError};

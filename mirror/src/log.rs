@@ -21,7 +21,9 @@ use tradewind_ledger::{Digest, Hlc, LedgerId, SignedNote};
 use tradewind_ledger_disk::{LedgerWriter, WriteError};
 use tradewind_wan::protocol::{Admitted, Head};
 
-use crate::{failing::Failing, publish::Publications, replica::Replica};
+use crate::{
+    failing::Failing, publish::Publications, replica::Replica, snapshots::Snapshots,
+};
 
 /// Bytes that are synced together at most.
 const ROUND_BYTES: usize = 16 << 20;
@@ -55,6 +57,7 @@ pub(crate) struct Owned {
 struct Run {
     ledgers: BTreeMap<LedgerId, Owned>,
     publications: Publications,
+    snapshots: Snapshots,
     is_stopping: Arc<AtomicBool>,
 }
 
@@ -74,17 +77,20 @@ impl Log {
     pub(crate) fn start(
         ledgers: BTreeMap<LedgerId, Owned>,
         publications: Publications,
+        snapshots: Snapshots,
         failing: Failing,
     ) -> io::Result<Self> {
         let (orders, receiver) = channel();
         let is_stopping = Arc::new(AtomicBool::new(false));
-        let mut run = Run { ledgers, publications, is_stopping: Arc::clone(&is_stopping) };
+        let stopping = Arc::clone(&is_stopping);
+        let mut run = Run { ledgers, publications, snapshots, is_stopping: stopping };
         let thread = thread::Builder::new().name("log".into()).spawn(move || {
             let _watch = failing.watch("log");
             if let Err(error) = run.run(&receiver) {
                 tracing::error!(%error, "the log thread ends");
                 failing.fail(&error.to_string());
             }
+            run.snapshots.stop();
         })?;
         Ok(Self { orders: Some(orders), thread: Some(thread), is_stopping })
     }
@@ -204,12 +210,20 @@ impl Run {
         let mut newest = None;
         for admitted in batches {
             let mut version = admitted.first;
+            let base = admitted.replay.base();
+            let mut pinned = None;
             for entries in admitted.entries.chunks(APPLY_ENTRIES) {
                 let mut store = replica.store.write();
                 for entry in entries {
                     store.apply(version, entry).map_err(failed)?;
                     version = version.next();
+                    if base.is_some_and(|base| base.size() == version) {
+                        pinned = store.pin_if_due(&replica.policy.1);
+                    }
                 }
+            }
+            if let Some((pin, base)) = pinned.zip(base) {
+                self.snapshots.push(ledger, pin, Arc::clone(base));
             }
             newest = Some(admitted.head);
         }

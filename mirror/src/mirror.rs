@@ -26,6 +26,7 @@ use crate::{
     open::{ReplicaError, open_replica},
     publish::PublisherThread,
     replica::Replica,
+    snapshots::{self, Snapshots},
     sink::{MirrorSink, Paths},
 };
 
@@ -260,7 +261,8 @@ impl Opening {
         opened: &mut Opened,
     ) -> Result<LedgerConfig, ReplicaError> {
         let id = genesis.ledger.clone();
-        let found = open_replica(&self.data, genesis, &EvidenceFolder::of(&self.data))?;
+        let policy = snapshots::policy(&self.topology, id.pool());
+        let found = open_replica(&self.data, genesis, policy, &EvidenceFolder::of(&self.data))?;
         let owned = Owned { replica: Arc::clone(&found.replica), writer: found.writer };
         opened.replicas.insert(id.clone(), found.replica);
         opened.owned.insert(id.clone(), owned);
@@ -275,7 +277,8 @@ impl Opening {
         let endpoint = quic::server(own.ports.wan(), &self.credentials, Protocol::Wan, &tuning)?;
         let (failing, failure) = Failing::new();
         let (publisher, publications) = PublisherThread::start(opened.publishers, failing.clone())?;
-        let log = Log::start(opened.owned, publications, failing.clone())?;
+        let snapshots = Snapshots::start(&opened.replicas, &publications)?;
+        let log = Log::start(opened.owned, publications, snapshots, failing.clone())?;
         let replicas = Arc::new(opened.replicas);
         let sources: Vec<Source> = replicas.values().map(Replica::source).collect();
         let mirrors = Mirrors::new(sources.clone());

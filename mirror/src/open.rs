@@ -13,8 +13,9 @@ use tradewind_ledger::note::VerifierKeyError;
 use tradewind_ledger::{
     EntryError, Genesis, Hlc, Policy, PolicyError, Replay, SignedNote, Version,
 };
-use tradewind_ledger_disk::{DataError, LedgerWriter, OpenError, Options, Publisher, open};
-use tradewind_store::Store;
+use tradewind_ledger_disk::{DataError, LedgerWriter, OpenError, Options, Publisher};
+use tradewind_store::{SnapshotRule, Store};
+use tradewind_store_disk::Retain;
 use tradewind_wan::protocol::{Head, LedgerConfig};
 
 use crate::{
@@ -78,6 +79,7 @@ pub(crate) struct OpenReplica {
 pub(crate) fn open_replica(
     data: &Path,
     genesis: Genesis,
+    policy: (Retain, SnapshotRule),
     evidence: &EvidenceFolder,
 ) -> Result<OpenReplica, ReplicaError> {
     let lineage = genesis.lineage()?;
@@ -85,10 +87,7 @@ pub(crate) fn open_replica(
     std::fs::create_dir_all(&directory)
         .map_err(|source| ReplicaError::Io { path: directory.clone(), source })?;
     let options = Options { expected_lineage: Some(lineage), ..Options::default() };
-    let mut store = Store::new();
-    let opened = open(&directory, &options, |version, entry| {
-        store.apply(version, &entry).map_err(Into::into)
-    })?;
+    let (opened, store, started) = tradewind_store_disk::open(&directory, &options)?;
     let head = match &opened.checkpoint {
         None => None,
         Some(note) => Some(head(&directory, &opened.replay, &genesis, note, &store)?),
@@ -109,6 +108,8 @@ pub(crate) fn open_replica(
         lineage,
         directory,
         reader: Reader(opened.reader),
+        policy,
+        started,
         store: RwLock::new(store),
         horizon: watch::Sender::new(Horizon { readable, covered: Hlc(0) }),
         heads: watch::Sender::new(head.map(Arc::new)),

@@ -4,14 +4,14 @@
 //! milliseconds, while files that third parties read need not be renewed as often.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     io,
     sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
-use tradewind_ledger::{LedgerId, SignedNote};
+use tradewind_ledger::{Base, Digest, LedgerId, SignedNote};
 use tradewind_ledger_disk::Publisher;
 
 use crate::failing::Failing;
@@ -21,13 +21,27 @@ const PACE: Duration = Duration::from_millis(250);
 
 /// Takes checkpoints for the publisher thread.
 #[derive(Clone, Debug)]
-pub(crate) struct Publications(Sender<(LedgerId, SignedNote)>);
+pub(crate) struct Publications(Sender<Work>);
+
+/// What the thread is given.
+#[derive(Debug)]
+enum Work {
+    /// A newer signed checkpoint.
+    Note(LedgerId, SignedNote),
+    /// Everything before the base is to go, but for these values.
+    Prune(LedgerId, Box<Base>, HashSet<Digest>),
+}
 
 impl Publications {
     /// All entries of this checkpoint are durable.
     pub(crate) fn push(&self, ledger: LedgerId, note: SignedNote) {
         // The thread ends after all senders.
-        _ = self.0.send((ledger, note));
+        _ = self.0.send(Work::Note(ledger, note));
+    }
+
+    /// What a pool does not keep is to go.
+    pub(crate) fn prune(&self, ledger: LedgerId, base: Base, live: HashSet<Digest>) {
+        _ = self.0.send(Work::Prune(ledger, Box::new(base), live));
     }
 }
 
@@ -58,7 +72,7 @@ impl PublisherThread {
     }
 }
 
-fn run(mut publishers: BTreeMap<LedgerId, Publisher>, notes: &Receiver<(LedgerId, SignedNote)>) {
+fn run(mut publishers: BTreeMap<LedgerId, Publisher>, notes: &Receiver<Work>) {
     let mut newest: BTreeMap<LedgerId, SignedNote> = BTreeMap::new();
     let mut not_before = Instant::now();
     loop {
@@ -68,8 +82,17 @@ fn run(mut publishers: BTreeMap<LedgerId, Publisher>, notes: &Receiver<(LedgerId
             notes.recv_timeout(not_before.saturating_duration_since(Instant::now()))
         };
         let is_end = match received {
-            Ok((ledger, note)) => {
+            Ok(Work::Note(ledger, note)) => {
                 newest.insert(ledger, note);
+                continue;
+            }
+            Ok(Work::Prune(ledger, base, live)) => {
+                let publisher = publishers.get_mut(&ledger).expect("only own ledgers are pruned");
+                match publisher.prune(&base, |digest| live.contains(digest)) {
+                    Ok(pruned) => tracing::info!(%ledger, before = %base.size(), ?pruned, "pruned"),
+                    // It is decided anew with the next snapshot.
+                    Err(error) => tracing::warn!(%ledger, %error, "nothing is pruned"),
+                }
                 continue;
             }
             Err(end) => end == RecvTimeoutError::Disconnected,

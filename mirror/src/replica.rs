@@ -14,7 +14,8 @@ use tokio::sync::watch;
 use tradewind_gateway::Horizon;
 use tradewind_ledger::{Genesis, Hlc, LedgerId, Lineage};
 use tradewind_ledger_disk::LedgerReader;
-use tradewind_store::Store;
+use tradewind_store::{SnapshotRule, Store};
+use tradewind_store_disk::{Retain, Started};
 use tradewind_wan::protocol::Head;
 use tradewind_wan::{DurableNotice, Source};
 
@@ -25,6 +26,10 @@ pub(crate) struct Replica {
     pub(crate) lineage: Lineage,
     pub(crate) directory: PathBuf,
     pub(crate) reader: Reader,
+    /// How much history is kept, and when a snapshot is due.
+    pub(crate) policy: (Retain, SnapshotRule),
+    /// Where this start began, and what it replayed.
+    pub(crate) started: Started,
     pub(crate) store: RwLock<Store>,
     /// What readers may see: verified and durable.
     pub(crate) horizon: watch::Sender<Horizon>,

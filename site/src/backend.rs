@@ -232,6 +232,7 @@ impl NodeBackend {
                 "checkpoint": replica.checkpoint.0,
                 "time_us": replica.hlc.micros(),
                 "pending": replica.pending,
+                "kept": self.kept(&shard.ledger),
             }))
         });
         let state = match &status.state {
@@ -263,6 +264,20 @@ impl NodeBackend {
                 "checkpoints": counters.checkpoints,
                 "bad_signatures": counters.bad_signatures,
             },
+        })
+    }
+
+    /// From which version on entries are kept, and how this start began.
+    fn kept(&self, ledger: &LedgerId) -> Value {
+        let replica = self.shared.replicas.iter().flatten().find(|it| it.ledger == *ledger);
+        replica.map_or(Value::Null, |replica| {
+            let bytes = tradewind_store_disk::kept_bytes(&replica.directory, &replica.reader);
+            json!({
+                "first": replica.reader.first().0,
+                "bytes": bytes,
+                "snapshot_at_start": replica.started.snapshot.0,
+                "replayed_at_start": replica.started.replayed,
+            })
         })
     }
 

@@ -2,7 +2,9 @@
 
 use tradewind_ledger::{Digest, Genesis, LedgerId, Member};
 use tradewind_site_protocol::{Incarnation, Limits, NodeConfig, NodeId, NodeInfo, ShardConfig};
-use tradewind_topology::{Node, Site, Topology};
+use tradewind_store::SnapshotRule;
+use tradewind_store_disk::Retain;
+use tradewind_topology::{self as topology, Node, Pool, Site, Topology};
 
 /// What the rings of one row may take together, as long as each has a useful size.
 const ROW_RINGS_BYTES: usize = 64 << 20;
@@ -26,6 +28,7 @@ pub(crate) fn node_config(
         heartbeat_us: timeouts.heartbeat.as_micros() as u64,
         silence_us: timeouts.suspect.as_micros() as u64,
         formation_us: timeouts.suspect.as_micros() as u64,
+        snapshots: SnapshotRule::every(snapshot_bytes(topology.pools_of(&site.name))),
         ..defaults
     };
     NodeConfig {
@@ -35,6 +38,22 @@ pub(crate) fn node_config(
         incarnation,
         topology_digest: Digest(topology.site_digest(site)),
         limits,
+    }
+}
+
+/// After how many written bytes a shard's state is worth a snapshot, at the pool that keeps least.
+fn snapshot_bytes<'a>(pools: impl Iterator<Item = &'a Pool>) -> u64 {
+    let all = topology::Retain::All.snapshot_bytes();
+    pools.map(|pool| pool.retain.snapshot_bytes()).min().unwrap_or(all)
+}
+
+/// How much history of a pool is kept.
+pub(crate) fn retain(topology: &Topology, pool: &str) -> Retain {
+    let pool = topology.pools.iter().find(|other| other.name.as_str() == pool);
+    match pool.map_or(topology::Retain::All, |pool| pool.retain) {
+        topology::Retain::All => Retain::All,
+        topology::Retain::Age(age) => Retain::Age(age),
+        topology::Retain::Bytes(bytes) => Retain::Bytes(bytes),
     }
 }
 

@@ -10,6 +10,7 @@ use tradewind_client::wire::Fault;
 use tradewind_gateway::{Completions, Horizon, ReplyTo};
 use tradewind_ledger::{Hlc, Signer};
 use tradewind_site_protocol::{Action, NodeCore, NodeId, Now, ShardIndex, State, Ticket};
+use tradewind_store_disk::{Due, Snapshotter};
 use tradewind_transport::Identity;
 use tradewind_transport::fabric::{self, Fabric, FabricEvent};
 
@@ -48,6 +49,7 @@ pub(crate) struct Parts {
     pub(crate) inbox: Arc<Inbox>,
     pub(crate) log: Log,
     pub(crate) publisher: Publisher,
+    pub(crate) snapshots: Snapshotter,
     pub(crate) shared: Arc<Shared>,
     pub(crate) signer: NodeSigner,
     pub(crate) promises: PromiseFile,
@@ -138,6 +140,7 @@ impl Group {
         // Those who wait learn that the outcome is not known: their `ReplyTo`s are dropped.
         drop(self.waiting);
         self.parts.log.stop();
+        self.parts.snapshots.stop();
         self.parts.publisher.stop();
         outcome
     }
@@ -245,6 +248,11 @@ impl Group {
             }
             Action::Append { shard, entries, leaves, values, .. } => {
                 log.push(Job::Append { shard, entries, leaves, values });
+            }
+            Action::Snapshot { shard, pin, base } => {
+                let before = &shared.replicas[..shard.index()];
+                let source = before.iter().flatten().count();
+                self.parts.snapshots.push(Due { source, pin: *pin, base });
             }
             Action::ReadLog { reader, first, end, max_bytes } => {
                 log.push(Job::ReadLog { reader, first, end, max_bytes });

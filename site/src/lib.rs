@@ -13,6 +13,7 @@
 //! | `rows` | rows on a fabric and clocks, for a core |
 //! | `rewind` | a suffix that a majority went on without: asked for, and cut off at the next start |
 //! | `publish` | the publisher thread: tiles and `checkpoint` files, what is remembered of peers: off the critical path |
+//! | `snapshots` | what the thread for snapshots sees of a shard |
 //! | `shared` | what the threads and the readers share: watermarks, stores, heads |
 //! | `views` | [`Views`]: the views that the node takes part in, for an application in the same process |
 //! | `backend` | [`tradewind_gateway::Backend`]: how clients reach the node |
@@ -29,6 +30,7 @@ mod publish;
 mod rewind;
 mod rows;
 mod shared;
+mod snapshots;
 mod views;
 
 pub use backend::MoreStatus;

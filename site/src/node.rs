@@ -16,7 +16,7 @@ use tradewind_ledger_disk::{
 use tradewind_site_protocol::{
     ConfigError, Incarnation, NodeConfig, NodeCore, Promise, RecoveredShard, ShardConfig,
 };
-use tradewind_store::Store;
+use tradewind_store_disk::{Snapshotter, Source, Started};
 use tradewind_topology::{Process, Site, Topology};
 use tradewind_transport::fabric::tcp::TcpOptions;
 use tradewind_transport::fabric::{self, Fabric, Paths};
@@ -30,6 +30,7 @@ use crate::peers::PeersFile;
 use crate::promise::PromiseFile;
 use crate::shared::{OwnDisk, Replica, Shared, SharedStore};
 use crate::views::Views;
+use crate::snapshots::ShardSource;
 use crate::{config, publish};
 
 /// Why a node did not start. Nothing was changed but, perhaps, its incarnation.
@@ -130,7 +131,7 @@ impl Node {
         };
         let incarnation = tradewind_ledger_disk::claim(&directory, &owner)?;
         let config = config::node_config(&topology, site, own, Incarnation(incarnation));
-        let mut recovered = recover(&config, &directory.join("ledgers"))?;
+        let mut recovered = recover(&topology, &config, &directory.join("ledgers"))?;
         let promises = PromiseFile::new(&directory);
         recovered.promise = promises.read()?;
         let peers = PeersFile::new(&directory, site, &config);
@@ -167,12 +168,18 @@ impl Node {
         let inbox = Arc::new(Inbox::new(fabric.waker()));
         let log = Log::start(recovered.writers, Arc::clone(&inbox))?;
         let publisher = publish::Publisher::start(recovered.publishers, peers, &inbox)?;
+        let sources = shared.replicas.iter().flatten().map(|replica| {
+            let source = ShardSource { replica: Arc::clone(replica), pruner: publisher.pruner() };
+            Box::new(source) as Box<dyn Source>
+        });
+        let snapshots = Snapshotter::start(sources.collect())?;
         let parts = Parts {
             core,
             fabric,
             inbox: Arc::clone(&inbox),
             log,
             publisher,
+            snapshots,
             shared: Arc::clone(&shared),
             signer: NodeSigner(identity),
             promises,
@@ -251,7 +258,11 @@ impl Node {
 }
 
 /// Opens the ledger of each shard that this node is a member of.
-fn recover(config: &NodeConfig, directory: &Path) -> Result<Recovered, StartError> {
+fn recover(
+    topology: &Topology,
+    config: &NodeConfig,
+    directory: &Path,
+) -> Result<Recovered, StartError> {
     let mut recovered = Recovered::default();
     for (place, shard) in config.shards.iter().enumerate() {
         if !shard.members.contains(&config.own) {
@@ -268,15 +279,14 @@ fn recover(config: &NodeConfig, directory: &Path) -> Result<Recovered, StartErro
             ledger: ledger.clone(),
             source: Box::new(source),
         })?;
-        let mut store = Store::new();
-        let opened = tradewind_ledger_disk::open(&directory, &options, |version, entry| {
-            store.apply(version, &entry).map_err(Into::into)
-        })
-        .map_err(|source| StartError::Ledger {
+        let opened = tradewind_store_disk::open(&directory, &options);
+        let (opened, store, started) = opened.map_err(|source| StartError::Ledger {
             ledger: ledger.clone(),
             source: Box::new(source),
         })?;
-        tracing::info!(%ledger, size = %opened.replay.size(), recovery = ?opened.recovery, "ledger opened");
+        let Started { snapshot, replayed } = started;
+        tracing::info!(%ledger, size = %opened.replay.size(), %snapshot, replayed, recovery = ?opened.recovery, "ledger opened");
+        let retain = config::retain(topology, ledger.pool());
         let store = SharedStore(Arc::new(store.into()));
         let replica = Replica {
             index,
@@ -286,6 +296,8 @@ fn recover(config: &NodeConfig, directory: &Path) -> Result<Recovered, StartErro
             store: store.clone(),
             reader: opened.reader.clone(),
             own_disk: OwnDisk::default(),
+            retain,
+            started,
             horizon: watch::Sender::new(horizon(&opened.checkpoint)),
             head: watch::Sender::new(opened.checkpoint.map(Arc::new)),
         };

@@ -4,13 +4,14 @@
 //! Off the critical path, and at its own pace: under load a checkpoint is signed every few milliseconds, while a file
 //! that third parties read need not be renewed as often.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use tradewind_ledger::note::SignedNote;
+use tradewind_ledger::{Base, Digest};
 use tradewind_site_protocol::{Recollection, ShardIndex};
 
 use crate::inbox::{Inbox, PanicWatch};
@@ -29,6 +30,18 @@ enum Work {
     Note(ShardIndex, SignedNote),
     /// What is known of the other nodes by now.
     Peers(Vec<Recollection>),
+    /// Everything before the base is to go, but for these values.
+    Prune(ShardIndex, Box<Base>, HashSet<Digest>),
+}
+
+/// Asks the publisher thread to prune; as long as there is one, that goes on.
+pub(crate) struct Pruner(Sender<Work>);
+
+impl Pruner {
+    pub(crate) fn prune(&self, shard: ShardIndex, base: Base, live: HashSet<Digest>) {
+        // The thread ends only with the process.
+        let _ = self.0.send(Work::Prune(shard, Box::new(base), live));
+    }
 }
 
 /// The other threads' end of the publisher.
@@ -64,7 +77,12 @@ impl Publisher {
         let _ = self.work.send(Work::Peers(peers));
     }
 
-    /// Publishes what is queued and ends the thread.
+    /// For the thread that decides what is pruned.
+    pub(crate) fn pruner(&self) -> Pruner {
+        Pruner(self.work.clone())
+    }
+
+    /// Publishes what is queued and ends the thread, once all [`Pruner`]s are gone.
     pub(crate) fn stop(self) {
         drop(self.work);
         if self.thread.join().is_err() {
@@ -94,6 +112,14 @@ fn run(
                 if let Err(error) = peers.write(&known) {
                     // What was written before stands, and is true; the next time there is more.
                     tracing::error!(%error, "writing down what is known of the other nodes failed");
+                }
+            }
+            Ok(Work::Prune(shard, base, live)) => {
+                let publisher = ledgers.get_mut(&shard).expect("one for each replicated shard");
+                match publisher.prune(&base, |digest| live.contains(digest)) {
+                    Ok(pruned) => tracing::info!(%shard, before = %base.size(), ?pruned, "pruned"),
+                    // It is decided anew with the next snapshot.
+                    Err(error) => tracing::warn!(%shard, %error, "nothing is pruned"),
                 }
             }
             Err(RecvTimeoutError::Timeout) => {

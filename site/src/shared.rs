@@ -11,6 +11,7 @@ use tradewind_ledger::{LedgerId, Lineage, SignedNote, Version};
 use tradewind_ledger_disk::LedgerReader;
 use tradewind_site_protocol::{ShardIndex, State, Status, StoreAccess};
 use tradewind_store::Store;
+use tradewind_store_disk::{Retain, Started};
 
 use crate::views::Views;
 
@@ -54,6 +55,10 @@ pub(crate) struct Replica {
     pub(crate) store: SharedStore,
     pub(crate) reader: LedgerReader,
     pub(crate) own_disk: OwnDisk,
+    /// How much history is kept.
+    pub(crate) retain: Retain,
+    /// Where this start began, and what it replayed.
+    pub(crate) started: Started,
     /// What readers may see.
     pub(crate) horizon: watch::Sender<Horizon>,
     /// The newest checkpoint that a majority has signed.

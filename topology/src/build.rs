@@ -95,6 +95,7 @@ fn pool(draft: DraftPool, sites: &[Site]) -> Option<Pool> {
         shards: draft.shards,
         replicas: draft.replicas.map_or(REPLICAS_DEFAULT.min(most), |at| at.value),
         durability: draft.durability,
+        retain: draft.retain,
     })
 }
 

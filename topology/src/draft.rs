@@ -9,6 +9,7 @@ use crate::{
     diagnostics::{Diagnostics, Place},
     key::PublicKey,
     model::{Durability, FabricKind, Link, Right},
+    retain::{RETAIN_RULE, Retain},
     names::{DeploymentName, NAME_RULE, Region},
     section::{At, Section},
     tree::{Item, Table, Value, quote},
@@ -81,6 +82,7 @@ pub(crate) struct DraftPool {
     pub(crate) shards: u32,
     pub(crate) replicas: Option<At<u32>>,
     pub(crate) durability: Durability,
+    pub(crate) retain: Retain,
 }
 
 /// `[clients.NAME]`.
@@ -268,8 +270,10 @@ fn read_pool(name: At<String>, mut section: Section, diagnostics: &mut Diagnosti
     let shards = section.integer("shards", 1..=SHARDS_MAX, diagnostics).map_or(1, |at| at.value);
     let replicas = section.integer("replicas", 1..=NODES_MAX as u32, diagnostics);
     let durability = read_durability(&mut section, diagnostics);
+    let retain = section.parsed("retain", RETAIN_RULE, diagnostics);
+    let retain = retain.map_or(Retain::All, |at| at.value);
     section.finish(diagnostics);
-    DraftPool { name, home, shards, replicas, durability }
+    DraftPool { name, home, shards, replicas, durability, retain }
 }
 
 fn read_durability(section: &mut Section, diagnostics: &mut Diagnostics) -> Durability {

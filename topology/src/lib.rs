@@ -33,6 +33,7 @@ mod model;
 mod names;
 mod placement;
 pub mod render;
+mod retain;
 mod section;
 mod tree;
 
@@ -40,6 +41,7 @@ pub use diagnostics::{Diagnostic, Diagnostics, Place, Severity};
 pub use init::{InitOptions, init};
 pub use key::{KeyError, PublicKey};
 pub use load::Loaded;
+pub use retain::Retain;
 pub use model::{
     ClientIdentity, Durability, FabricKind, Link, Mirror, Node, Parent, Pool, Ports, Process,
     Right, Rights, Role, Site, Timeouts, Topology,

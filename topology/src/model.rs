@@ -4,6 +4,7 @@
 //! names are unique, parents and homes exist, the mirrors' tree has no cycle, every pool of a
 //! mirror can be had from one of its parents, and no two processes listen on one address.
 
+use crate::retain::Retain;
 use std::{
     collections::BTreeMap,
     fmt,
@@ -247,6 +248,8 @@ pub struct Pool {
     pub replicas: u32,
     /// When a write is acknowledged, unless the request asks for more.
     pub durability: Durability,
+    /// How much history each process that holds the pool keeps.
+    pub retain: Retain,
 }
 
 /// When a write is acknowledged.

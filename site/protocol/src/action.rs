@@ -1,9 +1,12 @@
 //! What a core asks of its shell.
 
+use alloc::boxed::Box;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use tradewind_ledger::note::{Checkpoint, SignedNote};
-use tradewind_ledger::{Digest, RequestId, Version, ViewId};
+use tradewind_ledger::{Base, Digest, RequestId, Version, ViewId};
+use tradewind_store::snapshot::Pin;
 use tradewind_store::{Durability, Reply};
 
 use crate::batch::{EntryBatch, Values};
@@ -116,6 +119,16 @@ pub enum Action {
         leaves: Vec<Digest>,
         /// Detached values by their SHA-256.
         values: Values,
+    },
+    /// Make a snapshot of the shard's store as it was at the end of a segment, if the shell keeps snapshots: beside
+    /// everything else, and only once a majority has signed for that size.
+    Snapshot {
+        /// The shard.
+        shard: ShardIndex,
+        /// What was pinned of the store.
+        pin: Box<Pin>,
+        /// The ledger there.
+        base: Arc<Base>,
     },
     /// Read durable entries `first..end` (as many as fit `max_bytes`, at least one), and the tree's root
     /// over the entries before `first`; then `handle_log_read`. An unreadable log is fatal for the shell.

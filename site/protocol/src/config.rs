@@ -4,6 +4,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use tradewind_ledger::{Digest, Genesis, Member, SealLimits};
+use tradewind_store::SnapshotRule;
 
 use crate::error::ConfigError;
 use crate::ids::{Incarnation, NodeId};
@@ -47,6 +48,8 @@ pub struct Limits {
     /// When segments are sealed. Bytes and entries count at delivery, on every replica alike; the times
     /// are watched by rank 0, which then sends an ordered seal request.
     pub seal: SealLimits,
+    /// When the state is pinned for a snapshot, at the end of a segment. Each node makes its own.
+    pub snapshots: SnapshotRule,
     /// Least time between two checkpoint marks of a shard, µs.
     pub mark_interval_us: u64,
     /// Period of the heartbeat counter, µs.
@@ -88,6 +91,7 @@ impl Default for Limits {
             pending_bytes: 256 << 20,
             pending_submissions: 65_536,
             seal: SealLimits::default(),
+            snapshots: SnapshotRule::default(),
             mark_interval_us: 20_000,
             heartbeat_us: 100_000,
             silence_us: 3_000_000,

@@ -4,12 +4,14 @@
 //! particular segments are cut here, by what was delivered, never by a clock (docs/protocol.md, section 4).
 
 use alloc::collections::VecDeque;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use tradewind_ledger::{
-    Body, Digest, Entry, Hlc, Member, Replay, RequestId, SealLimits, Version, ViewId, ViewRecord,
+    Base, Body, Digest, Entry, Hlc, Member, Replay, RequestId, SealLimits, Version, ViewId, ViewRecord,
 };
-use tradewind_store::{Command, Context, Refusal, Reply, Store};
+use tradewind_store::snapshot::Pin;
+use tradewind_store::{Command, Context, Refusal, Reply, SnapshotRule, Store};
 
 use crate::action::Action;
 use crate::batch::{EntryBatch, Values};
@@ -33,17 +35,33 @@ pub(crate) struct Machine {
     leaves: Vec<Digest>,
     values: Values,
     marks: VecDeque<Mark>,
+    rule: SnapshotRule,
+    /// What was pinned for snapshots, with the end of the segment where that was.
+    pins: Vec<(Pin, Arc<Base>)>,
     scratch: Vec<u8>,
     /// Planted bug: the clock to seal by.
     pub(crate) local_clock: Option<Hlc>,
 }
 
 impl Machine {
-    pub(crate) fn new(replay: Replay, limits: SealLimits) -> Self {
+    pub(crate) fn new(replay: Replay, limits: SealLimits, rule: SnapshotRule) -> Self {
         let first = replay.size();
         let (entries, leaves, values) = (EntryBatch::default(), Vec::new(), Vec::new());
         let (marks, scratch, local_clock) = (VecDeque::new(), Vec::new(), None);
-        Self { replay, limits, first, entries, leaves, values, marks, scratch, local_clock }
+        let pins = Vec::new();
+        Self {
+            replay,
+            limits,
+            first,
+            entries,
+            leaves,
+            values,
+            marks,
+            rule,
+            pins,
+            scratch,
+            local_clock,
+        }
     }
 
     pub(crate) fn replay(&self) -> &Replay {
@@ -119,6 +137,11 @@ impl Machine {
         self.marks.drain(..)
     }
 
+    /// The snapshots that became due since the last call.
+    pub(crate) fn take_pins(&mut self) -> impl Iterator<Item = (Pin, Arc<Base>)> + '_ {
+        self.pins.drain(..)
+    }
+
     /// What the log is to append since the last call.
     pub(crate) fn take_appended(&mut self, shard: ShardIndex) -> Option<Action> {
         if self.entries.is_empty() {
@@ -151,6 +174,9 @@ impl Machine {
         self.entries.push(bytes);
         self.leaves.push(self.replay.last_leaf());
         self.values.append(values);
+        if let Body::Seal(_) = entry.body {
+            self.pin(store);
+        }
         Ok(())
     }
 
@@ -165,7 +191,16 @@ impl Machine {
         let hlc = stamp.after(self.replay.last_hlc());
         let entry = self.replay.make_seal(hlc);
         self.apply(store, &entry);
+        self.pin(store);
         self.mark();
+    }
+
+    /// At the end of a segment: pins the state if a snapshot is due.
+    fn pin(&mut self, store: &mut Store) {
+        if let Some(pin) = store.pin_if_due(&self.rule) {
+            let base = self.replay.base().expect("a SEAL was just taken up");
+            self.pins.push((pin, Arc::clone(base)));
+        }
     }
 
     fn apply(&mut self, store: &mut Store, entry: &Entry) {

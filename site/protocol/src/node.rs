@@ -350,9 +350,9 @@ impl<S: StoreAccess> NodeCore<S> {
     /// If that was not asked for.
     pub fn handle_rewound(&mut self, now: Now, shard: ShardIndex, recovered: RecoveredShard<S>) {
         let RecoveredShard { replay, store } = recovered;
-        let seal = self.config.limits.seal;
+        let limits = &self.config.limits;
         let replica = self.replicas[shard.index()].as_mut().expect("an own shard");
-        replica.rewound(replay, store, seal, &mut self.out);
+        replica.rewound(replay, store, limits, &mut self.out);
         self.continue_forming(now);
         self.drain_inbox(now);
     }

@@ -7,11 +7,12 @@ mod settling;
 mod timers;
 mod turning;
 
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec;
 use alloc::vec::Vec;
 
-use tradewind_ledger::{Entry, Hlc, Member, Policy, Replay, SealLimits, Version, ViewId};
+use tradewind_ledger::{Entry, Hlc, Member, Policy, Replay, Version, ViewId};
 
 use crate::access::StoreAccess;
 use crate::action::{Action, Answer};
@@ -153,7 +154,7 @@ impl<S: StoreAccess> Replica<S> {
             own,
             peers: Vec::new(),
             layout,
-            machine: Machine::new(replay, config.limits.seal),
+            machine: Machine::new(replay, config.limits.seal, config.limits.snapshots),
             store,
             outbox: Outbox::default(),
             marks: Marks::new(policy, own),
@@ -379,13 +380,13 @@ impl<S: StoreAccess> Replica<S> {
         &mut self,
         replay: Replay,
         store: S,
-        seal: SealLimits,
+        limits: &Limits,
         out: &mut Outputs,
     ) {
         assert!(self.rewinding, "the shell cuts what it was asked to cut");
         self.rewinding = false;
         self.durable = replay.size();
-        self.machine = Machine::new(replay, seal);
+        self.machine = Machine::new(replay, limits.seal, limits.snapshots);
         self.store = store;
         self.backlog.clear();
         self.backlog_bytes = 0;
@@ -404,6 +405,9 @@ impl<S: StoreAccess> Replica<S> {
         self.backlog_bytes += bytes;
         self.recent.push(self.machine.size(), bytes);
         out.actions.push_back(append);
+        let shard = self.shard;
+        let snapshot = |(pin, base)| Action::Snapshot { shard, pin: Box::new(pin), base };
+        out.actions.extend(self.machine.take_pins().map(snapshot));
     }
 
     pub(crate) fn status(&self) -> ReplicaStatus {

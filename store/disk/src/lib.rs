@@ -21,4 +21,4 @@ mod retain;
 pub use file::FileFault;
 pub use maker::{Due, Snapshotter, Source};
 pub use open::{Started, open};
-pub use retain::Retain;
+pub use retain::{Retain, kept_bytes};

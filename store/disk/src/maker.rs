@@ -82,14 +82,14 @@ impl Snapshotter {
         Ok(Self { due, stopping, thread })
     }
 
-    /// For threads that say what is due. Bounded by the rule for snapshots: not one a segment, but one for as much as the
-    /// state has.
-    #[must_use]
-    pub fn sender(&self) -> Sender<Due> {
-        self.due.clone()
+    /// A snapshot became due. What waits is bounded by the rule for snapshots: there is not one a segment, but one for as
+    /// much as the state has.
+    pub fn push(&self, due: Due) {
+        // The thread ends before its other end only if it panicked, which was said.
+        let _ = self.due.send(due);
     }
 
-    /// Ends the thread; a snapshot that is being made is given up. All senders must be gone by then, or soon.
+    /// Ends the thread; a snapshot that is being made is given up.
     pub fn stop(self) {
         self.stopping.store(true, Ordering::Relaxed);
         drop(self.due);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tradewind_ledger::segment_file::SegmentName;
 use tradewind_ledger::{Hlc, Version};
-use tradewind_ledger_disk::SealedSegment;
+use tradewind_ledger_disk::{LedgerReader, SealedSegment};
 
 /// How much history a process keeps, beside the state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,6 +32,12 @@ impl Retain {
             Self::Bytes(bytes) => bytes_after >= bytes,
         }
     }
+}
+
+/// The bytes of all segments of a ledger that are sealed and kept. Asks the file system for each.
+#[must_use]
+pub fn kept_bytes(dir: &Path, reader: &LedgerReader) -> u64 {
+    bytes_from(dir, &reader.sealed_segments(), Version::ZERO)
 }
 
 /// The bytes of the sealed segments from `first` on.
