@@ -21,9 +21,7 @@ use tradewind_ledger::{Digest, Hlc, LedgerId, SignedNote};
 use tradewind_ledger_disk::{LedgerWriter, WriteError};
 use tradewind_wan::protocol::{Admitted, Head};
 
-use crate::{
-    failing::Failing, publish::Publications, replica::Replica, snapshots::Snapshots,
-};
+use crate::{failing::Failing, publish::Publications, replica::Replica, snapshots::Snapshots};
 
 /// Bytes that are synced together at most.
 const ROUND_BYTES: usize = 16 << 20;

@@ -26,8 +26,8 @@ use crate::{
     open::{ReplicaError, open_replica},
     publish::PublisherThread,
     replica::Replica,
-    snapshots::{self, Snapshots},
     sink::{MirrorSink, Paths},
+    snapshots::{self, Snapshots},
 };
 
 /// What a mirror is to be.

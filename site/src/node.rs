@@ -29,8 +29,8 @@ use crate::log::Log;
 use crate::peers::PeersFile;
 use crate::promise::PromiseFile;
 use crate::shared::{OwnDisk, Replica, Shared, SharedStore};
-use crate::views::Views;
 use crate::snapshots::ShardSource;
+use crate::views::Views;
 use crate::{config, publish};
 
 /// Why a node did not start. Nothing was changed but, perhaps, its incarnation.

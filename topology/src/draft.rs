@@ -9,8 +9,8 @@ use crate::{
     diagnostics::{Diagnostics, Place},
     key::PublicKey,
     model::{Durability, FabricKind, Link, Right},
-    retain::{RETAIN_RULE, Retain},
     names::{DeploymentName, NAME_RULE, Region},
+    retain::{RETAIN_RULE, Retain},
     section::{At, Section},
     tree::{Item, Table, Value, quote},
 };

@@ -41,10 +41,10 @@ pub use diagnostics::{Diagnostic, Diagnostics, Place, Severity};
 pub use init::{InitOptions, init};
 pub use key::{KeyError, PublicKey};
 pub use load::Loaded;
-pub use retain::Retain;
 pub use model::{
     ClientIdentity, Durability, FabricKind, Link, Mirror, Node, Parent, Pool, Ports, Process,
     Right, Rights, Role, Site, Timeouts, Topology,
 };
 pub use names::{ClientName, DeploymentName, NameError, PoolName, ProcessName, Region, SiteName};
+pub use retain::Retain;
 pub use tree::ENVIRONMENT_PREFIX;

@@ -87,7 +87,18 @@ mod tests {
         {
             assert_eq!(text.parse::<Retain>().map(|it| it.to_string()), Ok(written.into()));
         }
-        for text in ["", "30", "d", "0d", "-1d", "1.5h", "3 d", "10GB", "99999999999999999999d", "9999999TiB"] {
+        for text in [
+            "",
+            "30",
+            "d",
+            "0d",
+            "-1d",
+            "1.5h",
+            "3 d",
+            "10GB",
+            "99999999999999999999d",
+            "9999999TiB",
+        ] {
             assert_eq!(text.parse::<Retain>(), Err(()), "{text}");
         }
     }

@@ -8,7 +8,8 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use tradewind_ledger::{
-    Base, Body, Digest, Entry, Hlc, Member, Replay, RequestId, SealLimits, Version, ViewId, ViewRecord,
+    Base, Body, Digest, Entry, Hlc, Member, Replay, RequestId, SealLimits, Version, ViewId,
+    ViewRecord,
 };
 use tradewind_store::snapshot::Pin;
 use tradewind_store::{Command, Context, Refusal, Reply, SnapshotRule, Store};

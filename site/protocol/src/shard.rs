@@ -376,13 +376,7 @@ impl<S: StoreAccess> Replica<S> {
     }
 
     /// The ledger was cut: goes on from what is left.
-    pub(crate) fn rewound(
-        &mut self,
-        replay: Replay,
-        store: S,
-        limits: &Limits,
-        out: &mut Outputs,
-    ) {
+    pub(crate) fn rewound(&mut self, replay: Replay, store: S, limits: &Limits, out: &mut Outputs) {
         assert!(self.rewinding, "the shell cuts what it was asked to cut");
         self.rewinding = false;
         self.durable = replay.size();

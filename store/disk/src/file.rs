@@ -124,7 +124,8 @@ pub(crate) fn read(path: &Path, at: Version) -> Result<(Base, Store), FileFault>
         return Err(FileFault::Differs("end"));
     }
     let store = decoder.finish()?;
-    if (store.next(), store.last_hlc()) != (base.size(), Some(base.last_hlc())) || at != base.size() {
+    if (store.next(), store.last_hlc()) != (base.size(), Some(base.last_hlc())) || at != base.size()
+    {
         return Err(FileFault::Differs("base, or its name,"));
     }
     Ok((base, store))

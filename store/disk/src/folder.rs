@@ -54,8 +54,11 @@ impl Folder {
         let mut found = Vec::new();
         for entry in entries {
             let name = entry?.file_name();
-            let stem = name.to_str().and_then(|name| name.strip_suffix(extension)?.strip_suffix('.'));
-            found.extend(stem.filter(|it| it.len() == 20).and_then(|it| it.parse().ok()).map(Version));
+            let stem =
+                name.to_str().and_then(|name| name.strip_suffix(extension)?.strip_suffix('.'));
+            found.extend(
+                stem.filter(|it| it.len() == 20).and_then(|it| it.parse().ok()).map(Version),
+            );
         }
         found.sort_unstable();
         Ok(found)
@@ -111,7 +114,9 @@ impl Folder {
         let file = self.named(at, BASE);
         match fs::read(&file) {
             Ok(bytes) => Ok(Base::decode(&bytes)?),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => file::read_base(&self.file(at)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                file::read_base(&self.file(at))
+            }
             Err(error) => Err(error.into()),
         }
     }

@@ -238,7 +238,9 @@ impl Worker {
         let mut next = Version::ZERO;
         source.read(&mut |store| next = store.next());
         self.slices(source, next, |state| {
-            if let Some(ItemValue::Detached { digest, .. }) = state.item.as_ref().map(|it| &it.value) {
+            if let Some(ItemValue::Detached { digest, .. }) =
+                state.item.as_ref().map(|it| &it.value)
+            {
                 live.insert(*digest);
             }
             Ok(())
