@@ -219,7 +219,7 @@ impl Member {
                 core.handle_durable(now, shard, Version(first.0 + entries.len() as u64));
             }
             Action::Promise(promise) => core.handle_promised(now, promise.view),
-            Action::Remember(_) => {}
+            Action::Remember(_) | Action::Snapshot { .. } => {}
             Action::Sign { shard, checkpoint } => {
                 let signature = identity.sign(checkpoint.to_string().as_bytes());
                 core.handle_signature(shard, checkpoint.size, signature);

@@ -277,7 +277,7 @@ impl Group {
                 Action::Answers(answers) => node.answers.extend(answers),
                 Action::Checkpoint { shard, size, .. } => node.checkpoints.push((shard, size)),
                 Action::Failed(fatal) => node.failed = Some(fatal),
-                Action::Sign { .. } | Action::Committed { .. } => {}
+                Action::Sign { .. } | Action::Snapshot { .. } | Action::Committed { .. } => {}
                 Action::Stopped { .. } | Action::Installed { .. } => {}
                 Action::ReadRoots { reader, sizes } => {
                     let ledger = &node.ledgers[reader.shard.index()];
