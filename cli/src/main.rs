@@ -43,6 +43,7 @@ mod restart;
 mod roll;
 mod scenario;
 mod scratch;
+mod scrub;
 mod serve;
 mod status;
 mod time;

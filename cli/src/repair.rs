@@ -152,14 +152,14 @@ fn sentences(ledger: &LedgerId, result: &anyhow::Result<Repair>) -> String {
 }
 
 /// The public face of another replica.
-struct HttpPeer {
+pub(crate) struct HttpPeer {
     source: HttpSource,
     checkpoint: Option<SignedNote>,
     size: Version,
 }
 
 impl HttpPeer {
-    fn new(url: &str) -> anyhow::Result<Self> {
+    pub(crate) fn new(url: &str) -> anyhow::Result<Self> {
         let source = HttpSource::new(url)?;
         let checkpoint = source.read("checkpoint", MAX_NOTE as u64)?;
         let checkpoint = checkpoint.map(|bytes| SignedNote::parse(&bytes)).transpose()?;

@@ -23,6 +23,7 @@ use tradewind_wan::{Mirrors, ServeConfig, Server, Source, timing_of};
 use crate::exit::Exit;
 use crate::output::Output;
 use crate::restart::{Image, Restarter};
+use crate::scrub::{Pace, Scrub};
 use crate::topology::load;
 
 /// Run one process of a deployment: a node or a mirror, by its name in the topology
@@ -52,6 +53,8 @@ pub(crate) struct ServeArgs {
     /// When a restart is due, end with exit code 6 instead of beginning anew
     #[arg(long)]
     no_restart: bool,
+    #[command(flatten)]
+    pace: Pace,
     /// End when standard input closes: so that no process outlives whoever started it
     #[arg(long, hide = true)]
     exit_with_stdin: bool,
@@ -76,7 +79,7 @@ impl ServeArgs {
         let restarter = Arc::new(Restarter::new(&self.topology, &self.name));
         let until = Until { stdin, restarter };
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-        let end = runtime.block_on(serve(topology, &self.name, until));
+        let end = runtime.block_on(serve(topology, &self.name, self.pace, until));
         // Tasks that still run belong to connections that nobody waits for.
         runtime.shutdown_timeout(Duration::from_secs(1));
         match end? {
@@ -104,7 +107,12 @@ struct Until {
     restarter: Arc<Restarter>,
 }
 
-async fn serve(topology: Arc<Topology>, name: &str, until: Until) -> anyhow::Result<End> {
+async fn serve(
+    topology: Arc<Topology>,
+    name: &str,
+    pace: Pace,
+    until: Until,
+) -> anyhow::Result<End> {
     let Some(process) = topology.process(name) else {
         let names: Vec<_> =
             topology.processes().map(|process| process.name().to_string()).collect();
@@ -116,25 +124,29 @@ async fn serve(topology: Arc<Topology>, name: &str, until: Until) -> anyhow::Res
     let listeners = listen(process.ports()).await?;
     match process {
         Process::Node { site, .. } => {
-            node(&topology, site, identity, credentials, listeners, until).await
+            node(&topology, site, identity, (credentials, listeners, until), pace).await
         }
-        Process::Mirror(_) => mirror(&topology, identity, credentials, listeners, until).await,
+        Process::Mirror(_) => {
+            mirror(&topology, identity, (credentials, listeners, until), pace).await
+        }
     }
 }
+
+/// What a process serves with, and until when.
+type Serving = (Credentials, Listeners, Until);
 
 async fn node(
     topology: &Arc<Topology>,
     site: &Site,
     identity: Identity,
-    credentials: Credentials,
-    listeners: Listeners,
-    until: Until,
+    serving: Serving,
+    pace: Pace,
 ) -> anyhow::Result<End> {
     let starting = (Arc::clone(topology), Arc::new(identity));
     // Opening reads every entry that there is.
     let mut node =
         tokio::task::spawn_blocking(move || Node::start(starting.0, starting.1)).await??;
-    let end = serve_node(&mut node, topology, site, credentials, listeners, until).await;
+    let end = serve_node(&mut node, topology, site, serving, pace).await;
     // However it ends: what is in its log is kept.
     tokio::task::spawn_blocking(move || node.stop()).await?;
     end
@@ -144,14 +156,17 @@ async fn serve_node(
     node: &mut Node,
     topology: &Arc<Topology>,
     site: &Site,
-    credentials: Credentials,
-    listeners: Listeners,
-    until: Until,
+    (credentials, listeners, until): Serving,
+    pace: Pace,
 ) -> anyhow::Result<End> {
     let (feeding, mirrors) = feed_mirrors(topology, site, &credentials, node)?;
-    node.add_status(Box::new(
-        move || json!({ "mirrors": mirrors.status().iter().map(mirror_json).collect::<Vec<_>>() }),
-    ));
+    let ledgers = node.feeds().into_iter().map(|feed| (feed.ledger, feed.reader));
+    let scrub = Scrub::start(topology, &credentials.own().name, ledgers, pace)?;
+    let scrubbed = scrub.status();
+    node.add_status(Box::new(move || {
+        let mirrors = mirrors.status().iter().map(mirror_json).collect::<Vec<_>>();
+        json!({ "mirrors": mirrors, "scrub": scrubbed() })
+    }));
     let gateway = listeners.serve(node.backend(), credentials, &until)?;
     tracing::info!(name = %topology.name, "node started");
     let end = tokio::select! {
@@ -216,24 +231,26 @@ fn source(feed: Feed, backend: Arc<dyn Backend>) -> Source {
 async fn mirror(
     topology: &Arc<Topology>,
     identity: Identity,
-    credentials: Credentials,
-    listeners: Listeners,
-    until: Until,
+    serving: Serving,
+    pace: Pace,
 ) -> anyhow::Result<End> {
+    let name = identity.name().to_owned();
     let data = topology.data.join(identity.name());
     let config =
         tradewind_mirror::Config { topology: Arc::clone(topology), identity, data, timing: None };
     let mirror = Mirror::start(config).await?;
-    let end = serve_mirror(&mirror, credentials, listeners, until).await;
+    let ledgers = mirror.sources().into_iter().map(|source| (source.ledger, source.reader));
+    let scrub = Scrub::start(topology, &name, ledgers, pace)?;
+    let scrubbed = scrub.status();
+    mirror.add_status(Box::new(move || json!({ "scrub": scrubbed() })));
+    let end = serve_mirror(&mirror, serving).await;
     mirror.stop().await;
     end
 }
 
 async fn serve_mirror(
     mirror: &Arc<Mirror>,
-    credentials: Credentials,
-    listeners: Listeners,
-    until: Until,
+    (credentials, listeners, until): Serving,
 ) -> anyhow::Result<End> {
     let backend: Arc<dyn Backend> = mirror.clone();
     let gateway = listeners.serve(backend, credentials, &until)?;

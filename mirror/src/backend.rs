@@ -94,7 +94,7 @@ impl Backend for Mirror {
                 },
             })
         };
-        json!({
+        let mut status = json!({
             "name": self.name,
             "role": "mirror",
             "deployment": self.topology.name.as_str(),
@@ -102,7 +102,12 @@ impl Backend for Mirror {
             "shards": self.replicas.values().map(shard).collect::<Vec<_>>(),
             "routes": self.routes().iter().map(route_json).collect::<Vec<_>>(),
             "mirrors": self.mirrors().iter().map(mirror_json).collect::<Vec<_>>(),
-        })
+        });
+        let more = self.more_status.get().map(|more| more());
+        if let (Some(Json::Object(more)), Json::Object(status)) = (more, &mut status) {
+            status.extend(more);
+        }
+        status
     }
 
     fn readiness(&self) -> Readiness {

@@ -37,5 +37,5 @@ mod sink;
 mod snapshots;
 
 pub use backend::mirror_json;
-pub use mirror::{Config, Mirror, RouteStatus, StartError};
+pub use mirror::{Config, Mirror, MoreStatus, RouteStatus, StartError};
 pub use open::ReplicaError;

@@ -1,6 +1,11 @@
 //! Start, stop, status.
 
-use std::{collections::BTreeMap, fmt, io, path::PathBuf, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    fmt, io,
+    path::PathBuf,
+    sync::{Arc, OnceLock},
+};
 
 use parking_lot::Mutex;
 use quinn::{Endpoint, VarInt};
@@ -79,8 +84,12 @@ pub struct Mirror {
     failure: watch::Receiver<Option<String>>,
     path: watch::Receiver<Option<Vec<String>>>,
     routes: Vec<(Vec<String>, watch::Receiver<FollowStatus>)>,
+    pub(crate) more_status: OnceLock<MoreStatus>,
     work: Mutex<Option<Work>>,
 }
+
+/// Members of an object to be added to a mirror's status.
+pub type MoreStatus = Box<dyn Fn() -> serde_json::Value + Send + Sync>;
 
 /// What runs; ended in this order.
 struct Work {
@@ -188,6 +197,11 @@ impl Mirror {
             RouteStatus { candidates: candidates.clone(), status: status.borrow().clone() }
         };
         self.routes.iter().map(status).collect()
+    }
+
+    /// Adds to the status what the mirror does not know itself; the first call counts.
+    pub fn add_status(&self, more: MoreStatus) {
+        let _ = self.more_status.set(more);
     }
 
     /// The mirrors below this one, with their lags.
@@ -328,6 +342,7 @@ impl Opening {
             failure,
             path: paths.subscribe(),
             routes: statuses,
+            more_status: OnceLock::new(),
             work: Mutex::new(Some(Work { server, followings, log, publisher, endpoint })),
         }))
     }

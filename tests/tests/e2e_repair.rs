@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use tradewind_local::Plan;
+use tradewind_local::{Launcher, MirrorPlan, Plan};
 use tradewind_tests::e2e::{LIMIT, POOL, Running, assert_segments_equal, eventually};
 
 /// The files below `dir` whose names end so, in order.
@@ -64,5 +64,66 @@ fn a_node_with_a_damaged_segment_is_repaired_from_a_running_peer_and_comes_back(
     running.ready();
     running.run(&["put", POOL, "after", "it"]).expect(0);
     running.run(&["get", POOL, "k7", "--endpoints", "ams-2", "--only"]).expect(0);
+    assert_segments_equal(&running, &["ams-1", "ams-2", "ams-3"]);
+}
+
+/// Makes a process look for bit rot all the time, from its next start on.
+fn search_all_the_time(running: &mut Running, name: &str) {
+    let command = "exec \"$@\" --scrub-pause 0 --scrub-rate 100";
+    let prefix = ["sh", "-c", command, "sh"].map(Into::into).into();
+    running.deployment.set_launcher(name, Launcher { prefix, ..Launcher::default() });
+    running.deployment.kill(name).expect("killed");
+    running.deployment.start(name).expect("it starts");
+    running.ready();
+}
+
+#[test]
+fn a_byte_that_rots_under_a_running_process_is_mended_without_a_stop() {
+    let mut plan = Plan::one_site(3, 1);
+    plan.mirrors.push(MirrorPlan {
+        name: "leaf".into(),
+        region: "us".into(),
+        parents: vec!["ams".into()],
+        pools: vec![POOL.into()],
+    });
+    let mut running = Running::start(plan);
+    let put = |running: &Running, value: &str| {
+        let reply = running.run(&["put", POOL, "flight", value, "-o", "json"]).json();
+        reply["version"].as_u64().expect("a version").to_string()
+    };
+    let old = put(&running, &"an old plan ".repeat(40));
+    put(&running, "a new plan");
+    for name in ["ams-2", "leaf"] {
+        search_all_the_time(&mut running, name);
+        let data = running.deployment.data(name);
+        let incarnation = running.status(name)["incarnation"].clone();
+        let (segment, whole) = eventually("sealed, and signed for at the others", || {
+            let holding = |path: &PathBuf| {
+                let bytes = fs::read(path).expect("a segment");
+                bytes.windows(12).position(|it| it == b"an old plan ").map(|at| (at, bytes))
+            };
+            let found = files(&data, ".seg").into_iter().find_map(|path| {
+                let (at, bytes) = holding(&path)?;
+                Some((path, at, bytes))
+            });
+            let (path, at, bytes) = found.ok_or("not sealed yet")?;
+            flip(&path, at + 100);
+            Ok((path, bytes))
+        });
+        eventually("mended", || {
+            let status = running.status(name);
+            let mended = status["scrub"]["mended"].as_u64().unwrap_or_default();
+            match fs::read(&segment) {
+                Ok(bytes) if bytes == whole && mended > 0 => Ok(()),
+                _ => Err(status["scrub"].to_string()),
+            }
+        });
+        let name_of = segment.file_name().expect("a name").to_string_lossy().into_owned();
+        assert_eq!(files(&data, &name_of).len(), 2, "the damaged file is kept too");
+        let at = ["get", POOL, "flight", "--version", &old, "--endpoints", name, "--only"];
+        let read = running.run(&at).expect(0).stdout();
+        assert!(read.contains("an old plan an old plan"), "{read}");
+        assert_eq!(running.status(name)["incarnation"], incarnation, "it was not started again");
+    }
     assert_segments_equal(&running, &["ams-1", "ams-2", "ams-3"]);
 }
