@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tradewind_ledger::tree::root_at;
 use tradewind_ledger::{Digest, Version};
-use tradewind_ledger_disk::{LedgerReader, LedgerWriter, WriteError};
+use tradewind_ledger_disk::{LedgerReader, LedgerWriter, ReadError, WriteError};
 use tradewind_site_protocol::{EntryBatch, ReadFor, ShardIndex, Values};
 
 use crate::inbox::{Inbox, PanicWatch};
@@ -111,8 +111,9 @@ impl Worker {
                 }
                 Job::ReadLog { reader, first, end, max_bytes } => {
                     let ledger = &self.ledgers[self.place(reader.shard)].2;
-                    let done = read_log(ledger, reader, first, end, max_bytes)?;
-                    self.inbox.done(done);
+                    if let Some(done) = read_log(ledger, reader, first, end, max_bytes)? {
+                        self.inbox.done(done);
+                    }
                 }
                 Job::ReadRoots { reader, sizes } => {
                     let ledger = &self.ledgers[self.place(reader.shard)].2;
@@ -207,17 +208,24 @@ fn when_space<T>(
     }
 }
 
+/// Reads entries for a peer. `None` if they are not here to be given, because they were pruned or are damaged: the peer
+/// gets no answer, and asks elsewhere.
 fn read_log(
     ledger: &LedgerReader,
     reader: ReadFor,
     first: Version,
     end: Version,
     max_bytes: usize,
-) -> Result<Done, String> {
+) -> Result<Option<Done>, String> {
     let root_before = root_at(ledger, first).map_err(|error| error.to_string())?;
     let mut entries = EntryBatch::default();
-    ledger
-        .for_each(first, end, max_bytes, |_, entry| entries.push(entry))
-        .map_err(|error| error.to_string())?;
-    Ok(Done::LogRead { reader, first, root_before, entries })
+    match ledger.for_each(first, end, max_bytes, |_, entry| entries.push(entry)) {
+        Ok(_) => Ok(Some(Done::LogRead { reader, first, root_before, entries })),
+        Err(error @ (ReadError::Pruned { .. } | ReadError::Quarantined { .. })) => {
+            let (peer, shard) = (reader.peer, reader.shard);
+            tracing::error!(%peer, %shard, %error, "no entries for a peer; if no other has them, replace its data by a copy");
+            Ok(None)
+        }
+        Err(error) => Err(error.to_string()),
+    }
 }
