@@ -20,6 +20,9 @@ use crate::views::ViewEvents;
 
 /// The pause between two attempts while no view runs.
 const PAUSE: Duration = Duration::from_millis(10);
+/// With less time left than this, and a quarter of all, no further attempt is begun: one that cannot be awaited would
+/// leave its outcome unknown.
+const LAST_ATTEMPT: Duration = Duration::from_millis(250);
 
 /// How a replicated state machine behaves.
 pub struct Options {
@@ -156,7 +159,9 @@ impl<S: StateMachine> Replicated<S> {
             let answer = tokio::select! {
                 biased;
                 // Applied without an answer of the node: after a change of view the first one may be lost.
-                Ok(applied) = &mut reply.receiver => return Ok(applied),
+                applied = &mut reply.receiver => {
+                    return applied.map_err(|_| self.stopped().unwrap_or(Stopped::Closed).into());
+                }
                 answer = timeout_at(attempts.deadline, answered) => answer,
             };
             let fault = match answer {
@@ -315,13 +320,17 @@ struct Attempts {
     /// Whether an attempt may have had an effect without our learning of it.
     unknown: bool,
     last: Arc<Fault>,
+    /// No attempt begins after this.
+    begin_until: Instant,
 }
 
 impl Attempts {
     fn new(allowed: Duration) -> Self {
         let began = Instant::now();
         let last = Arc::new(Fault::Busy { reason: "no answer in time".into() });
-        Self { began, deadline: began + allowed, unknown: false, last }
+        let deadline = began + allowed;
+        let begin_until = deadline - LAST_ATTEMPT.min(allowed / 4);
+        Self { began, deadline, unknown: false, last, begin_until }
     }
 
     fn after_ms(&self) -> u64 {
@@ -339,7 +348,7 @@ impl Attempts {
     /// Waits a little before the next attempt; an error if there is none.
     async fn failed(&mut self, fault: Fault) -> Result<(), SendError> {
         self.unknown |= fault.executed() == Executed::Unknown;
-        let again = fault.is_retryable() && Instant::now() + PAUSE < self.deadline;
+        let again = fault.is_retryable() && Instant::now() + PAUSE < self.begin_until;
         self.last = Arc::new(fault);
         if !again {
             return Err(self.over());

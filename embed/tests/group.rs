@@ -300,7 +300,7 @@ async fn views_are_told_in_order_with_commands_and_a_minority_says_what_it_canno
     drop(log);
     let log = within("the replica to end", async {
         loop {
-            let options = Options { deadline: Duration::from_millis(200), ..Options::default() };
+            let options = Options { deadline: Duration::from_secs(2), ..Options::default() };
             match first.replicated(POOL, NAME, Log::default(), options) {
                 Ok(log) => return log,
                 Err(OpenError::AlreadyOpen { .. }) => tokio::task::yield_now().await,
