@@ -111,6 +111,13 @@ impl Worker {
                 }
                 Job::ReadLog { reader, first, end, max_bytes } => {
                     let ledger = &self.ledgers[self.place(reader.shard)].2;
+                    let (peer, kept) = (reader.peer, ledger.first());
+                    if first < kept {
+                        // It gets no answer, and asks elsewhere: no reason for this node to end.
+                        tracing::error!(%peer, shard = %reader.shard, "the peer lacks entries from {first} on, which \
+                            were pruned before {kept} here: give it a copy of a ledger that has them, and a longer `retain`");
+                        continue;
+                    }
                     if let Some(done) = read_log(ledger, reader, first, end, max_bytes)? {
                         self.inbox.done(done);
                     }
