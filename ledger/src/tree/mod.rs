@@ -19,10 +19,11 @@ use crate::ids::{Digest, Version};
 /// Hash of a leaf: `SHA-256(00 || entry)` (RFC 6962, section 2.1).
 #[must_use]
 pub fn leaf_hash(entry: &[u8]) -> Digest {
-    match entry.len() {
-        ..=SHORT => return short_hash::<2, _>(0, [entry]),
-        ..=MEDIUM => return short_hash::<8, _>(0, [entry]),
-        _ => {}
+    if entry.len() <= SHORT {
+        return short_hash::<2, _>(0, [entry]);
+    }
+    if entry.len() <= MEDIUM {
+        return short_hash::<8, _>(0, [entry]);
     }
     let mut hash = Sha256::new();
     hash.update([0]);
