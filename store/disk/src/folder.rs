@@ -123,7 +123,7 @@ impl Folder {
 
     /// Removes the bases before `first`, which the ledger was pruned at.
     pub(crate) fn forget_before(&self, first: Version) -> io::Result<()> {
-        let gone = self.list(BASE)?.into_iter().filter(|at| *at < first);
-        gone.map(|at| fs::remove_file(self.named(at, BASE))).collect()
+        let mut gone = self.list(BASE)?.into_iter().filter(|at| *at < first);
+        gone.try_for_each(|at| fs::remove_file(self.named(at, BASE)))
     }
 }
