@@ -22,12 +22,15 @@
 //! | [`tcp`] | the fabric over TCP, with TLS unless the topology says otherwise |
 //! | [`shm`] | rows through shared memory between processes of one host, all else over TCP |
 //! | `verbs` | rows by RDMA, all else over TCP (features `verbs`, `verbs-dlopen`) |
+//! | [`sim`] | nodes of one process, for tests: chance from a seed, and time that passes when it is told to |
 //! | `choice` | [`open`]: the provider that a topology asks for |
 //! | `paths` | how rows reach each peer, for people |
 //! | `bytes` | taking messages of providers apart |
 //! | `ranges` | which bytes of a row a peer has still to be shown |
+//! | `region` | the rows of a view |
 
 pub mod shm;
+pub mod sim;
 pub mod tcp;
 #[cfg(any(feature = "verbs", feature = "verbs-dlopen"))]
 pub mod verbs;
@@ -36,6 +39,7 @@ mod bytes;
 mod choice;
 mod paths;
 mod ranges;
+mod region;
 
 use std::{fmt, ops::Range, sync::Arc, time::Duration};
 
@@ -65,6 +69,10 @@ pub const ROW_BYTES_MAX: usize = 256 << 20;
 
 /// The longest message of the control lane.
 pub const MESSAGE_BYTES_MAX: usize = 8 << 20;
+
+/// Bytes and messages of the control lane that may wait for one peer.
+const LANE_BYTES_MAX: usize = 2 * MESSAGE_BYTES_MAX;
+const LANE_MESSAGES_MAX: usize = 4_096;
 
 /// Symmetric one-sided memory between the nodes of one site; see the module's contract.
 pub trait Fabric: Send {

@@ -46,7 +46,7 @@ fn in_view(nodes: u16, row_len: usize) -> (Nodes, Arc<Paths>) {
     let paths = first.paths();
     let mut fabrics: Vec<Option<Box<dyn Fabric>>> = vec![Some(Box::new(first))];
     fabrics.extend((1..nodes).map(|node| Some(site.start(NodeId(node), 1))));
-    let mut all = Nodes { fabrics, events: vec![Vec::new(); usize::from(nodes)] };
+    let mut all = Nodes::of(fabrics);
     all.prepare(1, row_len);
     attached(&mut all, &paths);
     (all, paths)
@@ -150,7 +150,7 @@ fn a_peer_without_shared_memory_is_reached_over_tcp_beside_one_that_has_it() {
     let paths = a.paths();
     let c: Box<dyn Fabric> = site.0.start(C, 1);
     let fabrics: Vec<Option<Box<dyn Fabric>>> = vec![Some(Box::new(a)), Some(Box::new(b)), Some(c)];
-    let mut nodes = Nodes { fabrics, events: vec![Vec::new(); 3] };
+    let mut nodes = Nodes::of(fabrics);
     nodes.prepare(1, 64);
     nodes.until("A and B share memory", |_| paths.to(B).unwrap().kind == PathKind::Shm);
     for round in 1..=50 {
@@ -220,7 +220,7 @@ fn a_process_killed_while_it_publishes_leaves_whole_rows_and_nobody_hanging() {
     let mut site = OneHost::new(2, MINUTE);
     let address = site.0.options(A, 1).nodes[0].address;
     let mut dice = Dice(11);
-    let mut nodes = Nodes { fabrics: vec![Some(site.start(A, 1))], events: vec![Vec::new()] };
+    let mut nodes = Nodes::of(vec![Some(site.start(A, 1))]);
     for view in 1..=12 {
         nodes.forget();
         nodes.at(A).prepare(view, &[A, B], ROW).unwrap();

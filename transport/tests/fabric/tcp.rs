@@ -114,7 +114,7 @@ fn refusal<const TLS: bool>(differ: impl Fn(&mut TcpOptions)) -> [String; 2] {
     differ(&mut other);
     let fabrics: Vec<Option<Box<dyn Fabric>>> =
         vec![Some(site.start(A, 1)), Some(Box::new(site.start_with(other)))];
-    let mut nodes = Nodes { fabrics, events: vec![Vec::new(); 2] };
+    let mut nodes = Nodes::of(fabrics);
     let reason = |events: &[FabricEvent]| {
         events.iter().find_map(|event| match event {
             FabricEvent::Unreachable { reason, .. } => Some(reason.clone()),
@@ -150,7 +150,7 @@ fn nodes_of_another_deployment_site_or_topology_are_refused_in_words_at_both_end
 fn of_two_starts_of_a_node_the_newer_one_is_heard() {
     let mut site = Loopback::<true>::new(2, MINUTE);
     let fabrics = vec![Some(site.start(A, 1)), Some(site.start(B, 5))];
-    let mut nodes = Nodes { fabrics, events: vec![Vec::new(); 2] };
+    let mut nodes = Nodes::of(fabrics);
     let connected = |incarnation| FabricEvent::Connected { peer: B, incarnation };
     nodes.until("B is connected", |all| all.told(A, |event| *event == connected(5)));
 
@@ -203,7 +203,7 @@ fn a_node_is_known_by_its_key_whatever_it_says() {
     options.security = Security::Tls(Credentials::new(&identity(A), directory).unwrap());
     let fabrics: Vec<Option<Box<dyn Fabric>>> =
         vec![Some(Box::new(site.start_with(options))), Some(site.start(B, 1))];
-    let mut nodes = Nodes { fabrics, events: vec![Vec::new(); 2] };
+    let mut nodes = Nodes::of(fabrics);
     nodes.until("B is refused", |all| {
         all.told(B, |event| matches!(event, FabricEvent::Unreachable { .. }))
     });
@@ -291,7 +291,7 @@ fn a_flood_of_silent_strangers_leaves_room_for_the_nodes() {
     }
     // Their deadline passes, and B gets in.
     let fabrics: Vec<Option<Box<dyn Fabric>>> = vec![Some(a), Some(site.start(B, 1))];
-    let mut nodes = Nodes { fabrics, events: vec![Vec::new(); 2] };
+    let mut nodes = Nodes::of(fabrics);
     nodes.until("B is connected", |all| {
         all.told(A, |event| matches!(event, FabricEvent::Connected { peer, .. } if *peer == B))
     });

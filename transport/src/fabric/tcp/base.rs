@@ -5,8 +5,8 @@ use std::{mem, ops::Range, sync::atomic::Ordering, time::Instant};
 
 use mio::{Registry, Token};
 
-use super::{FOREIGN, Kind, TcpFabric, region::Region};
-use crate::fabric::{FabricEvent, NodeId};
+use super::{FOREIGN, Kind, TcpFabric};
+use crate::fabric::{FabricEvent, NodeId, region::Region};
 
 /// What such a provider has to know, in the order in which it happened.
 #[derive(Debug)]

@@ -20,14 +20,12 @@
 //! | `wire` | frames and their strict decoding |
 //! | `connection` | one socket with its buffers and TLS |
 //! | `links` | dialling, accepting, greeting, losing |
-//! | `region` | the rows of a view |
 //! | `base` | what providers that carry rows in another way build upon |
 
 mod base;
 mod connection;
 mod links;
 mod options;
-mod region;
 mod wire;
 
 use std::{
@@ -46,20 +44,17 @@ use mio::{Events, Interest, Poll, Token, net::TcpListener};
 
 use self::{
     connection::{BACKLOG_BYTES, Connection, Failure, Handler, Phase},
-    region::Region,
     wire::{Header, Hello, Kind},
 };
 use super::{
-    Counters, Fabric, FabricError, FabricEvent, MESSAGE_BYTES_MAX, NodeId, ROW_BYTES_MAX, Wake,
+    Counters, Fabric, FabricError, FabricEvent, LANE_BYTES_MAX, LANE_MESSAGES_MAX,
+    MESSAGE_BYTES_MAX, NodeId, Wake,
     ranges::{RangeSet, WORD},
+    region::Region,
 };
 use crate::tls::Protocol;
 pub(in crate::fabric) use base::Note;
 pub use options::{Security, TcpError, TcpNode, TcpOptions, Timing};
-
-/// Bytes and messages of the control lane that may wait for one peer.
-const LANE_BYTES_MAX: usize = 2 * MESSAGE_BYTES_MAX;
-const LANE_MESSAGES_MAX: usize = 4_096;
 
 /// What is asked from the kernel at once.
 const SCRATCH_BYTES: usize = 256 << 10;
@@ -345,20 +340,13 @@ impl TcpFabric {
         members: &[NodeId],
         row_len: usize,
     ) -> Result<(), FabricError> {
-        let (own, nodes) = (self.options.own, self.peers.len());
-        if view <= self.view() {
-            return Err(FabricError::OldView { view, current: self.view() });
-        }
-        if row_len == 0 || !row_len.is_multiple_of(WORD) || row_len > ROW_BYTES_MAX {
-            return Err(FabricError::RowLength { found: row_len });
-        }
-        if let Some(&unknown) = members.iter().find(|member| member.index() >= nodes) {
-            return Err(FabricError::UnknownMember(unknown));
-        }
-        if !members.contains(&own) {
-            return Err(FabricError::NotMember(own));
-        }
-        Ok(())
+        Region::check_view(
+            view,
+            self.view(),
+            members,
+            row_len,
+            (self.options.own, self.peers.len()),
+        )
     }
 
     fn note(&mut self, note: Note) {
