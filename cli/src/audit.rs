@@ -359,6 +359,7 @@ fn kind(entry: &Entry) -> &'static str {
         Body::Txn(_) => "txn",
         Body::Seal(_) => "seal",
         Body::View(_) => "view",
+        Body::Snapshot(_) => "snapshot",
         Body::Genesis(_) => "genesis",
     }
 }
@@ -368,7 +369,7 @@ fn updates(entry: &Entry) -> Vec<(&[u8], bool)> {
     let updates = match &entry.body {
         Body::Put(write) | Body::Delete(write) => std::slice::from_ref(&write.update),
         Body::Txn(txn) => &txn.updates,
-        Body::Seal(_) | Body::View(_) | Body::Genesis(_) => &[],
+        Body::Seal(_) | Body::View(_) | Body::Snapshot(_) | Body::Genesis(_) => &[],
     };
     updates.iter().map(|update| (&update.key[..], update.value.is_none())).collect()
 }

@@ -35,7 +35,8 @@ pub mod tree;
 
 pub use base::{Base, BaseError};
 pub use entry::{
-    Body, Entry, EntryError, Genesis, Member, Seal, Txn, Update, Value, ViewRecord, Write, quorum,
+    Body, Entry, EntryError, Genesis, Member, Seal, SnapshotRecord, Txn, Update, Value, ViewRecord,
+    Write, quorum,
 };
 pub use ids::{
     Digest, Hlc, KeyVersion, LedgerId, Lineage, RequestId, RequestNumber, SessionId, Version,

@@ -2,14 +2,15 @@
 //!
 //! Feed it every entry from the first on, or from a [`Base`] on. It checks, in this order: strict decoding; a genesis first and
 //! only first; time strictly increasing; views (an entry is of the view in force, and only a VIEW entry
-//! begins a new one, of a higher number); every field of every SEAL; the limits of a segment. What needs
-//! the keys' state (key and previous versions), detached values or signatures is checked elsewhere.
+//! begins a new one, of a higher number); that a SNAPSHOT is of entries before it; every field of every SEAL; the limits of
+//! a segment. What needs the keys' state (key and previous versions, a SNAPSHOT's root), detached values or signatures is
+//! checked elsewhere.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use crate::base::{Base, InForce, Parts};
-use crate::entry::{Body, Entry, EntryError, Genesis, Member, Seal};
+use crate::entry::{Body, Entry, EntryError, Genesis, Member, Seal, SnapshotRecord};
 use crate::ids::{Digest, Hlc, Lineage, Version, ViewId};
 use crate::segment::{MAX_SEGMENT_BYTES, MAX_SEGMENT_ENTRIES, SegmentTracker};
 use crate::tree::CompactRange;
@@ -23,6 +24,7 @@ pub struct Replay {
     members: Arc<Vec<Member>>,
     last_seal: Option<(Version, Seal)>,
     in_force: Option<InForce>,
+    snapshot: Option<(Version, SnapshotRecord)>,
     base: Option<Arc<Base>>,
     /// The SEAL made last, with its time and the size it was made for: it needs no second look.
     made: Option<(Version, Hlc, Seal)>,
@@ -82,6 +84,12 @@ pub enum ReplayErrorKind {
         /// What the SEAL should say.
         expected: alloc::boxed::Box<Seal>,
     },
+    /// A SNAPSHOT of entries that come after it.
+    #[error("a SNAPSHOT of the first {size} entries, which are not all before it")]
+    Snapshot {
+        /// Entries that it is said to be of.
+        size: Version,
+    },
     /// The segment has no end.
     #[error("the segment has more than {MAX_SEGMENT_ENTRIES} entries or {MAX_SEGMENT_BYTES} bytes")]
     SegmentTooLong,
@@ -106,6 +114,7 @@ impl Replay {
             members: Arc::new(base.members().to_vec()),
             last_seal: Some((version, *seal)),
             in_force: base.in_force().cloned(),
+            snapshot: None,
             base: Some(Arc::new(base.clone())),
             made: None,
         }
@@ -163,6 +172,7 @@ impl Replay {
                 let before = before.expect("kept for a SEAL");
                 self.base = Some(Arc::new(self.base_after(*seal, before, entry.hlc, leaf)));
             }
+            Body::Snapshot(record) => self.snapshot = Some((version, *record)),
             Body::Put(_) | Body::Delete(_) | Body::Txn(_) => {}
         }
         Ok(leaf)
@@ -201,6 +211,9 @@ impl Replay {
         match &entry.body {
             Body::Seal(seal) if self.made == Some((self.size(), entry.hlc, *seal)) => Ok(()),
             Body::Seal(seal) => check_seal(seal, self.tracker.seal(entry.hlc)),
+            Body::Snapshot(record) if record.size > self.size() => {
+                Err(ReplayErrorKind::Snapshot { size: record.size })
+            }
             _ => Ok(()),
         }
     }
@@ -263,6 +276,12 @@ impl Replay {
     #[must_use]
     pub fn last_leaf(&self) -> Digest {
         self.tracker.last_leaf()
+    }
+
+    /// The last SNAPSHOT and its version, if there is one among the entries that were taken up.
+    #[must_use]
+    pub fn snapshot(&self) -> Option<&(Version, SnapshotRecord)> {
+        self.snapshot.as_ref()
     }
 
     /// The last SEAL and its version, if there is one.

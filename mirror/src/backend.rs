@@ -89,7 +89,7 @@ impl Backend for Mirror {
                 "kept": {
                     "first": replica.reader.0.first().0,
                     "bytes": tradewind_store_disk::kept_bytes(&replica.directory, &replica.reader.0),
-                    "snapshot_at_start": replica.started.snapshot.0,
+                    "snapshot_at_start": replica.started.size().0,
                     "replayed_at_start": replica.started.replayed,
                 },
             })

@@ -87,7 +87,7 @@ pub(crate) fn open_replica(
     std::fs::create_dir_all(&directory)
         .map_err(|source| ReplicaError::Io { path: directory.clone(), source })?;
     let options = Options { expected_lineage: Some(lineage), ..Options::default() };
-    let (opened, store, started) = tradewind_store_disk::open(&directory, &options)?;
+    let (opened, store, started) = tradewind_store_disk::open(&directory, &options, &policy.1)?;
     let head = match &opened.checkpoint {
         None => None,
         Some(note) => Some(head(&directory, &opened.replay, &genesis, note, &store)?),

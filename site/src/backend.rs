@@ -275,7 +275,7 @@ impl NodeBackend {
             json!({
                 "first": replica.reader.first().0,
                 "bytes": bytes,
-                "snapshot_at_start": replica.started.snapshot.0,
+                "snapshot_at_start": replica.started.size().0,
                 "replayed_at_start": replica.started.replayed,
             })
         })

@@ -223,6 +223,7 @@ impl Group {
                 core.handle_value_read(reader, digest, offset, bytes);
             }
             Done::Roots { reader, roots } => core.handle_roots(now, reader, roots),
+            Done::SnapshotMade { shard, record } => core.handle_snapshot_made(now, shard, record),
             Done::Failed(reason) => return Err(Ended::Failed(reason)),
         }
         self.status_stale = true;
@@ -305,6 +306,11 @@ impl Group {
             Action::Installed { view, members } => {
                 tracing::info!(%view, ?members, "view installed");
                 shared.views.install(view, &members);
+            }
+            Action::SnapshotsDiffer { shard, peer, differ } => {
+                let (ledger, size) = (&shared.replica(shard).ledger, differ.size);
+                tracing::error!(%ledger, %size, here = %differ.root, there = %differ.agreed, %peer,
+                    "two nodes made different snapshots of the same entries: one of them computed wrongly, and ends once a majority agrees against it");
             }
             Action::Failed(fatal) => return Err(Ended::Failed(fatal.to_string())),
         }

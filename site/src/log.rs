@@ -7,7 +7,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use tradewind_ledger::tree::root_at;
-use tradewind_ledger::{Digest, Version};
+use tradewind_ledger::{Digest, SnapshotRecord, Version};
 use tradewind_ledger_disk::{LedgerReader, LedgerWriter, ReadError, WriteError};
 use tradewind_site_protocol::{EntryBatch, ReadFor, ShardIndex, Values};
 
@@ -38,6 +38,8 @@ pub(crate) enum Done {
     Roots { reader: ReadFor, roots: Vec<(Version, Digest)> },
     /// A part of a value.
     ValueRead { reader: ReadFor, digest: Digest, offset: u64, bytes: Vec<u8> },
+    /// A snapshot is on disk.
+    SnapshotMade { shard: ShardIndex, record: SnapshotRecord },
     /// The disk can no longer be trusted: the process must end.
     Failed(String),
 }

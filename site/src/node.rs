@@ -16,7 +16,7 @@ use tradewind_ledger_disk::{
 use tradewind_site_protocol::{
     ConfigError, Incarnation, NodeConfig, NodeCore, Promise, RecoveredShard, ShardConfig,
 };
-use tradewind_store_disk::{Snapshotter, Source, Started};
+use tradewind_store_disk::{Snapshotter, Source};
 use tradewind_topology::{Process, Site, Topology};
 use tradewind_transport::fabric::tcp::TcpOptions;
 use tradewind_transport::fabric::{self, Fabric, Paths};
@@ -165,11 +165,17 @@ impl Node {
         let names = topology.sites[site].nodes.iter().map(|node| node.name.to_string()).collect();
         let shared = Arc::new(Shared::new(recovered.replicas, names, core.status()));
         core.recall(peers.read()?);
+        for replica in shared.replicas.iter().flatten() {
+            if let Some(record) = replica.started.snapshot {
+                core.handle_snapshot_made(crate::rows::now(started), replica.index, record);
+            }
+        }
         let inbox = Arc::new(Inbox::new(fabric.waker()));
         let log = Log::start(recovered.writers, Arc::clone(&inbox))?;
         let publisher = publish::Publisher::start(recovered.publishers, peers, &inbox)?;
         let sources = shared.replicas.iter().flatten().map(|replica| {
-            let source = ShardSource { replica: Arc::clone(replica), pruner: publisher.pruner() };
+            let (replica, inbox) = (Arc::clone(replica), Arc::clone(&inbox));
+            let source = ShardSource { replica, pruner: publisher.pruner(), inbox };
             Box::new(source) as Box<dyn Source>
         });
         let snapshots = Snapshotter::start(sources.collect())?;
@@ -279,12 +285,12 @@ fn recover(
             ledger: ledger.clone(),
             source: Box::new(source),
         })?;
-        let opened = tradewind_store_disk::open(&directory, &options);
+        let opened = tradewind_store_disk::open(&directory, &options, &config.limits.snapshots);
         let (opened, store, started) = opened.map_err(|source| StartError::Ledger {
             ledger: ledger.clone(),
             source: Box::new(source),
         })?;
-        let Started { snapshot, replayed } = started;
+        let (snapshot, replayed) = (started.size(), started.replayed);
         tracing::info!(%ledger, size = %opened.replay.size(), %snapshot, replayed, recovery = ?opened.recovery, "ledger opened");
         let retain = config::retain(topology, ledger.pool());
         let store = SharedStore(Arc::new(store.into()));

@@ -4,11 +4,13 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use tradewind_ledger::{Base, Digest, LedgerId, Version};
+use tradewind_ledger::{Base, Digest, LedgerId, SnapshotRecord, Version};
 use tradewind_ledger_disk::LedgerReader;
 use tradewind_store::Store;
 use tradewind_store_disk::{Retain, Source};
 
+use crate::inbox::Inbox;
+use crate::log::Done;
 use crate::publish::Pruner;
 use crate::shared::Replica;
 
@@ -16,6 +18,7 @@ use crate::shared::Replica;
 pub(crate) struct ShardSource {
     pub(crate) replica: Arc<Replica>,
     pub(crate) pruner: Pruner,
+    pub(crate) inbox: Arc<Inbox>,
 }
 
 impl Source for ShardSource {
@@ -37,6 +40,10 @@ impl Source for ShardSource {
 
     fn change(&self, change: &mut dyn FnMut(&mut Store)) {
         change(&mut self.replica.store.0.write());
+    }
+
+    fn made(&self, record: SnapshotRecord) {
+        self.inbox.done(Done::SnapshotMade { shard: self.replica.index, record });
     }
 
     fn signed(&self) -> Version {

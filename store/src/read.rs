@@ -87,7 +87,7 @@ pub(crate) fn update_of<'a>(entry: &'a Entry, key: &[u8]) -> Option<&'a Update> 
     let update = match &entry.body {
         Body::Put(write) | Body::Delete(write) => Some(&write.update),
         Body::Txn(txn) => txn.updates.iter().find(|update| update.key == key),
-        Body::Seal(_) | Body::View(_) | Body::Genesis(_) => None,
+        Body::Seal(_) | Body::View(_) | Body::Snapshot(_) | Body::Genesis(_) => None,
     };
     update.filter(|update| update.key == key)
 }

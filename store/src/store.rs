@@ -162,7 +162,7 @@ impl Store {
             Body::Txn(txn) => {
                 self.applied(txn.request, Fingerprint::TXN, (version, entry.hlc), &txn.updates);
             }
-            Body::Seal(_) | Body::View(_) | Body::Genesis(_) => {}
+            Body::Seal(_) | Body::View(_) | Body::Snapshot(_) | Body::Genesis(_) => {}
         }
         self.timeline.push(entry.hlc);
         Ok(())
@@ -188,7 +188,7 @@ impl Store {
             }
             // Canonical encoding has a transaction's keys in ascending order: none comes twice.
             Body::Txn(txn) => txn.updates.iter().try_for_each(|update| self.check_chain(update)),
-            Body::Seal(_) | Body::View(_) | Body::Genesis(_) => Ok(()),
+            Body::Seal(_) | Body::View(_) | Body::Snapshot(_) | Body::Genesis(_) => Ok(()),
         }
     }
 

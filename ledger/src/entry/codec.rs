@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 
 use super::{
     Body, ENTRY_FORMAT, Entry, EntryError, Genesis, MAX_ENTRY, MAX_INLINE_VALUE, MAX_KEY,
-    MAX_MEMBERS, MAX_VALUE, Member, Seal, Txn, Update, Value, ViewRecord, Write,
+    MAX_MEMBERS, MAX_VALUE, Member, Seal, SnapshotRecord, Txn, Update, Value, ViewRecord, Write,
 };
 use crate::ids::{
     Digest, Hlc, KeyVersion, LedgerId, RequestId, RequestNumber, SessionId, Version, ViewId,
@@ -18,6 +18,7 @@ const DELETE: u8 = 2;
 const TXN: u8 = 3;
 const SEAL: u8 = 4;
 const VIEW: u8 = 5;
+const SNAPSHOT: u8 = 9;
 const GENESIS: u8 = 10;
 
 const DELETED: u8 = 0;
@@ -46,6 +47,7 @@ fn encode_all(entry: &Entry, out: &mut Vec<u8>) -> Result<(), EntryError> {
         Body::Txn(_) => TXN,
         Body::Seal(_) => SEAL,
         Body::View(_) => VIEW,
+        Body::Snapshot(_) => SNAPSHOT,
         Body::Genesis(_) => GENESIS,
     };
     out.extend_from_slice(&[ENTRY_FORMAT, kind]);
@@ -67,6 +69,7 @@ fn encode_all(entry: &Entry, out: &mut Vec<u8>) -> Result<(), EntryError> {
             }
             put_members(out, &record.members)
         }
+        Body::Snapshot(record) => put_snapshot(out, record),
         Body::Genesis(genesis) => {
             if entry.hlc != Hlc(0) || entry.view != ViewId(0) {
                 return Err(EntryError::GenesisStamp);
@@ -140,6 +143,15 @@ fn put_seal(out: &mut Vec<u8>, seal: &Seal) -> Result<(), EntryError> {
     Ok(())
 }
 
+fn put_snapshot(out: &mut Vec<u8>, record: &SnapshotRecord) -> Result<(), EntryError> {
+    check_snapshot(record)?;
+    put_u64(out, record.size.0);
+    out.extend_from_slice(&record.root.0);
+    out.extend_from_slice(&record.chunks.to_be_bytes());
+    put_u64(out, record.bytes);
+    Ok(())
+}
+
 fn put_name(out: &mut Vec<u8>, name: &str) -> Result<(), EntryError> {
     check_name(name)?;
     out.push(u8::try_from(name.len()).expect("a checked name has at most 63 bytes"));
@@ -178,6 +190,14 @@ fn check_update(update: &Update) -> Result<(), EntryError> {
             Err(EntryError::DetachedValue { len: *len })
         }
         _ => Ok(()),
+    }
+}
+
+fn check_snapshot(record: &SnapshotRecord) -> Result<(), EntryError> {
+    let SnapshotRecord { size, chunks, bytes, .. } = *record;
+    match size == Version::ZERO || chunks == 0 || bytes < chunks.into() {
+        true => Err(EntryError::Snapshot { size, chunks, bytes }),
+        false => Ok(()),
     }
 }
 
@@ -226,12 +246,12 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Entry, EntryError> {
         TXN => Body::Txn(input.txn()?),
         SEAL => Body::Seal(input.seal()?),
         VIEW => Body::View(ViewRecord { view, members: input.members()? }),
+        SNAPSHOT => Body::Snapshot(input.snapshot()?),
         GENESIS if hlc != Hlc(0) || view != ViewId(0) => return Err(EntryError::GenesisStamp),
         GENESIS => Body::Genesis(input.genesis()?),
         6 => return Err(EntryError::Unsupported { kind, name: "KEY" }),
         7 => return Err(EntryError::Unsupported { kind, name: "POLICY" }),
         8 => return Err(EntryError::Unsupported { kind, name: "ERASE" }),
-        9 => return Err(EntryError::Unsupported { kind, name: "SNAPSHOT" }),
         _ => return Err(EntryError::Kind { kind }),
     };
     match bytes.len() - input.at {
@@ -342,6 +362,16 @@ impl<'a> Input<'a> {
             policy_epoch: self.u64("policy epoch")?,
         };
         if seal.count == 0 { Err(EntryError::SealCount) } else { Ok(seal) }
+    }
+
+    fn snapshot(&mut self) -> Result<SnapshotRecord, EntryError> {
+        let record = SnapshotRecord {
+            size: Version(self.u64("size of the state")?),
+            root: self.digest("root of the chunks")?,
+            chunks: self.u32("number of chunks")?,
+            bytes: self.u64("bytes of the chunks")?,
+        };
+        check_snapshot(&record).map(|()| record)
     }
 
     fn name(&mut self, field: &'static str) -> Result<String, EntryError> {

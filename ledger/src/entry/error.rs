@@ -131,6 +131,18 @@ pub enum EntryError {
     /// A genesis whose time or view is not zero.
     #[error("a genesis has time 0 and view 0")]
     GenesisStamp,
+    /// A SNAPSHOT of nothing.
+    #[error(
+        "a SNAPSHOT of {chunks} chunks with {bytes} bytes, of {size} entries: there is at least one of each, and no chunk is empty"
+    )]
+    Snapshot {
+        /// Entries that the state is of.
+        size: Version,
+        /// Chunks.
+        chunks: u32,
+        /// Bytes of them.
+        bytes: u64,
+    },
     /// A SEAL that counts not even itself.
     #[error("a SEAL counts at least itself")]
     SealCount,

@@ -40,8 +40,8 @@ pub struct Entry {
     pub body: Body,
 }
 
-/// What an entry says. The kinds KEY, POLICY, ERASE and SNAPSHOT have reserved bytes and no layout
-/// yet: decoding one is [`EntryError::Unsupported`].
+/// What an entry says. The kinds KEY, POLICY and ERASE have reserved bytes and no layout yet: decoding
+/// one is [`EntryError::Unsupported`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Body {
     /// A key got a value.
@@ -54,6 +54,8 @@ pub enum Body {
     Seal(Seal),
     /// A new view: its members.
     View(ViewRecord),
+    /// What the state was after so many entries.
+    Snapshot(SnapshotRecord),
     /// The beginning of the ledger.
     Genesis(Genesis),
 }
@@ -158,6 +160,20 @@ pub struct Seal {
     pub policy_epoch: u64,
 }
 
+/// Commits the ledger to the state after its first `size` entries. Replicas that made a snapshot there agreed
+/// on it; see `docs/formats/snapshot.md`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct SnapshotRecord {
+    /// Entries that the state is of; none of them is this one.
+    pub size: Version,
+    /// RFC 6962 root over the snapshot's chunks, as far as they are committed: values by their SHA-256.
+    pub root: Digest,
+    /// How many chunks there are, at least one.
+    pub chunks: u32,
+    /// Bytes of all chunks with their values.
+    pub bytes: u64,
+}
+
 impl Entry {
     /// Appends the canonical encoding to `out`.
     ///
@@ -189,7 +205,7 @@ impl Entry {
         match &self.body {
             Body::Put(write) | Body::Delete(write) => core::slice::from_ref(&write.update),
             Body::Txn(txn) => &txn.updates,
-            Body::Seal(_) | Body::View(_) | Body::Genesis(_) => &[],
+            Body::Seal(_) | Body::View(_) | Body::Snapshot(_) | Body::Genesis(_) => &[],
         }
     }
 
@@ -199,7 +215,7 @@ impl Entry {
         match &self.body {
             Body::Put(write) | Body::Delete(write) => Some(write.request),
             Body::Txn(txn) => Some(txn.request),
-            Body::Seal(_) | Body::View(_) | Body::Genesis(_) => None,
+            Body::Seal(_) | Body::View(_) | Body::Snapshot(_) | Body::Genesis(_) => None,
         }
     }
 }

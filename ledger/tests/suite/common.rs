@@ -33,8 +33,16 @@ fn body() -> impl Strategy<Value = Body> {
         txn,
         seal().prop_map(Body::Seal),
         view,
+        snapshot().prop_map(Body::Snapshot),
         genesis().prop_map(Body::Genesis)
     ]
+}
+
+fn snapshot() -> impl Strategy<Value = SnapshotRecord> {
+    (1..=u64::MAX, digest(), 1..=u32::MAX, any::<u32>()).prop_map(|(size, root, chunks, more)| {
+        let bytes = u64::from(chunks) + u64::from(more);
+        SnapshotRecord { size: Version(size), root, chunks, bytes }
+    })
 }
 
 fn request() -> impl Strategy<Value = RequestId> {

@@ -48,6 +48,22 @@ fn entries_keep_their_bytes_and_are_read_back() {
 }
 
 #[test]
+fn a_snapshot_entry_keeps_its_bytes_and_is_read_back() {
+    let entry = Entry {
+        hlc: Hlc::from_micros(1_700_000_000_002_000),
+        view: ViewId(1),
+        body: Body::Snapshot(SnapshotRecord {
+            size: Version(8),
+            root: Digest([0xAB; 32]),
+            chunks: 3,
+            bytes: 2_100_000,
+        }),
+    };
+    let kept = check("snapshot.entry", &entry.to_bytes().unwrap());
+    assert_eq!(Entry::decode(&kept), Ok(entry));
+}
+
+#[test]
 fn a_base_keeps_its_bytes_and_is_read_back() {
     let mut replay = Replay::new();
     common::golden_entries().iter().for_each(|bytes| drop(replay.push(bytes).unwrap()));

@@ -175,9 +175,39 @@ fn encoding_refuses_what_decoding_would() {
 }
 
 #[test]
+fn a_snapshot_is_of_entries_before_it_and_of_something() {
+    let record = |size| SnapshotRecord {
+        size: Version(size),
+        root: Digest([7; 32]),
+        chunks: 3,
+        bytes: 2_100_000,
+    };
+    let mut replay = Replay::new();
+    common::golden_entries().iter().for_each(|bytes| drop(replay.push(bytes).unwrap()));
+    let entry = |record| Entry {
+        hlc: replay.last_hlc().after(replay.last_hlc()),
+        view: replay.view(),
+        body: Body::Snapshot(record),
+    };
+    let size = replay.size().0;
+    let early = replay.clone().push(&entry(record(size + 1)).to_bytes().unwrap()).unwrap_err();
+    assert_eq!(early.kind, ReplayErrorKind::Snapshot { size: Version(size + 1) });
+    for none in [
+        record(0),
+        SnapshotRecord { chunks: 0, ..record(size) },
+        SnapshotRecord { bytes: 2, ..record(size) },
+    ] {
+        assert!(matches!(entry(none).to_bytes(), Err(EntryError::Snapshot { .. })));
+    }
+    let bytes = entry(record(size)).to_bytes().unwrap();
+    assert_eq!(replay.push(&bytes).unwrap().updates(), &[]);
+    assert_eq!(replay.snapshot(), Some(&(Version(size), record(size))));
+}
+
+#[test]
 fn reserved_kinds_and_other_formats_are_named() {
     let mut bytes = common::golden_entries()[2].clone();
-    for (kind, name) in [(6, "KEY"), (7, "POLICY"), (8, "ERASE"), (9, "SNAPSHOT")] {
+    for (kind, name) in [(6, "KEY"), (7, "POLICY"), (8, "ERASE")] {
         bytes[1] = kind;
         assert_eq!(Entry::decode(&bytes), Err(EntryError::Unsupported { kind, name }));
     }

@@ -10,7 +10,7 @@ use tradewind_store::snapshot::Pin;
 use tradewind_store::{Durability, Reply};
 
 use crate::batch::{EntryBatch, Values};
-use crate::error::{Fatal, PeerFault};
+use crate::error::{Fatal, PeerFault, SnapshotsDiffer};
 use crate::formation::Recollection;
 use crate::ids::{NodeId, ShardIndex, Ticket};
 
@@ -213,6 +213,16 @@ pub enum Action {
         view: ViewId,
         /// Its members: a majority of the site's nodes.
         members: Vec<NodeId>,
+    },
+    /// A peer made another snapshot of the same entries: one of the two nodes computed wrongly. It ends as soon as a majority
+    /// agreed against it; until then this is for logs.
+    SnapshotsDiffer {
+        /// The shard.
+        shard: ShardIndex,
+        /// The peer.
+        peer: NodeId,
+        /// The two.
+        differ: SnapshotsDiffer,
     },
     /// The node can not go on: report, and exit with a code of its own.
     Failed(Fatal),

@@ -227,6 +227,17 @@ pub struct Divergence {
     pub other_root: Digest,
 }
 
+/// Two snapshots of the same entries that differ.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SnapshotsDiffer {
+    /// Entries that both are of.
+    pub size: Version,
+    /// The root of the one made here.
+    pub root: Digest,
+    /// The root that was agreed on, or that a peer told.
+    pub agreed: Digest,
+}
+
 /// The node can not go on.
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
 #[non_exhaustive]
@@ -253,6 +264,18 @@ pub enum Fatal {
         common: Version,
         /// What was on disk at a majority.
         committed: Version,
+    },
+    /// The own state is not what a majority made of the same entries.
+    #[error(
+        "the state of {ledger} after {} entries has root {} here, but a majority of its members agreed on {}: this node computed or kept it wrongly. \
+         Remove its snapshots of that ledger from {} on and start it again, so that it computes the state anew; if that does not help, its memory or disk is faulty: replace the machine, with `tradewind node replace`",
+        .differ.size, .differ.root, .differ.agreed, .differ.size
+    )]
+    State {
+        /// The ledger.
+        ledger: LedgerId,
+        /// What differs.
+        differ: SnapshotsDiffer,
     },
     /// A peer's entries do not continue the own ledger.
     #[error("entries from {peer} do not continue {ledger} at {at}: {problem}")]

@@ -151,6 +151,7 @@ impl<S: StoreAccess> NodeCore<S> {
             Control::Running { view, members, ledgers } => {
                 self.handle_running(now, from, (view, members), ledgers);
             }
+            Control::Snapshot { shard, record } => self.handle_snapshot(now, from, shard, record),
             Control::Progress { view } => self.handle_progress(from, view),
             Control::Outbid { accepted } => self.handle_outbid(now, accepted),
             Control::Fetch { view, shard, first, end } => {

@@ -10,7 +10,8 @@
 //! | `node` | [`NodeCore`]: inputs, outputs, heartbeats, status |
 //! | `formation` (`quorum`, `proposing`, `completion`, `rewinding`, `recalling`), `catch_up`, `wire` | agreement on a view and on its first state; control messages |
 //! | `formation::learning` | catching up beside a view that runs without this node |
-//! | `shard` (`turning`, `settling`, `timers`, `recent`) | one shard at one member: its views; a turn; what is on disks |
+//! | `shard` (`turning`, `settling`, `timers`, `recent`, `agreeing`) | one shard at one member: its views; a turn; what is on disks; agreed snapshots |
+//! | `snapshots` | which snapshots were made, and who computed wrongly |
 //! | `layout`, `ring`, `payload` | where columns lie; messages in a ring; commands in a message |
 //! | `order` | rounds, nulls, stability: the total order of a view |
 //! | `machine` | ordered commands to entries, seals and marks: the replicated part |
@@ -41,6 +42,7 @@ mod outbox;
 mod payload;
 mod ring;
 mod shard;
+mod snapshots;
 mod status;
 mod wire;
 
@@ -48,7 +50,9 @@ pub use access::StoreAccess;
 pub use action::{Action, Answer, Promise, ReadFor, Stop, Submission};
 pub use batch::{EntryBatch, Values};
 pub use config::{Limits, Mutation, NodeConfig, NodeInfo, ShardConfig};
-pub use error::{ConfigError, Divergence, Fatal, Loss, LostData, PeerFault, Refusal, Refused};
+pub use error::{
+    ConfigError, Divergence, Fatal, Loss, LostData, PeerFault, Refusal, Refused, SnapshotsDiffer,
+};
 pub use formation::Recollection;
 pub use ids::{Incarnation, Instant, NodeId, Now, ShardIndex, Ticket};
 pub use memory::Memory;

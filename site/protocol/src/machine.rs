@@ -8,8 +8,8 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use tradewind_ledger::{
-    Base, Body, Digest, Entry, Hlc, Member, Replay, RequestId, SealLimits, Version, ViewId,
-    ViewRecord,
+    Base, Body, Digest, Entry, Hlc, Member, Replay, RequestId, SealLimits, SnapshotRecord, Version,
+    ViewId, ViewRecord,
 };
 use tradewind_store::snapshot::Pin;
 use tradewind_store::{Command, Context, Refusal, Reply, SnapshotRule, Store};
@@ -122,6 +122,24 @@ impl Machine {
     pub(crate) fn seal_on_request(&mut self, store: &mut Store, stamp: Hlc, always: bool) {
         if always || !self.replay.segment().is_empty() {
             self.seal(store, stamp);
+        }
+    }
+
+    /// An ordered request to commit the ledger to a snapshot that a majority made.
+    pub(crate) fn commit_snapshot(
+        &mut self,
+        store: &mut Store,
+        stamp: Hlc,
+        record: SnapshotRecord,
+    ) {
+        // Whoever asks has those entries, and nothing is delivered here that it has not delivered.
+        if record.size <= self.size() {
+            let hlc = stamp.after(self.replay.last_hlc());
+            let view = self.replay.view();
+            self.apply(store, &Entry { hlc, view, body: Body::Snapshot(record) });
+            if self.seal_due() {
+                self.seal(store, stamp);
+            }
         }
     }
 

@@ -308,6 +308,7 @@ impl<S: StoreAccess> NodeCore<S> {
             if let Some((peer, fault)) = fault {
                 self.peer_faulty(now, peer, fault);
             } else if active {
+                self.compare_snapshots();
                 self.remember(now, false);
                 self.heartbeats(now, memory);
             } else {

@@ -70,6 +70,11 @@ impl Outbox {
         self.waiting.len() + self.sent.len()
     }
 
+    /// Whether the front command is sent in part: its other pieces come next.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.cut > 0
+    }
+
     /// What the next message should carry: all that waits and fits, or a piece of what fits no message.
     pub(crate) fn plan(&self, message_bytes: usize) -> Option<Plan> {
         let front = self.waiting.front()?;

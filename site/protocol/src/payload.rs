@@ -55,6 +55,10 @@ impl Checker {
         payload: &[u8],
         longest: usize,
     ) -> Result<(), &'static str> {
+        if flags.has(Flags::SNAPSHOT) {
+            let alone = !flags.has(Flags::FRAGMENT) && self.missing.is_none();
+            return if alone { Ok(()) } else { Err("a snapshot inside a cut command") };
+        }
         if !flags.has(Flags::FRAGMENT) {
             return if self.missing.is_some() {
                 Err("a batch inside a cut command")
@@ -155,7 +159,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_payload_is_checked_without_panic(
-            bits in 0u32..8,
+            bits in prop_oneof![0u32..8, 64u32..72],
             payload in proptest::collection::vec(any::<u8>(), 0..100),
         ) {
             let _ = Checker::default().check(Flags(bits), &payload, 50);

@@ -86,7 +86,9 @@ impl Flags {
     pub(crate) const BEAT: Flags = Flags(16);
     /// Rank 0: the size after this message is to be signed.
     pub(crate) const MARK: Flags = Flags(32);
-    const ALL: u32 = 63;
+    /// Rank 0: the payload is the record of a snapshot that a majority made; the ledger is to hold it.
+    pub(crate) const SNAPSHOT: Flags = Flags(64);
+    const ALL: u32 = 127;
 
     pub(crate) fn has(self, flag: Flags) -> bool {
         self.0 & flag.0 != 0

@@ -2,6 +2,7 @@
 //! waits for the disk. Here a view begins, stops, and leaves a ledger behind; what it does meanwhile is in `turning`,
 //! what becomes of that once it is on disks in `settling`.
 
+mod agreeing;
 mod recent;
 mod settling;
 mod timers;
@@ -12,7 +13,7 @@ use alloc::collections::VecDeque;
 use alloc::vec;
 use alloc::vec::Vec;
 
-use tradewind_ledger::{Entry, Hlc, Member, Policy, Replay, Version, ViewId};
+use tradewind_ledger::{Entry, Hlc, Member, Policy, Replay, SnapshotRecord, Version, ViewId};
 
 use crate::access::StoreAccess;
 use crate::action::{Action, Answer};
@@ -29,6 +30,7 @@ use crate::payload::{Assembly, Checker};
 use crate::ring::{Flags, Reader, Words, Writer};
 use crate::status::{Counters, ReplicaStatus};
 use crate::wire::Shelf;
+use agreeing::Agreeing;
 use recent::Recent;
 use timers::Timers;
 
@@ -72,6 +74,8 @@ enum Content {
     Own(usize),
     /// A peer's payload.
     Peer(Vec<u8>),
+    /// A snapshot that a majority made.
+    Snapshot(SnapshotRecord),
 }
 
 /// What belongs to one view and is forgotten with it.
@@ -95,6 +99,8 @@ struct Flow {
     /// Seal requests and marks that are sent and not delivered.
     seals_sent: usize,
     marks_sent: usize,
+    /// The newest snapshot that was sent.
+    snapshot_sent: Version,
 }
 
 /// How far a view has come.
@@ -131,6 +137,7 @@ pub(crate) struct Replica<S> {
     backlog: VecDeque<(Version, usize)>,
     backlog_bytes: usize,
     recent: Recent,
+    agreeing: Agreeing,
     /// Whether the shell is cutting the ledger.
     rewinding: bool,
     scratch: Vec<u8>,
@@ -156,6 +163,7 @@ impl<S: StoreAccess> Replica<S> {
             layout,
             machine: Machine::new(replay, config.limits.seal, config.limits.snapshots),
             store,
+            agreeing: Agreeing::new(own, members.len()),
             outbox: Outbox::default(),
             marks: Marks::new(policy, own),
             flow: None,
@@ -309,6 +317,7 @@ impl<S: StoreAccess> Replica<S> {
             published: vec![0; 4 + senders],
             seals_sent: 0,
             marks_sent: 0,
+            snapshot_sent: Version::ZERO,
         });
         self.marks.begin_view();
         self.durable_at.fill(Version::ZERO);

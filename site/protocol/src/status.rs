@@ -174,6 +174,10 @@ pub struct Counters {
     pub marks: u64,
     /// Checkpoints with a majority of signatures.
     pub checkpoints: u64,
+    /// Snapshots that the ledger was committed to.
+    pub snapshots: u64,
+    /// Snapshots of peers that differed from the own ones of the same entries.
+    pub snapshots_differ: u64,
     /// Messages whose stamp was too far ahead of the own clock.
     pub clock_ahead: u64,
     /// Signatures of peers that did not verify for the size they were published with.

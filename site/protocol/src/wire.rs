@@ -5,14 +5,14 @@
 use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
-use tradewind_ledger::{Digest, Hlc, Lineage, Version, ViewId};
+use tradewind_ledger::{Digest, Hlc, Lineage, SnapshotRecord, Version, ViewId};
 
 use crate::batch::EntryBatch;
 use crate::error::Refusal;
 use crate::ids::{Incarnation, NodeId, ShardIndex};
 
 /// First byte of every message.
-const FORMAT: u8 = 3;
+const FORMAT: u8 = 4;
 
 /// A message. Variants are only ever appended.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -59,6 +59,8 @@ pub(crate) enum Control {
     Roots { view: ViewId, shard: ShardIndex, roots: Vec<(Version, Digest)> },
     /// To the leader: the sender came closer to what is proposed.
     Progress { view: ViewId },
+    /// The newest snapshot that the sender made of a shard.
+    Snapshot { shard: ShardIndex, record: SnapshotRecord },
 }
 
 /// One stand of a node: a number that grows each time the node stops a view or gives up a proposal.

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use tradewind_ledger::base::{Base, BaseError, MAX_BASE};
 use tradewind_ledger::tree::CompactRange;
-use tradewind_ledger::{Digest, Version};
+use tradewind_ledger::{Digest, SnapshotRecord, Version};
 use tradewind_store::Store;
 use tradewind_store::snapshot::{Chunk, Decoder, MAX_CHUNK, SnapshotError};
 
@@ -45,30 +45,34 @@ pub enum FileFault {
 pub(crate) struct Writing {
     file: BufWriter<File>,
     chunks: CompactRange,
+    size: Version,
+    bytes: u64,
 }
 
 impl Writing {
     /// Begins the file, in place of one that may be there.
     pub(crate) fn begin(path: &Path, base: &Base) -> io::Result<Self> {
         let mut file = BufWriter::new(File::create(path)?);
-        let base = base.encode();
+        let (size, base) = (base.size(), base.encode());
         file.write_all(&MAGIC)?;
         file.write_all(&FORMAT.to_be_bytes())?;
         file.write_all(&length(base.len()))?;
         file.write_all(&base)?;
-        Ok(Self { file, chunks: CompactRange::new() })
+        Ok(Self { file, chunks: CompactRange::new(), size, bytes: 0 })
     }
 
     pub(crate) fn chunk(&mut self, chunk: &Chunk) -> io::Result<()> {
         self.chunks.push(chunk.leaf());
+        self.bytes += chunk.size() as u64;
         self.file.write_all(&length(chunk.committed.len()))?;
         self.file.write_all(&length(chunk.values.len()))?;
         self.file.write_all(&chunk.committed)?;
         self.file.write_all(&chunk.values)
     }
 
-    /// Ends the file and makes it durable under its name: afterwards it is there, whole. Gives its root.
-    pub(crate) fn finish(mut self, temporary: &Path, path: &Path) -> io::Result<Digest> {
+    /// Ends the file and makes it durable under its name: afterwards it is there, whole. Gives what
+    /// a SNAPSHOT entry says of it.
+    pub(crate) fn finish(mut self, temporary: &Path, path: &Path) -> io::Result<SnapshotRecord> {
         let root = self.chunks.root();
         self.file.write_all(&[0; 8])?;
         let count = u32::try_from(self.chunks.size().0).map_err(io::Error::other)?;
@@ -77,7 +81,7 @@ impl Writing {
         self.file.into_inner()?.sync_all()?;
         fs::rename(temporary, path)?;
         File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()?;
-        Ok(root)
+        Ok(SnapshotRecord { size: self.size, root, chunks: count, bytes: self.bytes })
     }
 }
 
@@ -100,10 +104,10 @@ fn base(file: &mut impl Read) -> Result<Base, FileFault> {
 }
 
 /// Reads all of a snapshot and checks every byte of it.
-pub(crate) fn read(path: &Path, at: Version) -> Result<(Base, Store), FileFault> {
+pub(crate) fn read(path: &Path, at: Version) -> Result<(Base, Store, SnapshotRecord), FileFault> {
     let mut file = BufReader::with_capacity(1 << 20, File::open(path)?);
     let base = base(&mut file)?;
-    let (mut decoder, mut chunks) = (Decoder::new(), CompactRange::new());
+    let (mut decoder, mut chunks, mut bytes) = (Decoder::new(), CompactRange::new(), 0);
     loop {
         let committed = u32::from_be_bytes(array(&mut file)?) as usize;
         let values = u32::from_be_bytes(array(&mut file)?) as usize;
@@ -113,7 +117,9 @@ pub(crate) fn read(path: &Path, at: Version) -> Result<(Base, Store), FileFault>
         let committed = part(&mut file, committed, MAX_CHUNK)?;
         let values = part(&mut file, values, MAX_CHUNK)?;
         decoder.push(&committed, &values)?;
-        chunks.push(Chunk { committed, values }.leaf());
+        let chunk = Chunk { committed, values };
+        chunks.push(chunk.leaf());
+        bytes += chunk.size() as u64;
     }
     let count = u32::from_be_bytes(array(&mut file)?);
     let root = Digest(array(&mut file)?);
@@ -128,7 +134,7 @@ pub(crate) fn read(path: &Path, at: Version) -> Result<(Base, Store), FileFault>
     {
         return Err(FileFault::Differs("base, or its name,"));
     }
-    Ok((base, store))
+    Ok((base, store, SnapshotRecord { size: at, root, chunks: count, bytes }))
 }
 
 fn array<const N: usize>(file: &mut impl Read) -> io::Result<[u8; N]> {

@@ -7,8 +7,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use tradewind_ledger::Version;
 use tradewind_ledger::base::Base;
+use tradewind_ledger::{SnapshotRecord, Version};
 
 use crate::file::{self, FileFault, Writing};
 
@@ -69,7 +69,7 @@ impl Folder {
         &self,
         base: &Base,
         fill: impl FnOnce(&mut Writing) -> io::Result<()>,
-    ) -> io::Result<tradewind_ledger::Digest> {
+    ) -> io::Result<SnapshotRecord> {
         fs::create_dir_all(&self.path)?;
         let temporary = self.named(base.size(), TEMPORARY);
         let write = || {

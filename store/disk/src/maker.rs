@@ -12,7 +12,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use tradewind_ledger::{Base, Digest, Entry, Hlc, LedgerId, Version};
+use tradewind_ledger::{Base, Digest, Entry, Hlc, LedgerId, SnapshotRecord, Version};
 use tradewind_ledger_disk::LedgerReader;
 use tradewind_store::snapshot::{Encoder, KeyState, Pin};
 use tradewind_store::{ItemValue, Store, value_in};
@@ -40,6 +40,8 @@ pub trait Source: Send + 'static {
     fn read(&self, look: &mut dyn FnMut(&Store));
     /// Changes the store, in a way that makes no difference to what it answers.
     fn change(&self, change: &mut dyn FnMut(&mut Store));
+    /// A snapshot is on disk. Whoever has nobody to tell does nothing.
+    fn made(&self, _record: SnapshotRecord) {}
     /// How many entries a majority has signed for, as known here.
     fn signed(&self) -> Version;
     /// How much history is to be kept.
@@ -139,10 +141,11 @@ impl Worker {
         }
         let began = Instant::now();
         let folder = Folder::of(source.directory());
-        let root = folder.write(base, |file| self.fill(source, pin, file))?;
+        let record = folder.write(base, |file| self.fill(source, pin, file))?;
         folder.tidy()?;
         let ledger = source.ledger();
-        tracing::info!(%ledger, %at, %root, took = ?began.elapsed(), "snapshot");
+        tracing::info!(%ledger, %at, root = %record.root, took = ?began.elapsed(), "snapshot");
+        source.made(record);
         if let Some(safe) = folder.safe()? {
             self.forget(source, safe);
         }

@@ -18,6 +18,7 @@ use tradewind_store_disk::{Due, Retain, Snapshotter, Source, Started, open};
 /// Keys that are written again and again.
 const KEYS: u64 = 40;
 /// Entries of a segment, its SEAL included.
+const RULE: SnapshotRule = SnapshotRule { bytes: 1_000, entries: 3 };
 const SEGMENT: u64 = 100;
 
 /// One ledger with its store, as a process holds them.
@@ -70,7 +71,7 @@ impl Source for Shared {
 
 impl Running {
     fn start(directory: &Path, retain: Retain) -> Result<Self, OpenError> {
-        let (opened, store, started) = open(directory, &Options::default())?;
+        let (opened, store, started) = open(directory, &Options::default(), &RULE)?;
         let shard = Arc::new(Shard {
             ledger: "flights.0".parse().unwrap(),
             directory: directory.to_path_buf(),
@@ -83,15 +84,15 @@ impl Running {
         let (writer, replay) = (opened.writer, opened.replay);
         let mut running = Self { shard, writer, replay, snapshots, started };
         if running.replay.size() == Version::ZERO {
-            running.append(genesis().into_entry(), true);
+            running.append(&genesis().into_entry(), true);
         }
         Ok(running)
     }
 
-    fn append(&mut self, entry: Entry, apply: bool) {
+    fn append(&mut self, entry: &Entry, apply: bool) {
         if apply {
             let version = self.replay.size();
-            self.shard.store.write().unwrap().apply(version, &entry).unwrap();
+            self.shard.store.write().unwrap().apply(version, entry).unwrap();
         }
         let bytes = entry.to_bytes().unwrap();
         self.replay.push(&bytes).unwrap();
@@ -105,8 +106,8 @@ impl Running {
                 self.put();
             }
             let seal = self.replay.segment().make_seal(self.next_hlc(), ViewId(0));
-            self.append(seal, true);
-            let due = self.shard.store.write().unwrap().pin_if_due(&SnapshotRule::every(1_000));
+            self.append(&seal, true);
+            let due = self.shard.store.write().unwrap().pin_if_due(&RULE);
             self.publish();
             if let Some(pin) = due {
                 let (at, base) = (pin.at(), Arc::clone(self.replay.base().unwrap()));
@@ -129,7 +130,7 @@ impl Running {
         let (key, condition) = (key(version.0 % KEYS), Condition::Always);
         let command = Command::Put { key, value: version.0.to_be_bytes().to_vec(), condition };
         let outcome = self.shard.store.write().unwrap().execute(context, command);
-        self.append(outcome.entry.expect("a put writes"), false);
+        self.append(&outcome.entry.expect("a put writes"), false);
     }
 
     fn publish(&mut self) {
@@ -206,15 +207,39 @@ fn a_start_replays_what_came_after_the_last_snapshot_however_long_history_is() {
         running.publish();
         let before = running.stop();
         let again = Running::start(directory.path(), Retain::All).unwrap();
-        assert_eq!(again.started.snapshot.0 % SEGMENT, 0);
-        assert!(again.started.snapshot > Version::ZERO);
-        let after = before.next().0 - again.started.snapshot.0;
+        assert_eq!(again.started.size().0 % SEGMENT, 0);
+        assert!(again.started.size() > Version::ZERO);
+        let after = before.next().0 - again.started.size().0;
         assert_eq!(again.started.replayed, after);
         assert!(after <= 2 * SEGMENT, "{after} entries replayed");
         assert!(before.base() > Version::ZERO, "the running store forgot what is old");
         assert_same(&again.stop(), &before);
         assert_eq!(snapshots(directory.path()).len(), 2);
     }
+}
+
+#[test]
+fn snapshots_are_of_the_same_entries_and_bytes_whenever_a_process_was_restarted() {
+    let (steady, restarted) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut running = Running::start(steady.path(), Retain::All).unwrap();
+    running.segments(30);
+    running.stop();
+    for segments in [1, 9, 2, 11, 7] {
+        let mut running = Running::start(restarted.path(), Retain::All).unwrap();
+        running.segments(segments);
+        running.stop();
+        // The next start begins at the older snapshot, or at the genesis.
+        if let Some(newest) = snapshots(restarted.path()).pop().filter(|_| segments != 7) {
+            fs::remove_file(newest).unwrap();
+        }
+    }
+    let [one, two] = [steady, restarted].map(|dir| {
+        let files = snapshots(dir.path()).into_iter();
+        files
+            .map(|file| (file.file_name().unwrap().to_owned(), fs::read(&file).unwrap()))
+            .next_back()
+    });
+    assert!(one.is_some() && one == two);
 }
 
 #[test]
@@ -225,23 +250,23 @@ fn a_damaged_snapshot_is_passed_over_and_history_is_the_last_resort() {
     let due = running.stop();
     let [older, newer] = snapshots(directory.path()).try_into().expect("two generations");
     let good = fs::read(&newer).unwrap();
-    let mut last = Started { snapshot: Version(u64::MAX), replayed: 0 };
+    let mut last = 0;
     for at in (0..good.len()).step_by(37) {
         let mut bytes = good.clone();
         bytes[at] ^= 1;
         fs::write(&newer, bytes).unwrap();
-        let (_, store, started) = open(directory.path(), &Options::default()).unwrap();
+        let (_, store, started) = open(directory.path(), &Options::default(), &RULE).unwrap();
         assert_same(&store, &due);
-        assert!(started.snapshot > Version::ZERO && started.replayed >= SEGMENT, "{at}");
-        last = started;
+        assert!(started.size() > Version::ZERO && started.replayed >= SEGMENT, "{at}");
+        last = started.replayed;
     }
     fs::write(&newer, &good[..good.len() - 1]).unwrap();
     let bytes = fs::read(&older).unwrap();
     fs::write(&older, [&bytes[..], b"x"].concat()).unwrap();
-    let (_, store, started) = open(directory.path(), &Options::default()).unwrap();
+    let (_, store, started) = open(directory.path(), &Options::default(), &RULE).unwrap();
     assert_same(&store, &due);
-    assert_eq!(started, Started { snapshot: Version::ZERO, replayed: due.next().0 });
-    assert!(started.replayed > last.replayed);
+    assert_eq!(started, Started { snapshot: None, replayed: due.next().0 });
+    assert!(started.replayed > last);
 }
 
 #[test]
@@ -273,6 +298,7 @@ fn old_segments_go_and_all_that_is_present_stays() {
     assert!(reader.entry(Version(1)).unwrap_err().to_string().contains("pruned"));
     fs::remove_dir_all(directory.path().join("snapshots")).unwrap();
     drop(reader);
-    let refused = open(directory.path(), &Options::default()).err().expect("history is gone");
+    let refused =
+        open(directory.path(), &Options::default(), &RULE).err().expect("history is gone");
     assert!(matches!(refused, OpenError::Pruned { .. }), "{refused}");
 }

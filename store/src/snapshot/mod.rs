@@ -119,14 +119,21 @@ impl Store {
     /// Pins the state for a snapshot if one is due here, after so much that was written since the last. Takes as long
     /// as there are sessions.
     pub fn pin_if_due(&mut self, rule: &SnapshotRule) -> Option<Pin> {
+        let hlc = self.pass_if_due(rule)?;
+        let (at, stats, sessions) = (self.next(), self.stats, self.sessions.clone());
+        Some(Pin { at, hlc, stats, sessions })
+    }
+
+    /// As [`Store::pin_if_due`], at the end of each segment of a replay, where nothing is pinned any more: so the next snapshot
+    /// is due where it is due at a replica that ran all the time. Gives the time of the last entry if one is due here.
+    pub fn pass_if_due(&mut self, rule: &SnapshotRule) -> Option<Hlc> {
         let Since { version, bytes } = self.since;
         let keys = self.stats.keys + self.stats.deleted_keys;
         let entries = self.next().0 - version.0;
         let due = bytes >= rule.bytes.max(self.stats.bytes) || entries >= rule.entries.max(keys);
         let hlc = self.last_hlc().filter(|_| due && entries > 0)?;
-        let at = self.next();
-        self.since = Since { version: at, bytes: 0 };
-        Some(Pin { at, hlc, stats: self.stats, sessions: self.sessions.clone() })
+        self.since = Since { version: self.next(), bytes: 0 };
+        Some(hlc)
     }
 
     /// Up to `limit` keys after `after`, in ascending order, with what they were at `at`, and after which one to go on.

@@ -438,6 +438,6 @@ fn request_of(entry: &Entry) -> Option<RequestId> {
     match &entry.body {
         Body::Put(write) | Body::Delete(write) => Some(write.request),
         Body::Txn(txn) => Some(txn.request),
-        Body::Seal(_) | Body::View(_) | Body::Genesis(_) => None,
+        Body::Seal(_) | Body::View(_) | Body::Snapshot(_) | Body::Genesis(_) => None,
     }
 }

@@ -126,6 +126,8 @@ impl Coverage {
         sum.checkpoints += more.checkpoints;
         sum.clock_ahead += more.clock_ahead;
         sum.bad_signatures += more.bad_signatures;
+        sum.snapshots += more.snapshots;
+        sum.snapshots_differ += more.snapshots_differ;
         sum.stale_messages += more.stale_messages;
     }
 

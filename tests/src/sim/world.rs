@@ -559,6 +559,10 @@ impl<'a> World<'a> {
                     self.tickets.remove(ticket);
                 }
             }
+            Action::SnapshotsDiffer { differ, .. } => {
+                let detail = format!("{node}: two snapshots of {} entries differ", differ.size);
+                return Err(Violation { invariant: "invariant_snapshots_identical", detail });
+            }
             Action::Failed(Fatal::LostData { .. }) if self.nodes[node.index()].lost.is_some() => {
                 self.find_disk(node);
             }

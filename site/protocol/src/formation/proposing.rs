@@ -494,6 +494,7 @@ impl<S: StoreAccess> NodeCore<S> {
         let members = self.members.clone();
         self.out.actions.push_back(Action::Installed { view, members: members.clone() });
         self.remember(now, true);
+        self.tell_snapshots();
         for node in self.other_nodes().into_iter().filter(|node| !members.contains(node)) {
             self.tell_running(node);
         }

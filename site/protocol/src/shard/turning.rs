@@ -3,6 +3,7 @@
 
 use tradewind_ledger::{Hlc, RequestId};
 
+use super::agreeing::{self, RECORD};
 use super::{Content, Flow, Item, Outputs, Replica, Turn};
 use crate::access::StoreAccess;
 use crate::action::Answer;
@@ -75,7 +76,10 @@ impl<S: StoreAccess> Replica<S> {
                 let checker = &mut flow.checkers[rank];
                 checker.check(header.flags, &payload, limits.command_bytes).map_err(fault)?;
                 note_clock(turn, peer, header.stamp);
-                let content = Content::Peer(payload);
+                let content = match header.flags.has(Flags::SNAPSHOT) {
+                    true => Content::Snapshot(agreeing::decode(&payload).map_err(fault)?),
+                    false => Content::Peer(payload),
+                };
                 let item = Item { flags: header.flags, stamp: header.stamp, content };
                 flow.order.push(rank, header.round, item).map_err(fault)?;
             }
@@ -161,6 +165,10 @@ impl<S: StoreAccess> Replica<S> {
                         out.counters.commands += 1;
                     }
                 }
+                Content::Snapshot(record) => {
+                    machine.commit_snapshot(store, stamp, *record);
+                    out.counters.snapshots += 1;
+                }
                 Content::Peer(payload) => {
                     let mut batch = &payload[..];
                     while let Some((request, command)) = next_item(&mut batch) {
@@ -196,10 +204,16 @@ impl<S: StoreAccess> Replica<S> {
     fn send<M: Memory>(&mut self, turn: &mut Turn<'_, M>) {
         let limits = &turn.config.limits;
         while self.may_send(limits) {
-            let plan = self.outbox.plan(limits.message_bytes);
-            let control = self.control_flags(turn.now.instant, limits, plan.is_some());
+            let snapshot = self.snapshot_due();
+            let plan = match snapshot {
+                Some(_) => None,
+                None => self.outbox.plan(limits.message_bytes),
+            };
+            let control =
+                self.control_flags(turn.now.instant, limits, plan.is_some() || snapshot.is_some());
             let (completes, flags, len) = match &plan {
                 Some(plan) => (plan.completes, plan.flags.with(control), plan.len),
+                None if snapshot.is_some() => (0, control.with(Flags::SNAPSHOT), RECORD),
                 None if control == Flags::default() => break,
                 None => (0, control, 0),
             };
@@ -219,9 +233,20 @@ impl<S: StoreAccess> Replica<S> {
                 Some(plan) => outbox.send(plan, scratch, |parts| {
                     writer.write(memory, at, &place, header, parts);
                 }),
-                None => writer.write(memory, at, &place, header, &[]),
+                None => {
+                    let record = snapshot.as_ref().map(agreeing::encode);
+                    let payload = record.as_ref().map_or(&[][..], |record| &record[..]);
+                    writer.write(memory, at, &place, header, &[payload]);
+                }
             }
-            let item = Item { flags, stamp, content: Content::Own(completes) };
+            let content = match snapshot {
+                Some(record) => {
+                    flow.snapshot_sent = record.size;
+                    Content::Snapshot(record)
+                }
+                None => Content::Own(completes),
+            };
+            let item = Item { flags, stamp, content };
             flow.order.push(*own, round, item).expect("own rounds grow");
             flow.seals_sent += usize::from(flags.has(Flags::SEAL) || flags.has(Flags::BEAT));
             flow.marks_sent += usize::from(flags.has(Flags::MARK));

@@ -90,6 +90,7 @@ pub(crate) struct Node {
     pub(crate) remembered: Vec<Recollection>,
     pub(crate) disconnected: Vec<PeerFault>,
     pub(crate) failed: Option<Fatal>,
+    pub(crate) differ: usize,
     pub(crate) signs: bool,
     pub(crate) syncs: bool,
     pub(crate) checkpoints: Vec<(ShardIndex, Version)>,
@@ -123,6 +124,7 @@ impl Group {
                 remembered: Vec::new(),
                 disconnected: Vec::new(),
                 failed: None,
+                differ: 0,
                 signs: true,
                 syncs: true,
                 checkpoints: Vec::new(),
@@ -297,6 +299,7 @@ impl Group {
                     node.core.handle_rewound(now, shard, left);
                 }
                 Action::Unknown(tickets) => node.unknown.extend(tickets),
+                Action::SnapshotsDiffer { .. } => node.differ += 1,
                 Action::ReadValue { .. } => panic!("no detached values here"),
             }
         }

@@ -1,0 +1,85 @@
+//! Snapshots at a node as a whole: telling the others which were made, and finding out which node computed wrongly
+//! (docs/protocol.md, section 6). What a shard makes of that is in `shard::agreeing`.
+
+use tradewind_ledger::SnapshotRecord;
+
+use crate::access::StoreAccess;
+use crate::action::Action;
+use crate::error::{Fatal, PeerFault, SnapshotsDiffer};
+use crate::ids::{NodeId, Now, ShardIndex};
+use crate::node::NodeCore;
+use crate::wire::Control;
+
+impl<S: StoreAccess> NodeCore<S> {
+    /// The shell made a snapshot as a `Snapshot` action asked for; or, right after the start, it is the newest one on disk.
+    pub fn handle_snapshot_made(&mut self, now: Now, shard: ShardIndex, record: SnapshotRecord) {
+        let replica = self.replicas[shard.index()].as_mut();
+        let replica = replica.expect("the shell works for own shards only");
+        for (peer, told) in replica.snapshot_made(record) {
+            self.report(shard, peer, (record, told));
+        }
+        if self.is_active() {
+            self.tell_snapshot(shard);
+        }
+        self.compare_snapshots();
+        self.drain_inbox(now);
+    }
+
+    /// A view begins: tells its members the newest own snapshots.
+    pub(crate) fn tell_snapshots(&mut self) {
+        (0..self.replicas.len()).for_each(|index| self.tell_snapshot(ShardIndex(index as u16)));
+    }
+
+    fn tell_snapshot(&mut self, shard: ShardIndex) {
+        let Some(replica) = &self.replicas[shard.index()] else { return };
+        let Some(record) = replica.newest_snapshot() else { return };
+        let members = replica.members().to_vec();
+        for node in self.other_members().into_iter().filter(|node| members.contains(node)) {
+            self.send(node, Control::Snapshot { shard, record });
+        }
+    }
+
+    /// Another member made a snapshot.
+    pub(crate) fn handle_snapshot(
+        &mut self,
+        now: Now,
+        from: NodeId,
+        shard: ShardIndex,
+        record: SnapshotRecord,
+    ) {
+        let replica = self.replicas.get_mut(shard.index()).and_then(Option::as_mut);
+        let Some(replica) = replica.filter(|replica| replica.members().contains(&from)) else {
+            return self.peer_faulty(
+                now,
+                from,
+                PeerFault::Message("a snapshot of a foreign shard"),
+            );
+        };
+        if let Some(own) = replica.snapshot_told(from, record) {
+            self.report(shard, from, (own, record));
+        }
+    }
+
+    fn report(
+        &mut self,
+        shard: ShardIndex,
+        peer: NodeId,
+        (own, told): (SnapshotRecord, SnapshotRecord),
+    ) {
+        let differ = SnapshotsDiffer { size: own.size, root: own.root, agreed: told.root };
+        self.out.counters.snapshots_differ += 1;
+        self.out.actions.push_back(Action::SnapshotsDiffer { shard, peer, differ });
+    }
+
+    /// Ends if the own state is not what a majority made of the same entries.
+    pub(crate) fn compare_snapshots(&mut self) {
+        let shards = self.replicas.iter().zip(&self.config.shards);
+        let found = shards.filter_map(|(replica, shard)| {
+            let differ = replica.as_ref()?.snapshots_differ()?;
+            Some(Fatal::State { ledger: shard.genesis.ledger.clone(), differ })
+        });
+        if let Some(fatal) = { found }.next() {
+            self.fail(fatal);
+        }
+    }
+}
