@@ -4,6 +4,8 @@
 //! up to 256 entries. Only the rightmost one of a level may be partial; its path then says how many it
 //! holds.
 
+use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 use core::str::FromStr;
@@ -19,10 +21,16 @@ pub const TILE_WIDTH: u16 = 256;
 pub const TILE_HEIGHT: u8 = 8;
 /// Tile levels of a tree with up to 2^64 leaves.
 pub const MAX_TILE_LEVEL: u8 = 7;
+/// Bytes of a hash.
+pub const HASH_BYTES: usize = 32;
 /// Bytes of a full hash tile.
-pub const HASH_TILE_BYTES: usize = TILE_WIDTH as usize * 32;
+pub const HASH_TILE_BYTES: usize = TILE_WIDTH as usize * HASH_BYTES;
 /// Bytes of an entry bundle at most.
 pub const MAX_BUNDLE_BYTES: usize = TILE_WIDTH as usize * (2 + MAX_ENTRY);
+
+/// What stands before and behind the level in the path of packed tiles.
+const PACKED_ABOVE: &str = "tile/";
+const PACKED_ENDING: &str = ".hashes";
 
 /// What a tile holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -115,6 +123,16 @@ impl TileId {
         Self { width: TILE_WIDTH, ..self }
     }
 
+    /// Where a hash tile lies in a directory that keeps the hashes of a level one after the other in one file
+    /// (`docs/formats/data-directory.md`, "Packed tiles"): the file's path below the ledger, and the offset in it. `None` for
+    /// an entry bundle, and beyond what a file can hold.
+    #[must_use]
+    pub fn packed(&self) -> Option<(String, u64)> {
+        let TileKind::Hashes { level } = self.kind else { return None };
+        let offset = self.first().checked_mul(HASH_BYTES as u64)?;
+        Some((format!("{PACKED_ABOVE}{level}{PACKED_ENDING}"), offset))
+    }
+
     /// The first node or entry that it holds.
     #[must_use]
     pub fn first(&self) -> u64 {
@@ -179,6 +197,14 @@ fn parse_path(path: &str) -> Option<TileId> {
     }
     // Beyond this a tile would begin past the 2^64th node.
     (index <= u64::MAX >> TILE_HEIGHT).then_some(TileId { kind, index, width })
+}
+
+/// The tile level whose hashes the file of this path packs ([`TileId::packed`]); `None` if it is no such file.
+#[must_use]
+pub fn packed_level(path: &str) -> Option<u8> {
+    let level = path.strip_prefix(PACKED_ABOVE)?.strip_suffix(PACKED_ENDING)?;
+    let level = u8::try_from(text::decimal(level)?).ok()?;
+    (level <= MAX_TILE_LEVEL).then_some(level)
 }
 
 /// The tiles of one level that a ledger needs at size `new` and not already at size `old`.

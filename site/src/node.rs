@@ -11,7 +11,7 @@ use tokio::sync::{oneshot, watch};
 use tradewind_gateway::{Backend, Horizon};
 use tradewind_ledger::{LedgerId, Lineage, SignedNote};
 use tradewind_ledger_disk::{
-    DataError, LedgerReader, LedgerWriter, OpenError, Options, Owner, Publisher, RewindError,
+    DataError, Face, LedgerReader, LedgerWriter, OpenError, Options, Owner, Publisher, RewindError,
 };
 use tradewind_site_protocol::{
     ConfigError, Incarnation, NodeConfig, NodeCore, Promise, RecoveredShard, ShardConfig,
@@ -280,7 +280,7 @@ fn recover(
         let lineage = shard.genesis.lineage().expect("a genesis from a checked topology");
         let directory = directory.join(ledger.to_string());
         let options =
-            Options { expected_lineage: Some(lineage), bundles: false, ..Options::default() };
+            Options { expected_lineage: Some(lineage), face: Face::Packed, ..Options::default() };
         crate::rewind::perform(&directory, &options).map_err(|source| StartError::Rewind {
             ledger: ledger.clone(),
             source: Box::new(source),

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use tradewind_embed::{At, StateMachine as _, decode_command};
 use tradewind_ledger::{Body, Entry, Value};
+use tradewind_ledger_disk::{Face, Options};
 
 use crate::plans::{Airspace, Command, Reply, Sent, Strip, Version};
 
@@ -30,7 +31,7 @@ pub(crate) struct Counts {
 /// The entries of the ledger in `directory`, by version. No process may have it open.
 pub(crate) fn entries(directory: &Path) -> Result<Vec<Entry>, String> {
     let mut entries = Vec::new();
-    let options = tradewind_ledger_disk::Options { bundles: false, ..Default::default() };
+    let options = Options { face: Face::Packed, ..Options::default() };
     tradewind_ledger_disk::open(directory, &options, |_, entry| {
         entries.push(entry);
         Ok(())

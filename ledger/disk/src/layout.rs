@@ -8,6 +8,7 @@ use tradewind_ledger::ids::Digest;
 use tradewind_ledger::segment_file::SegmentName;
 
 use crate::error::{Context, FileError, OpenError};
+use crate::open::Face;
 use crate::ops::Ops;
 
 /// Ending of files whose writing did not finish.
@@ -23,6 +24,7 @@ pub(crate) struct Layout {
     /// What pruning left of the entries before the first that is kept.
     pub(crate) base: PathBuf,
     pub(crate) tiles: PathBuf,
+    pub(crate) face: Face,
 }
 
 impl Layout {
@@ -34,6 +36,7 @@ impl Layout {
             checkpoint: dir.join("checkpoint"),
             base: dir.join("base"),
             tiles: dir.join("tile"),
+            face: Face::Static,
         }
     }
 

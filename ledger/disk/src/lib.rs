@@ -61,7 +61,7 @@ mod tests;
 pub use error::{
     BaseFault, Damage, FileError, Found, OpenError, PublishError, ReadError, WriteError,
 };
-pub use open::{Opened, Options, Recovery, VisitError, open};
+pub use open::{Face, Opened, Options, Recovery, VisitError, open};
 pub use owner::{DataError, Owner, claim, replace};
 pub use plant::{PlantError, plant};
 pub use prune::{PruneError, Pruning};

@@ -25,6 +25,18 @@ use crate::tail::Repaired;
 use crate::values;
 use crate::writer::{LedgerWriter, Stage, Tail};
 
+/// How a ledger's public face lies on the disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Face {
+    /// Each tile and entry bundle is a file of its own, so that the directory can be served as static files.
+    #[default]
+    Static,
+    /// The hashes of a level lie one after the other in one file, and there are no bundles: a publication costs a few writes
+    /// and no new file, and the directory is half as large. Who serves the face cuts tiles out, and makes bundles from
+    /// the segments.
+    Packed,
+}
+
 /// How to open a ledger.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -33,9 +45,8 @@ pub struct Options {
     pub preallocate: u64,
     /// How many sealed segments are kept open for reading, with the places of their records.
     pub cached_segments: usize,
-    /// Whether entry bundles are published as files. Without them the directory is half as large and a
-    /// publication costs a fraction; who serves the public face then makes bundles from the segments.
-    pub bundles: bool,
+    /// How the public face lies on the disk.
+    pub face: Face,
     /// Refuse the directory if it holds another ledger.
     pub expected_lineage: Option<Lineage>,
     /// Where the replay begins. Opening costs as much as there is after that, whatever is before.
@@ -47,7 +58,7 @@ impl Default for Options {
         Self {
             preallocate: (4 << 20) + (256 << 10),
             cached_segments: 32,
-            bundles: true,
+            face: Face::Static,
             expected_lineage: None,
             start: Start::Genesis,
         }
@@ -108,7 +119,7 @@ pub(crate) fn open_with(
     options: &Options,
     visit: impl FnMut(Version, Entry) -> Result<(), VisitError>,
 ) -> Result<Opened, OpenError> {
-    let layout = Layout::new(dir);
+    let layout = Layout { face: options.face, ..Layout::new(dir) };
     layout.create(&ops)?;
     let lock = Arc::new(Lock::take(dir)?);
     let (mut segments, temporary) = list(&layout)?;
@@ -150,13 +161,8 @@ pub(crate) fn open_with(
     let shared =
         Arc::new(Shared::new(layout, framing, files, replayed.tree, options.cached_segments));
     let published = checkpoint.map_or(Version::ZERO, |checkpoint| checkpoint.size);
-    let mut publisher = Publisher::new(
-        Arc::clone(&shared),
-        ops.clone(),
-        published,
-        options.bundles,
-        Arc::clone(&lock),
-    );
+    let mut publisher =
+        Publisher::new(Arc::clone(&shared), ops.clone(), published, Arc::clone(&lock));
     let lost = (replayed.lost_tiles, replayed.lost_bundles);
     publisher.leftover = leftover;
     recovery.repaired_tiles = publisher.repair(lost, begin.base.map(|base| base.size()))?;

@@ -58,6 +58,14 @@ impl Ops {
         File::options().read(true).write(true).create(true).truncate(true).open(path)
     }
 
+    /// Opens a file for reading and writing, a new one if there is none; whether it is new.
+    pub(crate) fn open(&self, path: &Path) -> io::Result<(File, bool)> {
+        match File::options().read(true).write(true).open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok((self.create(path)?, true)),
+            opened => Ok((opened?, false)),
+        }
+    }
+
     pub(crate) fn write_at(
         &self,
         file: &File,

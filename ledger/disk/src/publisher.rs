@@ -6,11 +6,14 @@ use std::sync::Arc;
 use tradewind_ledger::ids::Version;
 use tradewind_ledger::note::{Checkpoint, SignedNote};
 use tradewind_ledger::segment_file::SegmentName;
-use tradewind_ledger::tile::{TILE_WIDTH, TileId, TileKind};
+use tradewind_ledger::tile::{
+    HASH_BYTES, MAX_TILE_LEVEL, TILE_HEIGHT, TILE_WIDTH, TileId, TileKind,
+};
 use tradewind_ledger::tree::root_at;
 
 use crate::error::{Context, FileError, OpenError, PublishError, ReadError};
 use crate::layout::{Lock, TEMPORARY};
+use crate::open::Face;
 use crate::ops::Ops;
 use crate::shared::Shared;
 use crate::tiles;
@@ -23,23 +26,15 @@ pub struct Publisher {
     /// Size of the checkpoint in place, and of the one that it replaced.
     published: Version,
     before: Version,
-    /// Whether entry bundles are files.
-    bundles: bool,
     /// Segments before the first entry that is kept, whose pruning was interrupted.
     pub(crate) leftover: Vec<SegmentName>,
     _lock: Arc<Lock>,
 }
 
 impl Publisher {
-    pub(crate) fn new(
-        shared: Arc<Shared>,
-        ops: Ops,
-        published: Version,
-        bundles: bool,
-        lock: Arc<Lock>,
-    ) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, ops: Ops, published: Version, lock: Arc<Lock>) -> Self {
         let (before, leftover) = (published, Vec::new());
-        Self { shared, ops, published, before, bundles, leftover, _lock: lock }
+        Self { shared, ops, published, before, leftover, _lock: lock }
     }
 
     /// Writes what is lost of the tiles below the published checkpoint, and removes what is none of
@@ -57,11 +52,14 @@ impl Publisher {
             needed.extend(tiles::partials(self.shared.first()).filter(hashes));
         }
         match base {
-            None => tiles::clean(&self.ops, layout, &needed, self.bundles)?,
+            None => tiles::clean(&self.ops, layout, &needed)?,
             Some(base) => {
                 let range = (base, self.shared.durable());
-                tiles::clean_edge(&self.ops, layout, range, &needed, self.bundles)?;
+                tiles::clean_edge(&self.ops, layout, range, &needed)?;
             }
+        }
+        if self.is_packed() {
+            tiles::cut_packed(&self.ops, layout, self.hashed())?;
         }
         let mut written = (tiles.len() + bundles.len()) as u64;
         for (tile, bytes) in &tiles {
@@ -99,12 +97,9 @@ impl Publisher {
         let checkpoint = note.checkpoint()?;
         self.check(&checkpoint)?;
         let size = checkpoint.size;
-        // A file that the published checkpoint needs is never replaced: a crash could lose its bytes.
-        let full = self.shared.tree().unwritten(size);
-        let needed: Vec<_> = self.partials(self.published).collect();
-        let partial = self.partials(size).filter(|tile| !needed.contains(tile));
-        for tile in full.into_iter().chain(self.new_bundles(size)).chain(partial) {
-            tiles::write(&self.ops, &self.shared.layout, &tile, &self.bytes(&tile)?)?;
+        match self.shared.layout.face {
+            Face::Static => self.write_tiles(size)?,
+            Face::Packed => self.append_hashes(size)?,
         }
 
         let layout = &self.shared.layout;
@@ -114,11 +109,61 @@ impl Publisher {
         let file = self.ops.create(temporary).context("create", temporary)?;
         let text = note.to_string();
         self.ops.write_at(&file, temporary, text.as_bytes(), 0).context("write", temporary)?;
-        self.sync_all()?;
+        match layout.face {
+            Face::Static => self.sync_all()?,
+            Face::Packed => self.ops.sync_file(&file, temporary).context("sync", temporary)?,
+        }
         self.ops.rename(temporary, &layout.checkpoint).context("rename", &layout.checkpoint)?;
         self.ops.sync_dir(&layout.dir).context("sync the directory", &layout.dir)?;
         self.settle(size)?;
         Ok(())
+    }
+
+    /// Writes the files that a checkpoint of this size needs; they are not synced.
+    fn write_tiles(&self, size: Version) -> Result<(), PublishError> {
+        // A file that the published checkpoint needs is never replaced: a crash could lose its bytes.
+        let full = self.shared.tree().unwritten(size);
+        let needed: Vec<_> = self.partials(self.published).collect();
+        let partial = self.partials(size).filter(|tile| !needed.contains(tile));
+        for tile in full.into_iter().chain(self.new_bundles(size)).chain(partial) {
+            tiles::write(&self.ops, &self.shared.layout, &tile, &self.bytes(&tile)?)?;
+        }
+        Ok(())
+    }
+
+    /// Appends the hashes that a checkpoint of this size has beyond those on disk to their levels' files, durably. A level
+    /// with none has none above it either.
+    fn append_hashes(&self, size: Version) -> Result<(), PublishError> {
+        let layout = &self.shared.layout;
+        let mut made = false;
+        for level in 0..=MAX_TILE_LEVEL {
+            let nodes = |size: Version| size.0 >> (TILE_HEIGHT * level);
+            let (from, to) = (nodes(self.hashed()), nodes(size));
+            if from >= to {
+                break;
+            }
+            let hashes = self.shared.tree().packed(level, from, to);
+            let path = tiles::packed_file(layout, level);
+            let (file, new) = self.ops.open(&path).context("open", &path)?;
+            let offset = from * HASH_BYTES as u64;
+            self.ops.write_at(&file, &path, &hashes, offset).context("write", &path)?;
+            self.ops.sync_data(&file, &path).context("sync", &path)?;
+            made |= new;
+        }
+        if made {
+            let tiles = &layout.tiles;
+            self.ops.sync_dir(tiles).context("sync the directory", tiles)?;
+        }
+        Ok(())
+    }
+
+    /// The size of the ledger whose hashes are all on disk: that of the checkpoint, or of the base that it began with.
+    fn hashed(&self) -> Version {
+        self.published.max(self.shared.first())
+    }
+
+    fn is_packed(&self) -> bool {
+        self.shared.layout.face == Face::Packed
     }
 
     fn check(&self, checkpoint: &Checkpoint) -> Result<(), PublishError> {
@@ -142,16 +187,15 @@ impl Publisher {
     /// The full bundles at `size` that were not full at the published size.
     fn new_bundles(&self, size: Version) -> impl Iterator<Item = TileId> + use<> {
         let width = u64::from(TILE_WIDTH);
-        let end = if self.bundles { size } else { self.published };
         // One with pruned entries in it cannot be made.
         let kept = self.shared.first().0.div_ceil(width);
-        let full = kept.max(self.published.0 / width)..end.0 / width;
+        let full = kept.max(self.published.0 / width)..size.0 / width;
         full.map(|index| TileId { kind: TileKind::Entries, index, width: TILE_WIDTH })
     }
 
     /// The partial tiles that are files at this size.
     fn partials(&self, size: Version) -> impl Iterator<Item = TileId> + use<> {
-        let (bundles, first) = (self.bundles, self.shared.first());
+        let (bundles, first) = (!self.is_packed(), self.shared.first());
         let made = move |tile: &TileId| bundles && tile.first() >= first.0;
         tiles::partials(size).filter(move |tile| tile.kind != TileKind::Entries || made(tile))
     }
@@ -199,6 +243,8 @@ impl Publisher {
         self.published = size;
         if size > before {
             self.before = before;
+        }
+        if size > before && !self.is_packed() {
             let needed: Vec<_> = self.partials(size).chain(self.partials(before)).collect();
             let keep = |tile: &TileId| needed.contains(tile);
             tiles::remove_partials(&self.ops, &self.shared.layout, old, keep)?;

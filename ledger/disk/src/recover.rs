@@ -18,7 +18,7 @@ use tradewind_ledger::tree::leaf_hash;
 
 use crate::error::{BaseFault, Context, Damage, FileError, Found, OpenError};
 use crate::layout::Layout;
-use crate::open::{Options, VisitError};
+use crate::open::{Face, Options, VisitError};
 use crate::scan::{Scan, Step};
 use crate::shared::{Indexed, SealedSegment};
 use crate::start::{Begin, refused};
@@ -311,7 +311,7 @@ impl<'a, V: FnMut(Version, Entry) -> Result<(), VisitError>> Recovering<'a, V> {
         let index = size.0 / u64::from(TILE_WIDTH) - 1;
         let bundle = TileId { kind: TileKind::Entries, index, width: TILE_WIDTH };
         let path = self.layout.dir.join(bundle.to_string());
-        if let Some(len) = self.bundle_bytes.filter(|_| self.options.bundles)
+        if let Some(len) = self.bundle_bytes.filter(|_| self.layout.face == Face::Static)
             && !tiles::has_length(&path, len).context("read the length", &path)?
         {
             lost_bundles.push(bundle);

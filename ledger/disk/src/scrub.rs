@@ -302,7 +302,7 @@ impl Scrubber {
             return Err(MendError::NoHash { version: Version(tile.first()) });
         }
         let layout = &self.shared.layout;
-        self.put_aside(&layout.dir.join(tile.to_string()))?;
+        self.put_tile_aside(&tile)?;
         tiles::write(&self.ops, layout, &tile, &tradewind_ledger::tile::encode_hashes(&leaves))?;
         let dir = File::open(&layout.dir).context("open", &layout.dir)?;
         Ok(self.ops.sync_all(&dir).context("sync the file system of", &layout.dir)?)
@@ -319,16 +319,33 @@ impl Scrubber {
         Ok(())
     }
 
+    /// As [`Self::put_aside`], of a tile that may be a part of a file.
+    fn put_tile_aside(&self, tile: &TileId) -> Result<(), FileError> {
+        let dir = &self.shared.layout.dir;
+        let path = dir.join(tile.to_string());
+        if path.exists() {
+            return self.put_aside(&path);
+        }
+        let kept = self.place_aside(&path)?;
+        // Without a copy the tile is still better whole.
+        let _ = tiles::read(dir, tile).and_then(|bytes| fs::write(kept, bytes));
+        Ok(())
+    }
+
     /// Keeps the damaged file for somebody to look at; what was kept of it before goes.
     fn put_aside(&self, path: &Path) -> Result<(), FileError> {
-        let aside = self.shared.layout.dir.join("damaged");
-        self.ops.make_dir(&aside).context("make the directory", &aside)?;
-        let name = path.strip_prefix(&self.shared.layout.dir).unwrap_or(path);
-        let kept = aside.join(name.to_string_lossy().replace('/', "-"));
+        let kept = self.place_aside(path)?;
         // Without a copy the file is still better whole.
         let _ = fs::remove_file(&kept);
         let _ = fs::hard_link(path, &kept);
         Ok(())
+    }
+
+    fn place_aside(&self, path: &Path) -> Result<PathBuf, FileError> {
+        let aside = self.shared.layout.dir.join("damaged");
+        self.ops.make_dir(&aside).context("make the directory", &aside)?;
+        let name = path.strip_prefix(&self.shared.layout.dir).unwrap_or(path);
+        Ok(aside.join(name.to_string_lossy().replace('/', "-")))
     }
 }
 

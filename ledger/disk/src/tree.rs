@@ -3,15 +3,16 @@
 //! Only the nodes that hash tiles consist of are kept (tree levels 0, 8, 16, ...), and of these only
 //! the ones beyond the full tiles that are known to be on disk.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use tradewind_ledger::ids::{Digest, Version};
 use tradewind_ledger::tile::{
-    self, HASH_TILE_BYTES, MAX_TILE_LEVEL, TILE_HEIGHT, TILE_WIDTH, TileId, TileKind, TileReader,
+    self, MAX_TILE_LEVEL, TILE_HEIGHT, TILE_WIDTH, TileId, TileKind, TileReader,
 };
 use tradewind_ledger::tree::{CompactRange, HashSource};
+
+use crate::tiles;
 
 const WIDTH: u64 = TILE_WIDTH as u64;
 
@@ -102,6 +103,13 @@ impl TileTree {
         Some(tile::encode_hashes(&self.hashes(tile)?))
     }
 
+    /// The hashes `from` to `to` of a tile level, one after the other; `from` is not before those in memory.
+    pub(crate) fn packed(&self, level: u8, from: u64, to: u64) -> Vec<u8> {
+        let kept = &self.levels[usize::from(level)];
+        let place = |node: u64| (node - kept.kept_from) as usize;
+        tile::encode_hashes(&kept.nodes[place(from)..place(to)])
+    }
+
     /// This full hash tile is on disk, and those before it of the same level.
     pub(crate) fn written(&mut self, tile: &TileId) {
         let TileKind::Hashes { level } = tile.kind else { return };
@@ -138,12 +146,9 @@ impl TileTree {
     }
 }
 
-/// The hashes in the file of this tile.
+/// The hashes of this tile, as they are on disk.
 pub(crate) fn read_tile(dir: &Path, tile: &TileId) -> io::Result<Vec<Digest>> {
-    let file = File::open(dir.join(tile.to_string()))?;
-    let mut bytes = Vec::with_capacity(HASH_TILE_BYTES);
-    file.take(HASH_TILE_BYTES as u64 + 1).read_to_end(&mut bytes)?;
-    tile::decode_hashes(&bytes, tile.width).map_err(io::Error::other)
+    tile::decode_hashes(&tiles::read(dir, tile)?, tile.width).map_err(io::Error::other)
 }
 
 /// The roots of the maximal full subtrees over these nodes.

@@ -10,7 +10,7 @@ use tradewind_ledger::tile::{self, TileKind, tiles};
 use tradewind_ledger::tree::root_at;
 
 use crate::layout::Layout;
-use crate::open::{Opened, Options, open, open_with};
+use crate::open::{Face, Opened, Options, open, open_with};
 use crate::start::Start;
 use crate::testing::{Author, Event, Image, Random, Recorder, tempdir};
 use crate::writer::is_seal;
@@ -18,8 +18,8 @@ use crate::writer::is_seal;
 /// Ways of losing power that are tried after each change.
 const WAYS: u64 = 24;
 
-fn options() -> Options {
-    Options { preallocate: 16 << 10, ..Options::default() }
+fn options(face: Face) -> Options {
+    Options { preallocate: 16 << 10, face, ..Options::default() }
 }
 
 /// Where what is left is opened from: the newest base that the checkpoint covers is tried too.
@@ -87,14 +87,17 @@ fn run(opened: &mut Opened, author: &Author, batches: &[Batch], note: impl Fn(Ev
 }
 
 /// The checkpoint's tiles hold what they must.
-fn assert_published(dir: &Path, author: &Author) -> Version {
+fn assert_published(dir: &Path, author: &Author, face: Face) -> Version {
     let Ok(note) = fs::read(dir.join("checkpoint")) else { return Version::ZERO };
     let note = SignedNote::parse(&note).expect("a whole note");
     let size = note.checkpoint().expect("a checkpoint").size;
     assert_eq!(note, author.checkpoint(size));
     let tree = author.tree();
     for id in tiles(size) {
-        let bytes = fs::read(dir.join(id.to_string())).unwrap_or_else(|error| {
+        if face == Face::Packed && id.kind == TileKind::Entries {
+            continue;
+        }
+        let bytes = crate::tiles::read(dir, &id).unwrap_or_else(|error| {
             panic!("{id}, needed for {size}: {error}");
         });
         match id.kind {
@@ -119,16 +122,16 @@ fn assert_recovers(
     author: &Author,
     batches: &[Batch],
     acknowledged: [Version; 2],
-    from: From,
+    (from, face): (From, Face),
 ) {
     let [durable, published] = acknowledged;
-    let found = assert_published(dir, author);
+    let found = assert_published(dir, author, face);
     assert!(found >= published, "a published checkpoint is lost");
     let start = match (from, author.base_at(found)) {
         (From::Base, Some(base)) => Start::Base(base),
         _ => Start::Genesis,
     };
-    let options = Options { start, ..options() };
+    let options = Options { start, ..options(face) };
     let mut opened = open(dir, &options, |_, _| Ok(())).expect("it opens");
     let size = opened.replay.size();
     assert_eq!(opened.replay.root(), root_at(&author.tree(), size).expect("a size that was"));
@@ -147,7 +150,7 @@ fn assert_recovers(
     assert_nothing_follows(dir, author, size);
     run(&mut opened, author, batches, drop);
     drop(opened);
-    assert_eq!(assert_published(dir, author), batches.last().expect("some").upto);
+    assert_eq!(assert_published(dir, author, face), batches.last().expect("some").upto);
     assert_no_leftovers(dir);
 }
 
@@ -195,20 +198,26 @@ fn is_change(event: &Event) -> bool {
 
 #[test]
 fn no_loss_of_power_loses_what_was_acknowledged() {
-    lose_power_everywhere(From::Genesis);
+    lose_power_everywhere(From::Genesis, Face::Static);
+}
+
+#[test]
+fn no_loss_of_power_loses_what_was_acknowledged_where_tiles_are_packed() {
+    lose_power_everywhere(From::Genesis, Face::Packed);
+    lose_power_everywhere(From::Base, Face::Packed);
 }
 
 #[test]
 fn no_loss_of_power_loses_what_was_acknowledged_when_opened_from_a_base() {
-    lose_power_everywhere(From::Base);
+    lose_power_everywhere(From::Base, Face::Static);
 }
 
-fn lose_power_everywhere(from: From) {
+fn lose_power_everywhere(from: From, face: Face) {
     let (author, batches) = history();
     let reference = tempdir();
     let recorder = Recorder::default();
     let ops = recorder.ops(reference.path());
-    let mut opened = open_with(ops, reference.path(), &options(), |_, _| Ok(())).expect("new");
+    let mut opened = open_with(ops, reference.path(), &options(face), |_, _| Ok(())).expect("new");
     run(&mut opened, &author, &batches, |event| recorder.note(event));
     drop(opened);
     let sealed = segment_files(reference.path());
@@ -227,7 +236,8 @@ fn lose_power_everywhere(from: From) {
             image.lose_power(&mut Random::new(seed)).restore(dir.path());
             let acknowledged = acknowledged(&events[..=position]);
             let result = std::panic::catch_unwind(|| {
-                assert_recovers(dir.path(), &author, &batches, acknowledged, from);
+                let how = (from, face);
+                assert_recovers(dir.path(), &author, &batches, acknowledged, how);
             });
             assert!(result.is_ok(), "power was lost after {event:?} ({position}), way {way}");
             assert_eq!(segment_files(dir.path()), sealed, "after {event:?}, way {way}");
@@ -257,11 +267,18 @@ fn segment_files(dir: &Path) -> Vec<(String, Vec<u8>)> {
 
 #[test]
 fn power_may_be_lost_again_during_recovery() {
+    for face in [Face::Static, Face::Packed] {
+        lose_power_twice(face);
+    }
+}
+
+fn lose_power_twice(face: Face) {
     let (author, batches) = history();
     let recorder = Recorder::default();
     let first = tempdir();
-    let mut opened = open_with(recorder.ops(first.path()), first.path(), &options(), |_, _| Ok(()))
-        .expect("new");
+    let mut opened =
+        open_with(recorder.ops(first.path()), first.path(), &options(face), |_, _| Ok(()))
+            .expect("new");
     run(&mut opened, &author, &batches, |event| recorder.note(event));
     drop(opened);
 
@@ -278,14 +295,14 @@ fn power_may_be_lost_again_during_recovery() {
         image.lose_power(&mut random).restore(dir.path());
         let mut image = Image::of(dir.path());
         let again = Recorder::default();
-        let opened = open_with(again.ops(dir.path()), dir.path(), &options(), |_, _| Ok(()));
+        let opened = open_with(again.ops(dir.path()), dir.path(), &options(face), |_, _| Ok(()));
         drop(opened.expect("it opens"));
         for change in again.events() {
             image.apply(&change);
             let dir = tempdir();
             image.lose_power(&mut random).restore(dir.path());
             let result = std::panic::catch_unwind(|| {
-                assert_recovers(dir.path(), &author, &batches, acknowledged, From::Base);
+                assert_recovers(dir.path(), &author, &batches, acknowledged, (From::Base, face));
             });
             assert!(result.is_ok(), "power was lost after {event:?} ({position}), then {change:?}");
         }

@@ -7,13 +7,13 @@ use std::path::Path;
 use tempfile::TempDir;
 use tradewind_ledger::ids::{Digest, Version};
 use tradewind_ledger::note::Checkpoint;
-use tradewind_ledger::tile::{TileId, tiles};
+use tradewind_ledger::tile::{self, MAX_TILE_LEVEL, TILE_HEIGHT, TileId, TileKind, tiles};
 use tradewind_ledger::tree::{
     consistency_proof, inclusion_proof, leaf_hash, root_at, verify_consistency, verify_inclusion,
 };
 
 use crate::error::PublishError;
-use crate::open::{Opened, Options, open};
+use crate::open::{Face, Opened, Options, open};
 use crate::start::Start;
 use crate::testing::{Author, tempdir};
 
@@ -23,7 +23,7 @@ const MANY: usize = 256 * 256 + 300;
 const OPTIONS: Options = Options {
     preallocate: 64 << 10,
     cached_segments: 2,
-    bundles: true,
+    face: Face::Static,
     expected_lineage: None,
     start: Start::Genesis,
 };
@@ -146,21 +146,89 @@ fn tiles_that_are_lost_or_damaged_are_made_again() {
     assert_eq!(tile_files(dir.path()), whole);
 }
 
-#[test]
-fn without_bundles_the_other_tiles_are_the_same() {
-    let author = author(MANY);
-    let dir = published(&author, &[300, 1_000, author.size().0]);
-    let mut expected = tile_files(dir.path());
-    expected.retain(|name, _| !name.starts_with("tile/entries"));
-    // Those that are there are removed, and no more are written.
-    let options = Options { bundles: false, preallocate: 64 << 10, ..Options::default() };
-    let other = published_with(&options, &author, &[300, 1_000, author.size().0]);
-    for dir in [&dir, &other] {
-        let opened = open(dir.path(), &options, |_, _| Ok(())).expect("it opens");
-        assert_eq!(opened.recovery.repaired_tiles, 0);
-        expected.retain(|name, _| names(author.size()).contains(name));
-        assert_eq!(tile_files(dir.path()), expected);
+const PACKED: Options = Options { face: Face::Packed, ..OPTIONS };
+
+/// The files below `tile/` where tiles are packed.
+fn packed_files(size: Version) -> BTreeMap<String, u64> {
+    let levels = (0..=MAX_TILE_LEVEL).map(|level| (level, size.0 >> (TILE_HEIGHT * level)));
+    let some = levels.filter(|(_, nodes)| *nodes > 0);
+    some.map(|(level, nodes)| (format!("tile/{level}.hashes"), nodes * 32)).collect()
+}
+
+fn lengths(dir: &Path) -> BTreeMap<String, u64> {
+    tile_files(dir).into_iter().map(|(name, bytes)| (name, bytes.len() as u64)).collect()
+}
+
+/// The hash tiles that a checkpoint of the author's size needs, as they are read.
+fn assert_tiles(dir: &Path, author: &Author) {
+    let tree = author.tree();
+    let hashes = tiles(author.size()).filter(|tile| tile.kind != TileKind::Entries);
+    for tile in hashes {
+        let expected = tile::hashes_of(&tile, &tree).expect("within the tree");
+        let bytes = crate::tiles::read(dir, &tile).expect("there");
+        assert_eq!(bytes, tile::encode_hashes(&expected), "{tile}");
     }
+}
+
+#[test]
+fn packed_tiles_hold_the_same_hashes_in_one_file_a_level() {
+    let author = author(MANY);
+    let size = author.size();
+    let steps = [1, 255, 256, 300, 1_000, 65_535, 65_537, size.0, size.0];
+    for steps in [&steps[..], &[size.0]] {
+        let dir = published_with(&PACKED, &author, steps);
+        assert_eq!(lengths(dir.path()), packed_files(size));
+        assert_tiles(dir.path(), &author);
+        let opened = open(dir.path(), &PACKED, |_, _| Ok(())).expect("it opens");
+        assert_eq!(opened.recovery.repaired_tiles, 0);
+    }
+}
+
+#[test]
+fn packed_tiles_that_are_lost_or_damaged_are_made_again_and_those_not_published_are_cut_off() {
+    let author = author(MANY);
+    let size = author.size();
+    let dir = published_with(&PACKED, &author, &[size.0]);
+    let whole = tile_files(dir.path());
+    let (zero, one) = (dir.path().join("tile/0.hashes"), dir.path().join("tile/1.hashes"));
+    let reopened = || {
+        let opened = open(dir.path(), &PACKED, |_, _| Ok(())).expect("it opens");
+        assert_eq!(tile_files(dir.path()), whole);
+        opened.recovery.repaired_tiles
+    };
+    let mut bytes = whole["tile/0.hashes"].clone();
+    [0, 9 * 8_192 + 77, bytes.len() - 1].map(|at| bytes[at] ^= 1);
+    fs::write(&zero, &bytes).expect("written");
+    assert_eq!(reopened(), 3);
+    bytes.extend([7; 100]);
+    fs::write(&zero, &bytes[..]).expect("written");
+    fs::write(&one, &whole["tile/1.hashes"][..8_192 + 1]).expect("written");
+    assert_eq!(reopened(), 4);
+    fs::remove_dir_all(dir.path().join("tile")).expect("removed");
+    assert_eq!(reopened(), 256 + 1 + 3);
+}
+
+#[test]
+fn where_tiles_are_packed_from_now_on_those_that_are_files_are_read_and_go_one_by_one() {
+    let mut author = author(1_000);
+    let dir = published(&author, &[300, 1_000]);
+    let opened = open(dir.path(), &PACKED, |_, _| Ok(())).expect("it opens");
+    // The partial one of each level.
+    assert_eq!(opened.recovery.repaired_tiles, 2);
+    assert_tiles(dir.path(), &author);
+    drop(opened);
+    (0..2_000).for_each(|_| author.put(8));
+    let mut opened = open(dir.path(), &PACKED, |_, _| Ok(())).expect("it opens");
+    opened.writer.append(&author.entries[1_000..]).expect("appended");
+    opened.writer.sync().expect("synced");
+    opened.publisher.publish(&author.checkpoint(author.size())).expect("published");
+    drop(opened);
+    let files = tile_files(dir.path()).into_keys().collect::<Vec<_>>();
+    assert_eq!(files, ["tile/0.hashes", "tile/0/000", "tile/0/001", "tile/0/002", "tile/1.hashes"]);
+    fs::write(dir.path().join("tile/0/001"), b"damaged").expect("written");
+    let opened = open(dir.path(), &PACKED, |_, _| Ok(())).expect("it opens");
+    assert_eq!(opened.recovery.repaired_tiles, 1);
+    assert_tiles(dir.path(), &author);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 use tradewind_ledger::ids::Version;
 
-use crate::open::{Opened, Options, open};
+use crate::open::{Face, Opened, Options, open};
 use crate::rewind::{RewindError, rewind};
 use crate::testing::{Author, tempdir};
 
@@ -22,7 +22,7 @@ fn history() -> Author {
 }
 
 fn options() -> Options {
-    Options { preallocate: 8 << 10, bundles: false, ..Options::default() }
+    Options { preallocate: 8 << 10, face: Face::Packed, ..Options::default() }
 }
 
 fn reopen(dir: &Path) -> Opened {
