@@ -4,9 +4,10 @@
 use std::collections::HashMap;
 
 use tradewind_ledger::note::MAX_NOTE;
-use tradewind_ledger::tile::{self, MAX_BUNDLE_BYTES, TileId};
+use tradewind_ledger::tile::{self, TileId};
 use tradewind_ledger::{Checkpoint, SignedNote, Version};
 
+use crate::packed::{self, Found};
 use crate::report::{Place, ProblemKind, Problems};
 use crate::source::Source;
 
@@ -18,7 +19,7 @@ pub(crate) struct Published {
     pub(crate) note: SignedNote,
     pub(crate) checkpoint: Checkpoint,
     /// The partial tiles of this size, as far as they are there.
-    pub(crate) partial: HashMap<TileId, Vec<u8>>,
+    pub(crate) partial: HashMap<TileId, Found>,
 }
 
 /// Reads the checkpoint and its partial tiles; `None`, with the reason in `problems`, if it is not there
@@ -71,10 +72,7 @@ fn parse(bytes: &[u8], problems: &mut Problems) -> Option<(SignedNote, Checkpoin
 
 /// One partial tile a level at most, so few files whatever the size says. What cannot be read now is
 /// looked for again, and then reported, when its turn comes.
-fn partial_tiles(source: &dyn Source, size: Version) -> HashMap<TileId, Vec<u8>> {
-    let read = |id: TileId| {
-        let bytes = source.read(&id.to_string(), MAX_BUNDLE_BYTES as u64).ok().flatten()?;
-        Some((id, bytes))
-    };
+fn partial_tiles(source: &dyn Source, size: Version) -> HashMap<TileId, Found> {
+    let read = |id: TileId| Some((id, packed::read(source, &id).ok().flatten()?));
     tile::partial_tiles(size).filter_map(read).collect()
 }

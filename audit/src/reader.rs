@@ -3,10 +3,11 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 
-use tradewind_ledger::tile::{HASH_TILE_BYTES, TileId, TileReader, decode_hashes};
+use tradewind_ledger::tile::{TileId, TileReader, decode_hashes};
 use tradewind_ledger::tree::HashSource;
 use tradewind_ledger::{Digest, Version};
 
+use crate::packed;
 use crate::source::Source;
 
 /// The nodes of the tree of `size` entries. Nothing read is verified: compare its root with a signed one.
@@ -18,11 +19,11 @@ pub(crate) fn published_tree(source: &dyn Source, size: Version) -> impl HashSou
 }
 
 fn read(source: &dyn Source, id: &TileId) -> Option<Vec<Digest>> {
-    let read = |id: &TileId| source.read(&id.to_string(), HASH_TILE_BYTES as u64).ok().flatten();
+    let read = |id: &TileId| packed::read(source, id).ok().flatten();
     let hashes = match read(id) {
-        Some(bytes) => decode_hashes(&bytes, id.width),
+        Some(found) => decode_hashes(&found.bytes, id.width),
         // A partial tile may be gone once the full one is there.
-        None => decode_hashes(&read(&id.full())?, id.full().width),
+        None => decode_hashes(&read(&id.full())?.bytes, id.full().width),
     };
     hashes.ok()
 }

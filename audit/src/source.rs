@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{ErrorKind, Read};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 /// Gives files by their path below a data directory, a ledger's directory or a ledger's URL. Paths have
@@ -15,6 +16,30 @@ pub trait Source: Sync {
     /// # Errors
     /// If it has more than `limit` bytes (which are then not read), or reading fails.
     fn read(&self, path: &str, limit: u64) -> Result<Option<Vec<u8>>, SourceError>;
+
+    /// `len` bytes of a file from `offset` on; `None` if there is no such file here, or if it ends before. A source that serves
+    /// a ledger's public face needs no parts of files.
+    ///
+    /// # Errors
+    /// If reading fails.
+    fn read_part(
+        &self,
+        path: &str,
+        offset: u64,
+        len: usize,
+    ) -> Result<Option<Vec<u8>>, SourceError> {
+        let _ = (path, offset, len);
+        Ok(None)
+    }
+
+    /// The length of a file in bytes; `None` if there is none, or the source cannot tell.
+    ///
+    /// # Errors
+    /// If the system fails.
+    fn length(&self, path: &str) -> Result<Option<u64>, SourceError> {
+        let _ = path;
+        Ok(None)
+    }
 
     /// The paths of all files below a directory, in any order; `None` if this source cannot list (as HTTP
     /// cannot). A directory that does not exist has no files.
@@ -59,17 +84,22 @@ impl DirSource {
         Self { root: root.into() }
     }
 
+    /// Opens a file that may not be there.
+    fn open(&self, path: &str) -> Result<Option<fs::File>, SourceError> {
+        match fs::File::open(self.root.join(path)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            file => file.map(Some).map_err(failed(path)),
+        }
+    }
+
     fn walk(&self, dir: &Path, path: &str, files: &mut Vec<String>) -> Result<(), SourceError> {
-        let failed = |error: std::io::Error| SourceError::Io {
-            path: path.to_owned(),
-            reason: error.to_string(),
-        };
+        let failed = failed(path);
         let entries = match fs::read_dir(dir) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-            entries => entries.map_err(failed)?,
+            entries => entries.map_err(&failed)?,
         };
         for entry in entries {
-            let entry = entry.map_err(failed)?;
+            let entry = entry.map_err(&failed)?;
             let name = entry.file_name().to_string_lossy().into_owned();
             let below = if path.is_empty() { name } else { format!("{path}/{name}") };
             // A file may vanish while a live ledger is read: whoever reads it next sees that.
@@ -89,15 +119,9 @@ impl Source for DirSource {
     }
 
     fn read(&self, path: &str, limit: u64) -> Result<Option<Vec<u8>>, SourceError> {
-        let failed = |error: std::io::Error| SourceError::Io {
-            path: path.to_owned(),
-            reason: error.to_string(),
-        };
-        let file = match fs::File::open(self.root.join(path)) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            file => file.map_err(failed)?,
-        };
-        let len = file.metadata().map_err(failed)?.len();
+        let failed = failed(path);
+        let Some(file) = self.open(path)? else { return Ok(None) };
+        let len = file.metadata().map_err(&failed)?.len();
         if len > limit {
             return Err(SourceError::TooLong { path: path.to_owned(), len, limit });
         }
@@ -106,11 +130,35 @@ impl Source for DirSource {
         Ok(Some(bytes))
     }
 
+    fn read_part(
+        &self,
+        path: &str,
+        offset: u64,
+        len: usize,
+    ) -> Result<Option<Vec<u8>>, SourceError> {
+        let Some(file) = self.open(path)? else { return Ok(None) };
+        let mut bytes = vec![0; len];
+        match file.read_exact_at(&mut bytes, offset) {
+            Ok(()) => Ok(Some(bytes)),
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(None),
+            Err(error) => Err(failed(path)(error)),
+        }
+    }
+
+    fn length(&self, path: &str) -> Result<Option<u64>, SourceError> {
+        let Some(file) = self.open(path)? else { return Ok(None) };
+        Ok(Some(file.metadata().map_err(failed(path))?.len()))
+    }
+
     fn list(&self, dir: &str) -> Result<Option<Vec<String>>, SourceError> {
         let mut files = Vec::new();
         self.walk(&self.root.join(dir), dir, &mut files)?;
         Ok(Some(files))
     }
+}
+
+fn failed(path: &str) -> impl Fn(std::io::Error) -> SourceError {
+    move |error| SourceError::Io { path: path.to_owned(), reason: error.to_string() }
 }
 
 /// A part of another source: all paths begin with `prefix`.
@@ -127,6 +175,19 @@ impl Source for Below<'_> {
 
     fn read(&self, path: &str, limit: u64) -> Result<Option<Vec<u8>>, SourceError> {
         self.source.read(&format!("{}{path}", self.prefix), limit)
+    }
+
+    fn read_part(
+        &self,
+        path: &str,
+        offset: u64,
+        len: usize,
+    ) -> Result<Option<Vec<u8>>, SourceError> {
+        self.source.read_part(&format!("{}{path}", self.prefix), offset, len)
+    }
+
+    fn length(&self, path: &str) -> Result<Option<u64>, SourceError> {
+        self.source.length(&format!("{}{path}", self.prefix))
     }
 
     fn list(&self, dir: &str) -> Result<Option<Vec<String>>, SourceError> {

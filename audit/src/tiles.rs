@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
 use tradewind_ledger::tile::{
-    MAX_BUNDLE_BYTES, TILE_HEIGHT, TILE_WIDTH, TileId, TileKind, decode_bundle, decode_hashes,
+    HASH_BYTES, TILE_HEIGHT, TILE_WIDTH, TileId, TileKind, decode_bundle, decode_hashes,
 };
 use tradewind_ledger::tree::{leaf_hash, root_of};
 use tradewind_ledger::{Base, Digest, Version};
 
+use crate::packed::{self, Found};
 use crate::pruned::Pruned;
 use crate::report::{Place, Problems};
 use crate::source::Source;
@@ -19,7 +20,7 @@ pub(crate) struct Tiles<'a> {
     /// Widths there are of each tile; `None` if the source cannot list. A tile is taken out once checked.
     listed: Option<BTreeMap<(TileKind, u64), Vec<u16>>>,
     /// Partial tiles that were read together with the checkpoint.
-    partial: HashMap<TileId, Vec<u8>>,
+    partial: HashMap<TileId, Found>,
     /// The published size: says which tiles must be there.
     size: u64,
     /// The source lists no bundle at all.
@@ -122,7 +123,7 @@ impl<'a> Tiles<'a> {
     /// Lists the tiles, if the source can.
     pub(crate) fn open(
         source: &'a dyn Source,
-        partial: HashMap<TileId, Vec<u8>>,
+        partial: HashMap<TileId, Found>,
         size: Version,
         base: Option<&Base>,
         problems: &mut Problems,
@@ -137,9 +138,15 @@ impl<'a> Tiles<'a> {
         let listed = files.map(|files| {
             let mut listed: BTreeMap<_, Vec<u16>> = BTreeMap::new();
             for file in files.into_iter().filter(|file| !file.ends_with(".tmp")) {
+                let mut list =
+                    |id: TileId| listed.entry((id.kind, id.index)).or_default().push(id.width);
+                if let Some(tiles) = packed::tiles_in(source, &file, problems) {
+                    tiles.for_each(list);
+                    continue;
+                }
                 match file.parse::<TileId>() {
                     Ok(id) if gone(&id) => {}
-                    Ok(id) => listed.entry((id.kind, id.index)).or_default().push(id.width),
+                    Ok(id) => list(id),
                     Err(error) => problems.fault(Place::file(file), error.to_string()),
                 }
             }
@@ -178,7 +185,7 @@ impl<'a> Tiles<'a> {
         kind: TileKind,
         index: u64,
         problems: &mut Problems,
-    ) -> Vec<(TileId, Vec<u8>)> {
+    ) -> Vec<(TileId, Found)> {
         let required = self.required(kind, index).filter(|_| !self.bundles_are_made(kind));
         let listed = self.listed.as_mut().and_then(|listed| listed.remove(&(kind, index)));
         let mut widths = listed.unwrap_or_default();
@@ -188,14 +195,14 @@ impl<'a> Tiles<'a> {
         let mut found = Vec::new();
         for width in widths.into_iter().rev() {
             let id = TileId { kind, index, width };
-            let bytes = match self.partial.remove(&id) {
-                Some(bytes) => Ok(Some(bytes)),
-                None => self.source.read(&id.to_string(), MAX_BUNDLE_BYTES as u64),
+            let tile = match self.partial.remove(&id) {
+                Some(tile) => Ok(Some(tile)),
+                None => packed::read(self.source, &id),
             };
-            match bytes {
-                Ok(Some(bytes)) => {
-                    self.bytes += bytes.len() as u64;
-                    found.push((id, bytes));
+            match tile {
+                Ok(Some(tile)) => {
+                    self.bytes += tile.bytes.len() as u64;
+                    found.push((id, tile));
                 }
                 // A partial tile may go once there is a wider one.
                 Ok(None) if Some(width) == required && found.is_empty() => {
@@ -209,12 +216,12 @@ impl<'a> Tiles<'a> {
     }
 
     /// A tile that the published size needs is not there: the full one will do.
-    fn missing(&mut self, id: TileId, found: &mut Vec<(TileId, Vec<u8>)>, problems: &mut Problems) {
+    fn missing(&mut self, id: TileId, found: &mut Vec<(TileId, Found)>, problems: &mut Problems) {
         let full = id.full();
-        match self.source.read(&full.to_string(), MAX_BUNDLE_BYTES as u64) {
-            Ok(Some(bytes)) if id.is_partial() => {
-                self.bytes += bytes.len() as u64;
-                found.push((full, bytes));
+        match packed::read(self.source, &full) {
+            Ok(Some(tile)) if id.is_partial() => {
+                self.bytes += tile.bytes.len() as u64;
+                found.push((full, tile));
             }
             Err(error) => problems.unread(&error),
             Ok(_) => {
@@ -228,10 +235,10 @@ impl<'a> Tiles<'a> {
     /// Compares the entry bundles with `chunk`, and fills in from them the entries that it lacks. Where
     /// they differ, the published leaf hash decides which one is right.
     pub(crate) fn check_bundle(&mut self, chunk: &mut Chunk, problems: &mut Problems) {
-        for (id, bytes) in self.load(TileKind::Entries, chunk.index, problems) {
-            if chunk.prefix(usize::from(id.width)) != Some(&bytes) {
+        for (id, found) in self.load(TileKind::Entries, chunk.index, problems) {
+            if chunk.prefix(usize::from(id.width)) != Some(&found.bytes) {
                 let stated = self.stated_leaves(chunk.index);
-                compare_bundle(&id, &bytes, chunk, &stated, problems);
+                compare_bundle(&id, &found.bytes, chunk, &stated, problems);
             }
         }
     }
@@ -244,8 +251,8 @@ impl<'a> Tiles<'a> {
         let Some(width) = widths.max() else { return Vec::new() };
         let id = TileId { kind, index, width };
         let bytes = match self.partial.get(&id) {
-            Some(bytes) => Some(bytes.clone()),
-            None => self.source.read(&id.to_string(), MAX_BUNDLE_BYTES as u64).ok().flatten(),
+            Some(found) => Some(found.bytes.clone()),
+            None => packed::read(self.source, &id).ok().flatten().map(|found| found.bytes),
         };
         bytes.and_then(|bytes| decode_hashes(&bytes, width).ok()).unwrap_or_default()
     }
@@ -276,8 +283,8 @@ impl<'a> Tiles<'a> {
         let (index, mut nodes) = (tile.index, std::mem::take(&mut tile.nodes));
         tile.index += 1;
         let kind = TileKind::Hashes { level };
-        for (id, bytes) in self.load(kind, index, problems) {
-            check_hashes(&id, &bytes, &mut nodes, problems);
+        for (id, found) in self.load(kind, index, problems) {
+            check_hashes(&id, &found, &mut nodes, problems);
         }
         if let Some(pruned) = self.pruned.as_mut().filter(|_| level == 0) {
             pruned.take(index * u64::from(TILE_WIDTH), &nodes, problems);
@@ -346,24 +353,23 @@ fn compare_bundle(
 }
 
 /// Compares a hash tile with the nodes, and fills in from it those that are unknown.
-fn check_hashes(id: &TileId, bytes: &[u8], nodes: &mut [Option<Digest>], problems: &mut Problems) {
-    let place = || Place::file(id.to_string());
-    let stated = match decode_hashes(bytes, id.width) {
+fn check_hashes(id: &TileId, found: &Found, nodes: &mut [Option<Digest>], problems: &mut Problems) {
+    let stated = match decode_hashes(&found.bytes, id.width) {
         Ok(stated) => stated,
-        Err(error) => return problems.fault(place(), error.to_string()),
+        Err(error) => return problems.fault(found.place(), error.to_string()),
     };
     if stated.len() > nodes.len() {
         let message = format!("{} hashes, but the entries give {}", stated.len(), nodes.len());
-        problems.fault(place(), message);
+        problems.fault(found.place(), message);
     }
     for (at, (stated, node)) in stated.iter().zip(nodes).enumerate() {
         match node {
             None => *node = Some(*stated),
             Some(node) if node != stated => {
                 let within = node.0.iter().zip(&stated.0).take_while(|(a, b)| a == b).count();
-                let offset = (at * 32 + within) as u64;
+                let offset = (at * HASH_BYTES + within) as u64;
                 let message = format!("hash {at} is {stated}, the entries give {node}");
-                problems.fault(place().at(offset), message);
+                problems.fault(found.at(offset), message);
             }
             Some(_) => {}
         }

@@ -42,8 +42,8 @@ pub(crate) fn genesis(shard: u32) -> Genesis {
 }
 
 impl Ledger {
-    pub(crate) fn create(dir: &Path, shard: u32) -> Self {
-        let options = disk::Options { preallocate: 1 << 15, ..disk::Options::default() };
+    pub(crate) fn create(dir: &Path, shard: u32, face: disk::Face) -> Self {
+        let options = disk::Options { preallocate: 1 << 15, face, ..disk::Options::default() };
         let opened = disk::open(dir, &options, |_, _| Ok(())).unwrap();
         let genesis = genesis(shard);
         let mut ledger = Self {
@@ -163,8 +163,8 @@ impl Ledger {
     }
 
     /// A ledger of about 800 entries in several segments, published twice, with a tail that is not.
-    pub(crate) fn sample(dir: &Path, shard: u32) -> Self {
-        let mut ledger = Self::create(dir, shard);
+    pub(crate) fn sample(dir: &Path, shard: u32, face: disk::Face) -> Self {
+        let mut ledger = Self::create(dir, shard, face);
         let members = ledger.genesis.members.clone();
         let record = ViewRecord { view: ViewId(1), members };
         let hlc = ledger.stamp();
@@ -179,9 +179,19 @@ impl Ledger {
     }
 }
 
+/// As a mirror has it.
 pub(crate) fn sample() -> (TempDir, Ledger) {
+    sample_with(disk::Face::Static)
+}
+
+/// As a node has it.
+pub(crate) fn packed_sample() -> (TempDir, Ledger) {
+    sample_with(disk::Face::Packed)
+}
+
+fn sample_with(face: disk::Face) -> (TempDir, Ledger) {
     let temp = TempDir::new().unwrap();
-    let ledger = Ledger::sample(&temp.path().join("flights.0"), 0);
+    let ledger = Ledger::sample(&temp.path().join("flights.0"), 0, face);
     (temp, ledger)
 }
 

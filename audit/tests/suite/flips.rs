@@ -1,48 +1,44 @@
 //! One flipped byte anywhere in a ledger's files is found.
 
 use std::fs;
-use std::path::Path;
 
 use proptest::prelude::*;
 use tradewind_audit::Verdict;
 
-use crate::common::{Ledger, audit, files, sample};
+use crate::common::{Ledger, audit, files, packed_sample, sample};
 
 #[test]
 fn one_flipped_byte_in_any_file_is_found() {
-    flip_each(&["tile/entries"], |_| {});
+    flip_each_of(&sample().1, STATIC);
 }
 
-/// A node's directory has no bundles.
+/// A node's directory has no bundles, and hash tiles are packed.
 #[test]
-fn one_flipped_byte_in_any_file_of_a_directory_without_bundles_is_found() {
-    flip_each(&[], |dir| fs::remove_dir_all(dir.join("tile/entries")).unwrap());
+fn one_flipped_byte_in_any_file_of_a_nodes_directory_is_found() {
+    flip_each_of(&packed_sample().1, PACKED);
 }
 
 #[test]
 fn one_flipped_byte_in_any_file_of_a_pruned_directory_is_found() {
     let (_temp, mut ledger) = sample();
     ledger.prune();
-    flip_each_of(&ledger, &["tile/entries", "base"]);
+    flip_each_of(&ledger, &[STATIC, &["base"]].concat());
 }
 
 #[test]
-fn one_flipped_byte_in_any_file_of_a_pruned_directory_without_bundles_is_found() {
-    let (_temp, mut ledger) = sample();
+fn one_flipped_byte_in_any_file_of_a_nodes_pruned_directory_is_found() {
+    let (_temp, mut ledger) = packed_sample();
     ledger.prune();
-    fs::remove_dir_all(ledger.dir.join("tile/entries")).unwrap();
-    flip_each_of(&ledger, &["base"]);
+    flip_each_of(&ledger, &[PACKED, &["base"]].concat());
 }
 
-fn flip_each(bundles: &[&str], change: impl Fn(&Path)) {
-    let (_temp, ledger) = sample();
-    change(&ledger.dir);
-    flip_each_of(&ledger, bundles);
-}
+/// What is beside segments and values.
+const STATIC: &[&str] = &["tile/0/", "tile/1/", ".p/", "tile/entries"];
+const PACKED: &[&str] = &["tile/0.hashes", "tile/1.hashes"];
 
 fn flip_each_of(ledger: &Ledger, more: &[&str]) {
     let files = files(&ledger.dir);
-    let kinds = ["segments/", ".open", "tile/0", "tile/1", ".p/", "values/", "checkpoint"];
+    let kinds = ["segments/", ".open", "values/", "checkpoint"];
     for kind in kinds.iter().chain(more) {
         let has = files.iter().any(|file| file.to_str().unwrap().contains(kind));
         assert!(has, "the sample has no file of kind {kind}");
@@ -115,4 +111,23 @@ fn any_flipped_byte_of_a_base_and_any_missing_tile_before_it_is_found() {
     assert_eq!(audit(&ledger.dir).verdict(), Verdict::DoesNotHold);
     fs::rename(ledger.dir.join("aside"), &tile).unwrap();
     assert_eq!(audit(&ledger.dir).verdict(), Verdict::Holds);
+}
+
+#[test]
+fn a_damaged_packed_tile_is_named_with_its_place_and_one_that_is_cut_off_is_missed() {
+    let (_temp, ledger) = packed_sample();
+    let path = ledger.dir.join("tile/0.hashes");
+    let whole = fs::read(&path).unwrap();
+    let mut bytes = whole.clone();
+    bytes[8_192 + 40] ^= 1;
+    fs::write(&path, &bytes).unwrap();
+    let report = audit(&ledger.dir);
+    let places: Vec<_> =
+        report.ledgers[0].problems.iter().map(|it| (it.file.clone(), it.offset)).collect();
+    assert!(places.contains(&(Some("tile/0.hashes".into()), Some(8_192 + 40))), "{places:?}");
+    fs::write(&path, &whole[..8_192 + 33]).unwrap();
+    let report = audit(&ledger.dir);
+    let messages: Vec<_> = report.ledgers[0].problems.iter().map(|it| it.message.clone()).collect();
+    assert!(messages.iter().any(|it| it.contains("1 bytes after the last hash")), "{messages:?}");
+    assert!(messages.iter().any(|it| it.contains("missing")), "{messages:?}");
 }

@@ -9,6 +9,7 @@ use tradewind_audit::{
 };
 use tradewind_ledger::note::KeyKind;
 use tradewind_ledger::*;
+use tradewind_ledger_disk as disk;
 
 use crate::common::{Ledger, audit, genesis, sample, signers};
 
@@ -40,7 +41,13 @@ fn a_whole_ledger_holds_and_its_proven_range_is_the_published_one() {
 fn all_ledgers_of_a_data_directory_are_checked() {
     let temp = TempDir::new().unwrap();
     let ledgers: Vec<_> = (0..3)
-        .map(|shard| Ledger::sample(&temp.path().join(format!("ledgers/flights.{shard}")), shard))
+        .map(|shard| {
+            Ledger::sample(
+                &temp.path().join(format!("ledgers/flights.{shard}")),
+                shard,
+                disk::Face::Static,
+            )
+        })
         .collect();
     let report = audit(temp.path());
     assert_eq!(messages(&report), "");
@@ -214,7 +221,7 @@ fn given_keys_and_lineages_decide_whom_to_believe() {
 fn a_key_history_with_a_gap_is_found() {
     let temp = TempDir::new().unwrap();
     let dir = temp.path().join("flights.0");
-    let mut ledger = Ledger::create(&dir, 0);
+    let mut ledger = Ledger::create(&dir, 0, disk::Face::Static);
     ledger.put(b"AMS", b"1");
     let hlc = Hlc(ledger.replay.last_hlc().0 + 1);
     let update = Update {

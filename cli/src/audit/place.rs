@@ -123,6 +123,19 @@ impl Source for Watched<'_> {
         self.source.name()
     }
 
+    fn read_part(
+        &self,
+        path: &str,
+        offset: u64,
+        len: usize,
+    ) -> Result<Option<Vec<u8>>, SourceError> {
+        self.source.read_part(path, offset, len)
+    }
+
+    fn length(&self, path: &str) -> Result<Option<u64>, SourceError> {
+        self.source.length(path)
+    }
+
     fn read(&self, path: &str, limit: u64) -> Result<Option<Vec<u8>>, SourceError> {
         let read = self.source.read(path, limit);
         if let Ok(Some(file)) = &read {

@@ -1,7 +1,7 @@
 //! `/log/<ledger>/...`: the ledger's public face, as c2sp.org/tlog-tiles has it.
 //!
 //! A path is parsed and written anew, never handed to the file system as it came. A partial tile that was replaced by a
-//! wider one since the client read its checkpoint is cut out of that. A bundle that is no file (nodes have none) is made
+//! wider one since the client read its checkpoint is cut out of that, and so are hash tiles that are packed. A bundle that is no file (nodes have none) is made
 //! from the ledger's entries. Detached values lie beside the tiles, and `base` where the first entries were pruned.
 
 use super::{Failure, Shared};
@@ -14,10 +14,10 @@ use axum::{
     response::Response,
 };
 use serde_json::{Value, json};
-use std::{fs, io, path};
+use std::{fs, io, os::unix::fs::FileExt as _, path};
 use tradewind_ledger::{
     Digest, LedgerId, SignedNote, Version,
-    tile::{TILE_WIDTH, TileId, TileKind, decode_bundle, encode_bundle},
+    tile::{HASH_BYTES, TILE_WIDTH, TileId, TileKind, decode_bundle, encode_bundle},
 };
 
 pub(super) async fn ledgers(State(http): Shared) -> Json<Value> {
@@ -112,6 +112,11 @@ fn read_tile(directory: &path::Path, tile: TileId) -> io::Result<Option<Vec<u8>>
         if let Some(bytes) = read_file(&directory.join(tile.to_string()))? {
             return Ok(Some(bytes));
         }
+        if let Some((file, offset)) = tile.packed()
+            && let Some(bytes) = read_part(&directory.join(file), offset, tile.width.into())?
+        {
+            return Ok(Some(bytes));
+        }
         if !tile.is_partial() {
             return Ok(None);
         }
@@ -154,6 +159,20 @@ fn read_file(path: &path::Path) -> io::Result<Option<Vec<u8>>> {
     }
 }
 
+/// Hashes out of the file in which those of a level are packed; `None` if it does not have them all.
+fn read_part(path: &path::Path, offset: u64, hashes: usize) -> io::Result<Option<Vec<u8>>> {
+    let mut bytes = vec![0; hashes * HASH_BYTES];
+    match fs::File::open(path).and_then(|file| file.read_exact_at(&mut bytes, offset)) {
+        Ok(()) => Ok(Some(bytes)),
+        Err(error)
+            if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
 /// Widths beyond the tile's own that may be there, ascending, the full one last.
 fn wider(directory: &path::Path, tile: TileId) -> io::Result<Vec<u16>> {
     let path = directory.join(tile.to_string());
@@ -179,7 +198,7 @@ fn cut(bytes: &[u8], source: TileId, width: u16) -> io::Result<Vec<u8>> {
     let damaged =
         |what: String| io::Error::new(io::ErrorKind::InvalidData, format!("{source}: {what}"));
     let length = match source.kind {
-        TileKind::Hashes { .. } => usize::from(width) * 32,
+        TileKind::Hashes { .. } => usize::from(width) * HASH_BYTES,
         TileKind::Entries => {
             let entries =
                 decode_bundle(bytes, source.width).map_err(|error| damaged(error.to_string()))?;

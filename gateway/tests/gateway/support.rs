@@ -33,7 +33,7 @@ use tradewind_ledger::{
     Body, Checkpoint, Digest, Ed25519Signer, Entry, Genesis, Hlc, LedgerId, Member, Replay,
     RequestId, Signer, Version, ViewId,
 };
-use tradewind_ledger_disk::{LedgerReader, LedgerWriter, Publisher};
+use tradewind_ledger_disk::{Face, LedgerReader, LedgerWriter, Publisher};
 use tradewind_store::{Command, Context, Reply, Store};
 
 pub(crate) const POOL: &str = "flights";
@@ -102,8 +102,13 @@ pub(crate) struct Server {
 
 impl Site {
     pub(crate) fn new(shards: u32) -> Arc<Self> {
+        Self::with_face(shards, Face::Static)
+    }
+
+    pub(crate) fn with_face(shards: u32, face: Face) -> Arc<Self> {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        let shards = (0..shards).map(|shard| Arc::new(TestShard::new(directory.path(), shard)));
+        let shard = |shard| Arc::new(TestShard::new(directory.path(), shard, face));
+        let shards = (0..shards).map(shard);
         let shards = shards.collect();
         Arc::new(Self { shards, nodes: Mutex::default(), _directory: directory })
     }
@@ -165,11 +170,12 @@ impl TestShard {
         assert_eq!(store.compact(base, None, usize::MAX), None);
     }
 
-    fn new(root: &Path, shard: u32) -> Self {
+    fn new(root: &Path, shard: u32, face: Face) -> Self {
         let id = LedgerId::new(POOL, shard).expect("a good name");
         let directory = root.join(id.to_string());
         let signer = Ed25519Signer::from_seed(&[7; 32]);
-        let opened = tradewind_ledger_disk::open(&directory, &Default::default(), |_, _| Ok(()))
+        let options = tradewind_ledger_disk::Options { face, ..Default::default() };
+        let opened = tradewind_ledger_disk::open(&directory, &options, |_, _| Ok(()))
             .expect("an empty directory");
         let members = vec![Member { name: "a1".to_owned(), public_key: signer.public_key() }];
         let (deployment, site) = ("atlas".to_owned(), "ams".to_owned());

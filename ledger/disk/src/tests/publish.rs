@@ -205,7 +205,7 @@ fn packed_tiles_that_are_lost_or_damaged_are_made_again_and_those_not_published_
     fs::write(&one, &whole["tile/1.hashes"][..8_192 + 1]).expect("written");
     assert_eq!(reopened(), 4);
     fs::remove_dir_all(dir.path().join("tile")).expect("removed");
-    assert_eq!(reopened(), 256 + 1 + 3);
+    assert_eq!(reopened(), 257 + 1 + 3);
 }
 
 #[test]
