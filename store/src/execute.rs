@@ -7,7 +7,7 @@ use crate::{
     record::{Change, Latest, Record},
     session::{self, Seen},
 };
-use alloc::{boxed::Box, sync::Arc, vec::Vec};
+use alloc::vec::Vec;
 use sha2::{Digest as _, Sha256};
 use tradewind_ledger::{
     Body, Digest, Entry, Hlc, KeyVersion, RequestId, Txn, Update, Value, Version, ViewId, Write,
@@ -44,39 +44,29 @@ impl Outcome {
     }
 }
 
-/// A value on its way: into the entry, into the index, and, if it is long, beside the ledger.
+/// A value on its way into the entry, and, if it is long, beside the ledger.
 struct Incoming {
     value: Option<Value>,
-    latest: Latest,
     detached: Option<(Digest, Vec<u8>)>,
 }
 
 impl Incoming {
     fn new(value: Option<Vec<u8>>, inline_max: usize) -> Self {
         match value {
-            None => Self { value: None, latest: Latest::Deleted, detached: None },
-            Some(bytes) if bytes.len() <= inline_max => Self {
-                latest: Latest::Inline(Arc::from(&bytes[..])),
-                value: Some(Value::Inline(bytes)),
-                detached: None,
-            },
+            None => Self { value: None, detached: None },
+            Some(bytes) if bytes.len() <= inline_max => {
+                Self { value: Some(Value::Inline(bytes)), detached: None }
+            }
             Some(bytes) => {
                 let (len, digest) = (bytes.len() as u64, sha256(&bytes));
-                Self {
-                    value: Some(Value::Detached { len, digest }),
-                    latest: Latest::Detached(Box::new((len, digest))),
-                    detached: Some((digest, bytes)),
-                }
+                let value = Some(Value::Detached { len, digest });
+                Self { value, detached: Some((digest, bytes)) }
             }
         }
     }
 
     fn effect(&self) -> Effect<'_> {
-        match &self.value {
-            None => Effect::Deleted,
-            Some(Value::Inline(bytes)) => Effect::Inline(bytes),
-            Some(Value::Detached { digest, .. }) => Effect::Detached(digest),
-        }
+        Effect::of(self.value.as_ref())
     }
 }
 
@@ -152,7 +142,7 @@ impl Store {
         let kind = if value.is_some() { Fingerprint::PUT } else { Fingerprint::DELETE };
         let incoming = Incoming::new(value, MAX_INLINE_VALUE);
         let fingerprint = kind.with(&key, &incoming.effect());
-        let (key_version, prev_version) = self.write(&key, (version, hlc), incoming.latest);
+        let (key_version, prev_version) = self.write(&key, (version, hlc), incoming.value.as_ref());
         self.executed(request, (version, hlc), key_version, fingerprint);
         self.timeline.push(hlc);
         let is_put = incoming.value.is_some();
@@ -182,7 +172,8 @@ impl Store {
         let mut fingerprint = Fingerprint::TXN;
         for (key, incoming) in incoming(branch) {
             fingerprint = fingerprint.with(&key, &incoming.effect());
-            let (key_version, prev_version) = self.write(&key, (version, hlc), incoming.latest);
+            let (key_version, prev_version) =
+                self.write(&key, (version, hlc), incoming.value.as_ref());
             updates.push(Update { key, key_version, prev_version, value: incoming.value });
             detached.extend(incoming.detached);
         }

@@ -3,7 +3,7 @@
 //! Not a cryptographic hash: a session's owner could only deceive itself. It is part of snapshots, so the same for ever
 //! (docs/formats/snapshot.md).
 
-use tradewind_ledger::Digest;
+use tradewind_ledger::{Digest, Value};
 
 const SEEDS: [u64; 4] =
     [0xa076_1d64_78bd_642f, 0xe703_7ed1_a0b4_28db, 0x8ebc_6af0_9c88_c6e3, 0x5899_65cc_7537_4cc3];
@@ -17,6 +17,17 @@ pub(crate) enum Effect<'a> {
     Deleted,
     Inline(&'a [u8]),
     Detached(&'a Digest),
+}
+
+impl<'a> Effect<'a> {
+    /// That of the value which an update gives; `None`: it deletes the key.
+    pub(crate) fn of(value: Option<&'a Value>) -> Self {
+        match value {
+            None => Self::Deleted,
+            Some(Value::Inline(bytes)) => Self::Inline(bytes),
+            Some(Value::Detached { digest, .. }) => Self::Detached(digest),
+        }
+    }
 }
 
 impl Fingerprint {

@@ -2,7 +2,7 @@
 
 use crate::{Current, Item, ItemValue, Revision, Walk, timeline::Timeline};
 use alloc::{boxed::Box, sync::Arc, vec::Vec};
-use tradewind_ledger::{Digest, Hlc, KeyVersion, Version};
+use tradewind_ledger::{Digest, Hlc, KeyVersion, Value, Version};
 
 /// The version of one change of a key, and whether it was a deletion, in eight bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +32,27 @@ pub(crate) enum Latest {
 }
 
 impl Latest {
+    /// The value that an update gives; `None`: it deletes the key.
+    pub(crate) fn new(value: Option<&Value>) -> Self {
+        match value {
+            None => Self::Deleted,
+            Some(Value::Inline(bytes)) => Self::Inline(Arc::from(&bytes[..])),
+            Some(Value::Detached { len, digest }) => Self::Detached(Box::new((*len, *digest))),
+        }
+    }
+
+    /// Takes a new value; in the memory of the old one if that fits and nobody reads it.
+    fn set(&mut self, value: Option<&Value>) {
+        if let (Self::Inline(old), Some(Value::Inline(new))) = (&mut *self, value)
+            && old.len() == new.len()
+            && let Some(old) = Arc::get_mut(old)
+        {
+            old.copy_from_slice(new);
+            return;
+        }
+        *self = Self::new(value);
+    }
+
     pub(crate) fn len(&self) -> u64 {
         match self {
             Self::Deleted => 0,
@@ -88,10 +109,10 @@ impl Record {
         Self { oldest, oldest_key_version, oldest_hlc, later: Vec::new(), latest }
     }
 
-    pub(crate) fn push(&mut self, version: Version, latest: Latest) {
+    pub(crate) fn push(&mut self, version: Version, value: Option<&Value>) {
         debug_assert!(self.version() < version);
-        self.later.push(Change::new(version, matches!(latest, Latest::Deleted)));
-        self.latest = latest;
+        self.later.push(Change::new(version, value.is_none()));
+        self.latest.set(value);
     }
 
     /// Lets go of the changes before the last one among the first `base` entries.

@@ -8,7 +8,7 @@ use crate::{
     snapshot::Since,
     timeline::Timeline,
 };
-use alloc::{boxed::Box, collections::BTreeMap, sync::Arc};
+use alloc::{boxed::Box, collections::BTreeMap};
 use core::ops::Bound;
 use tradewind_ledger::{Body, Entry, Hlc, KeyVersion, RequestId, Update, Value, Version};
 
@@ -223,17 +223,9 @@ impl Store {
     ) {
         let mut fingerprint = kind;
         for update in updates {
-            let (effect, latest) = match &update.value {
-                None => (Effect::Deleted, Latest::Deleted),
-                Some(Value::Inline(bytes)) => {
-                    (Effect::Inline(bytes), Latest::Inline(Arc::from(&bytes[..])))
-                }
-                Some(Value::Detached { len, digest }) => {
-                    (Effect::Detached(digest), Latest::Detached(Box::new((*len, *digest))))
-                }
-            };
-            fingerprint = fingerprint.with(&update.key, &effect);
-            self.write(&update.key, (version, hlc), latest);
+            let value = update.value.as_ref();
+            fingerprint = fingerprint.with(&update.key, &Effect::of(value));
+            self.write(&update.key, (version, hlc), value);
         }
         let key_version = match updates {
             [update] if kind != Fingerprint::TXN => update.key_version,
@@ -254,28 +246,31 @@ impl Store {
         self.sessions.record(session, record);
     }
 
-    /// Makes `latest` the value of `key`; gives the change's number and the version of the one before it.
+    /// Makes `value` that of `key`, or deletes it; gives the change's number and the version of the one before it.
     pub(crate) fn write(
         &mut self,
         key: &[u8],
         (version, hlc): (Version, Hlc),
-        latest: Latest,
+        value: Option<&Value>,
     ) -> (KeyVersion, Option<Version>) {
         let stats = &mut self.stats;
         stats.changes += 1;
-        let exists = !matches!(latest, Latest::Deleted);
-        let size = latest.len();
-        let inline = if matches!(latest, Latest::Detached(_)) { 0 } else { size };
+        let exists = value.is_some();
+        let (size, inline) = match value {
+            None => (0, 0),
+            Some(Value::Inline(bytes)) => (bytes.len() as u64, bytes.len() as u64),
+            Some(Value::Detached { len, .. }) => (*len, 0),
+        };
         self.since.bytes += key.len() as u64 + inline;
         let (key_version, previous, existed, old_size) = match self.keys.get_mut(key) {
             Some(record) => {
                 let (previous, existed) = (record.version(), record.exists());
                 let old_size = record.latest().len();
-                record.push(version, latest);
+                record.push(version, value);
                 (record.key_version(), Some(previous), existed, old_size)
             }
             None => {
-                let record = Record::new(version, KeyVersion(1), hlc, latest);
+                let record = Record::new(version, KeyVersion(1), hlc, Latest::new(value));
                 self.keys.insert(Box::from(key), record);
                 stats.deleted_keys += 1;
                 (KeyVersion(1), None, false, 0)
