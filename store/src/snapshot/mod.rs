@@ -45,7 +45,7 @@ pub struct SnapshotRule {
 
 impl Default for SnapshotRule {
     fn default() -> Self {
-        Self::every(64 << 20)
+        Self::every(256 << 20)
     }
 }
 
