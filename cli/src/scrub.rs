@@ -21,7 +21,7 @@ const RETRY: Duration = Duration::from_secs(5);
 #[derive(Args, Clone, Copy, Debug)]
 pub(crate) struct Pace {
     /// MiB a second that are read in search of bit rot; 0: no search
-    #[arg(long, value_name = "MIB", default_value_t = 8)]
+    #[arg(long, value_name = "MIB", default_value_t = 2)]
     scrub_rate: u32,
     /// Seconds from the end of one search to the next
     #[arg(long, value_name = "SECONDS", default_value_t = 3_600)]
