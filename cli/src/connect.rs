@@ -21,6 +21,7 @@ use tradewind_transport::{
     tls::{Credentials, Protocol, server_name},
 };
 
+use crate::runtime::runtime;
 use crate::topology::load;
 
 /// A process that is asked for itself alone has so long to answer.
@@ -277,5 +278,5 @@ fn contexts_file() -> anyhow::Result<PathBuf> {
 /// # Errors
 /// Those of the work.
 pub(crate) fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work)
+    runtime()?.block_on(work)
 }

@@ -41,6 +41,7 @@ mod records;
 mod repair;
 mod restart;
 mod roll;
+mod runtime;
 mod scenario;
 mod scratch;
 mod scrub;

@@ -23,6 +23,7 @@ use tradewind_wan::{Mirrors, ServeConfig, Server, Source, timing_of};
 use crate::exit::Exit;
 use crate::output::Output;
 use crate::restart::{Image, Restarter};
+use crate::runtime::runtime;
 use crate::scrub::{Pace, Scrub};
 use crate::topology::load;
 
@@ -78,7 +79,7 @@ impl ServeArgs {
         let stdin = self.exit_with_stdin.then(stdin_closes);
         let restarter = Arc::new(Restarter::new(&self.topology, &self.name));
         let until = Until { stdin, restarter };
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        let runtime = runtime()?;
         let end = runtime.block_on(serve(topology, &self.name, self.pace, until));
         // Tasks that still run belong to connections that nobody waits for.
         runtime.shutdown_timeout(Duration::from_secs(1));
