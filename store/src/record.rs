@@ -41,18 +41,6 @@ impl Latest {
         }
     }
 
-    /// Takes a new value; in the memory of the old one if that fits and nobody reads it.
-    fn set(&mut self, value: Option<&Value>) {
-        if let (Self::Inline(old), Some(Value::Inline(new))) = (&mut *self, value)
-            && old.len() == new.len()
-            && let Some(old) = Arc::get_mut(old)
-        {
-            old.copy_from_slice(new);
-            return;
-        }
-        *self = Self::new(value);
-    }
-
     pub(crate) fn len(&self) -> u64 {
         match self {
             Self::Deleted => 0,
@@ -112,7 +100,7 @@ impl Record {
     pub(crate) fn push(&mut self, version: Version, value: Option<&Value>) {
         debug_assert!(self.version() < version);
         self.later.push(Change::new(version, value.is_none()));
-        self.latest.set(value);
+        self.latest = Latest::new(value);
     }
 
     /// Lets go of the changes before the last one among the first `base` entries.
