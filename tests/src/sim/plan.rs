@@ -68,6 +68,7 @@ impl Plan {
             mark_interval_us: rng.range(20..100) * MS,
             heartbeat_us: 30 * MS,
             silence_us: rng.range(100..300) * MS,
+            slow_us: [300, 1_000, 5_000][(seed % 3) as usize] * MS,
             backoff_us: *rng.pick(&[5, 20]) * MS,
             formation_us: rng.range(20..300) * MS,
             remember_us: 50 * MS,
