@@ -34,6 +34,11 @@ pub trait Backend: Send + Sync + 'static {
     /// shows of it.
     fn status(&self) -> serde_json::Value;
 
+    /// More lines for `/metrics`, in the text format of Prometheus; none unless a process has some.
+    fn metrics(&self) -> String {
+        String::new()
+    }
+
     /// Whether it can do its work.
     fn readiness(&self) -> Readiness;
 

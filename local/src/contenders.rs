@@ -8,13 +8,14 @@ use tokio::task::JoinSet;
 use tradewind_client::wire::{Level, Read};
 use tradewind_client::{Client, Command, Condition, Error, Item, Reply};
 
-use super::{POOL, Running, eventually};
 use crate::linear::History;
+use crate::process::{Deployment, ProcessError};
 
 /// A client whose calls are recorded.
 #[derive(Clone, Debug)]
 pub struct Recorded {
     client: Client,
+    pool: String,
     index: usize,
     log: Arc<Log>,
 }
@@ -39,7 +40,7 @@ impl Recorded {
     /// If another recorded client did.
     pub async fn execute(&self, command: &Command) -> Option<Reply> {
         let began = self.log.now();
-        let result = self.client.execute(POOL, command, None).await;
+        let result = self.client.execute(&self.pool, command, None).await;
         let ended = self.log.now();
         let mut history = self.log.history.lock().expect("no panic while it is held");
         match &result {
@@ -59,7 +60,7 @@ impl Recorded {
     pub async fn get(&self, key: &[u8]) -> Option<Option<Item>> {
         let began = self.log.now();
         let read = Read { level: Level::Linearizable, wait_ms: 60_000, ..Read::default() };
-        let (item, _) = self.succeeded(self.client.get(POOL, key, read).await)?;
+        let (item, _) = self.succeeded(self.client.get(&self.pool, key, read).await)?;
         let times = (began, self.log.now());
         let mut history = self.log.history.lock().expect("no panic while it is held");
         history.record_get(self.index, key, times, item.as_ref());
@@ -85,45 +86,53 @@ pub struct Contenders {
 }
 
 impl Contenders {
-    /// Starts `count` clients that read, put, compare and delete `keys` of the pool [`POOL`], each at another node
-    /// first, with one request at a time that may take `deadline`. An error does not end a client.
+    /// Starts `count` clients that read, put, compare and delete `keys` of a pool, each at another node first, with one
+    /// request at a time that may take `deadline`. An error does not end a client.
+    ///
+    /// # Errors
+    /// If a client cannot be connected.
     ///
     /// # Panics
-    /// If a client cannot be connected.
-    pub async fn start(running: &Running, keys: &[&str], count: usize, deadline: Duration) -> Self {
-        let nodes = running.deployment.plan().nodes_of_pool(POOL);
+    /// If the plan has no such pool.
+    pub async fn start(
+        deployment: &Deployment,
+        pool: &str,
+        keys: &[&str],
+        count: usize,
+        deadline: Duration,
+    ) -> Result<Self, ProcessError> {
+        let nodes = deployment.plan().nodes_of_pool(pool);
         let (stop, history, errors) = <(Arc<AtomicBool>, _, _)>::default();
         let log = Arc::new(Log { start: Instant::now(), history, errors });
         let mut tasks = JoinSet::new();
         for index in 0..count {
-            let first = &nodes[index % nodes.len()];
-            let client = running.deployment.client_within(&[first], deadline).await;
-            let client = client.expect("a client");
-            let recorded = Recorded { client, index, log: Arc::clone(&log) };
+            let first = index % nodes.len();
+            let names: Vec<&str> =
+                nodes[first..].iter().chain(&nodes[..first]).map(String::as_str).collect();
+            let client = deployment.client_within(&names, deadline).await?;
+            let recorded = Recorded { client, pool: pool.to_owned(), index, log: Arc::clone(&log) };
             let keys = keys.iter().map(|key| key.as_bytes().to_vec()).collect();
             tasks.spawn(contend(recorded, keys, Arc::clone(&stop)));
         }
-        Self { stop, log, tasks }
+        Ok(Self { stop, log, tasks })
     }
 
     /// How many calls were recorded so far.
     ///
     /// # Panics
     /// If a client did.
+    #[must_use]
     pub fn calls(&self) -> usize {
         self.log.history.lock().expect("no panic while it is held").calls()
     }
 
-    /// Waits until `more` further calls are recorded.
+    /// What went wrong so far, in words.
     ///
     /// # Panics
-    /// If they are not in time.
-    pub fn wait_for(&self, more: usize) {
-        let goal = self.calls() + more;
-        eventually("called", || match self.calls() {
-            calls if calls >= goal => Ok(()),
-            calls => Err(format!("{calls} of {goal} calls; errors: {:?}", self.log.errors)),
-        });
+    /// If a client did.
+    #[must_use]
+    pub fn errors(&self) -> Vec<String> {
+        self.log.errors.lock().expect("no panic while it is held").clone()
     }
 
     /// Ends the clients; gives what they recorded, and their errors.

@@ -5,6 +5,10 @@
 //! - `client`: clients of it, connected under the identity of its operator;
 //! - [`process`]: the processes of such a deployment: start, wait until ready, kill, pause, stop.
 //!
+//! And what is held against it:
+//! - [`contenders`]: clients that contend for a few keys, and record what they asked and were told
+//! - [`linear`]: whether such a history is that of a single copy
+//!
 //! And what makes their life hard:
 //! - [`container`]: a room for a program, with network, mounts and processes of its own that vanish with it
 //! - [`network`]: in there, a network namespace for each process, and links that are cut or lossy
@@ -15,12 +19,15 @@
 
 mod client;
 pub mod container;
+pub mod contenders;
 pub mod faults;
+pub mod linear;
 pub mod network;
 pub mod plan;
 pub mod process;
 pub mod small_disk;
 
+pub use contenders::{Contenders, Recorded};
 pub use faults::{Faults, Shim};
 pub use network::Network;
 pub use plan::{Addresses, MirrorPlan, OPERATOR, Plan, PlanError, PoolPlan, SitePlan};

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal};
+use rustix::process::{Pid, Resource, Rlimit, Signal};
 use thiserror::Error;
 use tradewind_topology::{Ports, Topology};
 
@@ -406,6 +406,22 @@ impl Deployment {
         rustix::process::kill_process(pid, signal).map_err(|errno| ProcessError::Io {
             name: name.into(),
             action: "sending a signal",
+            source: errno.into(),
+        })
+    }
+
+    /// Lets a running process get no more memory: the limit of its address space (RLIMIT_AS) is set below what it has.
+    ///
+    /// # Errors
+    /// When no such process runs or the system refuses.
+    pub fn refuse_memory(&self, name: &str) -> Result<(), ProcessError> {
+        let child = self.running.get(name).ok_or_else(|| self.state_error(name, "does not run"))?;
+        let least = Some(1 << 20);
+        let limit = Rlimit { current: least, maximum: least };
+        let set = rustix::process::prlimit(Some(Pid::from_child(child)), Resource::As, limit);
+        set.map(drop).map_err(|errno| ProcessError::Io {
+            name: name.into(),
+            action: "limiting its memory",
             source: errno.into(),
         })
     }

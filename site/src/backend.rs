@@ -159,6 +159,10 @@ impl Backend for NodeBackend {
         status
     }
 
+    fn metrics(&self) -> String {
+        self.shared.changes.metrics()
+    }
+
     fn readiness(&self) -> Readiness {
         let snapshot = self.shared.snapshot();
         let fault = match &snapshot.status.state {
@@ -250,11 +254,13 @@ impl NodeBackend {
             "inactive_ms": inactive.map(|inactive| inactive.as_millis() as u64),
             "view": status.view.0,
             "view_members": self.names(&status.members),
+            "view_changes": self.shared.changes.status(),
             "peers": peers.collect::<Vec<_>>(),
             "shards": shards.collect::<Vec<_>>(),
             "counters": {
                 "views": counters.views,
                 "stalls": counters.stalls,
+                "slow": counters.slow,
                 "messages": counters.messages,
                 "commands": counters.commands,
                 "resent": counters.resent,

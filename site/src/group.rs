@@ -302,9 +302,11 @@ impl Group {
             }
             Action::Stopped { view, why } => {
                 tracing::info!(%view, ?why, "view stopped");
+                shared.changes.stopped(&why);
             }
             Action::Installed { view, members } => {
                 tracing::info!(%view, ?members, "view installed");
+                shared.changes.installed(view);
                 shared.views.install(view, &members);
             }
             Action::SnapshotsDiffer { shard, peer, differ } => {

@@ -15,10 +15,12 @@
 //! | `publish` | the publisher thread: tiles and `checkpoint` files, what is remembered of peers: off the critical path |
 //! | `snapshots` | what the thread for snapshots sees of a shard |
 //! | `shared` | what the threads and the readers share: watermarks, stores, heads |
+//! | `changes` | how long changes of views took, for status and metrics |
 //! | `views` | [`Views`]: the views that the node takes part in, for an application in the same process |
 //! | `backend` | [`tradewind_gateway::Backend`]: how clients reach the node |
 
 mod backend;
+mod changes;
 mod config;
 mod group;
 mod inbox;

@@ -13,6 +13,7 @@ use tradewind_site_protocol::{ShardIndex, State, Status, StoreAccess};
 use tradewind_store::Store;
 use tradewind_store_disk::{Retain, Started};
 
+use crate::changes::Changes;
 use crate::views::Views;
 
 /// A store that the core writes and readers read.
@@ -71,6 +72,8 @@ pub(crate) struct Shared {
     pub(crate) replicas: Vec<Option<Arc<Replica>>>,
     /// What the node takes part in.
     pub(crate) views: Arc<Views>,
+    /// How long it took to come from one to the next.
+    pub(crate) changes: Changes,
     status: Mutex<Snapshot>,
 }
 
@@ -91,6 +94,7 @@ impl Shared {
         Self {
             replicas,
             views: Arc::new(Views::new(names)),
+            changes: Changes::default(),
             status: Mutex::new(Snapshot { status, inactive_since: Some(Instant::now()) }),
         }
     }

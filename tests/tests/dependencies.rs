@@ -45,7 +45,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     ("audit", &["ledger"]),
-    ("local", &["client", "topology", "transport"]),
+    ("local", &["client", "ledger", "store", "topology", "transport"]),
     ("client", &["ledger", "store"]),
     (
         "embed",

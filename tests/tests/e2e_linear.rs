@@ -9,8 +9,8 @@ use rustix::process::Signal;
 use tokio::task::JoinSet;
 use tradewind_client::wire::{Level, Read};
 use tradewind_client::{Client, Condition, Item, Reply};
-use tradewind_local::Plan;
-use tradewind_tests::e2e::{Contenders, POOL, Running, eventually};
+use tradewind_local::{Contenders, Plan};
+use tradewind_tests::e2e::{POOL, Running, eventually, wait_for_calls};
 
 const NODES: [&str; 3] = ["ams-1", "ams-2", "ams-3"];
 /// Longer than a node takes to come back on a busy machine.
@@ -35,12 +35,13 @@ fn back(running: &mut Running, name: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn concurrent_clients_see_one_copy_while_nodes_are_killed_and_stopped() {
     let mut running = Running::start(Plan::one_site(3, 2));
-    let clients = Contenders::start(&running, &["x", "y", "z"], 6, PATIENCE).await;
-    clients.wait_for(200);
+    let clients = Contenders::start(&running.deployment, POOL, &["x", "y", "z"], 6, PATIENCE).await;
+    let clients = clients.expect("clients");
+    wait_for_calls(&clients, 200);
     running.deployment.kill("ams-1").expect("it ran");
     running.deployment.start("ams-1").expect("it starts");
     running.ready();
-    clients.wait_for(200);
+    wait_for_calls(&clients, 200);
 
     let seen = |running: &Running| {
         let status = running.status("ams-1");
@@ -54,12 +55,12 @@ async fn concurrent_clients_see_one_copy_while_nodes_are_killed_and_stopped() {
     });
     running.deployment.signal("ams-2", Signal::CONT).expect("it runs");
     back(&mut running, "ams-2");
-    clients.wait_for(200);
+    wait_for_calls(&clients, 200);
 
     running.deployment.kill_all().expect("they ran");
     running.deployment.start_all().expect("they start");
     running.ready();
-    clients.wait_for(100);
+    wait_for_calls(&clients, 100);
     let (history, errors) = clients.stop().await;
     if let Err(violation) = history.check() {
         running.fail(&violation.to_string());

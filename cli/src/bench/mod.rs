@@ -4,13 +4,18 @@
 //! - [`limits`]: the machine's limits
 //! - [`fractions`]: figures as fractions of them
 //! - [`multicast`]: the ordered multicast of the core group, without clients and disks
+//! - [`view`], [`join`]: what clients see of a change of views, and of a node that comes back far behind
+//! - [`faults`]: the nodes, and the load, that these two need
 //! - [`report`]: what is told
 
+mod faults;
 mod fractions;
+mod join;
 mod limits;
 mod load;
 mod multicast;
 mod report;
+mod view;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -47,6 +52,8 @@ Examples:
   tradewind bench put --size 256 --inflight 1,16,256 -o json
   tradewind bench get --inflight 256 --keys 1000000
   tradewind bench put --topology atlas.toml --pool scratch
+  tradewind bench view --times 20 --suspect-ms 300
+  tradewind bench join --state 10MB,1GB
   tradewind bench multicast --members 2,4,8,16 --size 100 --fabric shm
   tradewind bench limits")]
 pub(crate) struct BenchArgs {
@@ -62,6 +69,10 @@ enum What {
     Get(Load),
     /// The core group's ordered multicast in memory, by members, senders, size and fabric
     Multicast(multicast::Multicast),
+    /// Nodes that are killed and stopped under load: detection, the change of views, and what clients see of it
+    View(view::View),
+    /// A node that comes back and lacks much: what clients see while it learns, and when it is let in
+    Join(join::Join),
     /// Append and fdatasync, loopback TCP, shared memory, memory copy: what the machine itself can do
     Limits {
         /// Where files are written
@@ -176,6 +187,16 @@ impl BenchArgs {
         let report = match self.what {
             What::Multicast(load) => {
                 let report = multicast::measure(&load)?;
+                output.print(&report, ToString::to_string)?;
+                return Ok(Exit::Done);
+            }
+            What::View(view) => {
+                let report = block_on(view::measure(&view, output))?;
+                output.print(&report, ToString::to_string)?;
+                return Ok(Exit::Done);
+            }
+            What::Join(join) => {
+                let report = block_on(join::measure(&join, output))?;
                 output.print(&report, ToString::to_string)?;
                 return Ok(Exit::Done);
             }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
+use anyhow::Context as _;
 use tradewind_audit::{DirSource, Options, Report, Verdict, verify};
 use tradewind_client::wire::Read;
 use tradewind_client::{Client, Range};
@@ -36,6 +37,18 @@ impl Stage {
             told.push(format!("{name}: {}", self.redact(Redact::Numbers, &found)));
         }
         Ok(told.join("\n"))
+    }
+
+    /// Holds the number of views that each process has installed since its start against a bound.
+    pub(super) fn check_views(&self, names: &[String], most: u32) -> anyhow::Result<String> {
+        for name in names {
+            let (_, text) = self.deployment.fetch(name, "/status")?;
+            let status: serde_json::Value = serde_json::from_str(&text)?;
+            let views = status["counters"]["views"].as_u64();
+            let views = views.with_context(|| format!("{name} tells of no views"))?;
+            anyhow::ensure!(views <= u64::from(most), "{name} has installed {views} views");
+        }
+        Ok(format!("at most {most} views: {}", names.join(", ")))
     }
 
     /// Waits until these processes show the same records, then holds their sealed segments against each other.

@@ -32,6 +32,10 @@ pub(crate) enum Command {
     Partition { groups: Vec<Vec<String>> },
     /// Heal every link.
     HealLinks,
+    /// Cut a link both ways and heal it, again and again.
+    Flap { one: String, other: String, times: u32 },
+    /// Let a running process get no more memory from the system.
+    RefuseMemory { name: String },
     /// Change a disk or clock.
     Disk { name: String, change: DiskChange },
     /// Change the files of processes that do not run.
@@ -44,7 +48,13 @@ pub(crate) enum Command {
     Writers(u32),
     /// Stop them.
     StopWriters,
-    /// Hold what they were told against what these processes have; all nodes and mirrors if none is named.
+    /// Start clients that contend for a few keys.
+    Contenders(u32),
+    /// Stop them, and hold what they were told against a single copy.
+    CheckHistory,
+    /// How many views each of these has installed since its start.
+    CheckViews { names: Vec<String>, most: u32 },
+    /// Hold what the writers were told against what these processes have; all nodes and mirrors if none is named.
     CheckWrites { names: Vec<String> },
     /// Tell what processes say of themselves.
     Status { names: Vec<String> },
@@ -113,6 +123,7 @@ pub(crate) enum Condition {
     Parent { name: String, parent: String },
     Value { key: String, value: Option<String>, name: String },
     Writes { more: u32 },
+    Calls { more: u32 },
     Sealed { name: String },
 }
 
@@ -164,9 +175,10 @@ impl Default for Scope {
 
 const ALLOWED: &str = "a declaration (`site`, `mirror`, `pool`, `timeout`, `disk`, `limit`), \
      `start`, `launch`, `stop`, `kill`, `pause`, `resume`, `restart`, `exit of`, \
-     `cut`, `lose`, `partition`, `heal`, `fill disk of`, `free disk of`, `fail`, `stall`, `clock of`, \
+     `cut`, `lose`, `flap`, `partition`, `heal`, `refuse memory to`, `fill disk of`, `free disk of`, `fail`, `stall`, `clock of`, \
      `flip a bit in`, `truncate`, `delete files`, `wipe`, `swap`, `copy`, `save`, `bring back`, \
      `put`, `get`, `delete`, `txn`, `list`, `retry`, `tradewind`, `writers`, `stop writers`, `check writes`, \
+     `contenders`, `check history`, `check views of`, \
      `status`, `audit`, `compare`, `wait until`";
 
 /// A line that is neither prose nor a command nor below one.
@@ -293,7 +305,7 @@ fn declaration(words: &mut Words, scope: &mut Scope) -> Result<Option<Command>, 
         "pool" => pool(words, scope)?,
         "timeout" => {
             let key = words.choice(
-                &["heartbeat_ms", "suspect_ms", "connect_ms", "request_ms", "stall_ms"]
+                &["heartbeat_ms", "suspect_ms", "slow_ms", "connect_ms", "request_ms", "stall_ms"]
                     .map(|key| (key, key)),
             )?;
             let ms = words.number("milliseconds")?;
@@ -374,6 +386,9 @@ fn action(words: &mut Words, scope: &mut Scope) -> Result<Command, SyntaxError> 
     if words.take("exit of") {
         return Ok(Command::Exit { name: scope.process(words)? });
     }
+    if words.take("refuse memory to") {
+        return Ok(Command::RefuseMemory { name: scope.process(words)? });
+    }
     if let Some(command) = network(words, scope)? {
         scope.wants_container = true;
         scope.plan.addresses = Addresses::Namespaces;
@@ -400,6 +415,14 @@ fn checks(words: &mut Words, scope: &Scope) -> Result<Command, SyntaxError> {
         Ok(Command::Tradewind(words.rest()))
     } else if words.take("writers") {
         Ok(Command::Writers(words.number("a number of writers")?))
+    } else if words.take("contenders") {
+        Ok(Command::Contenders(words.number("a number of clients")?))
+    } else if words.take("check history") {
+        Ok(Command::CheckHistory)
+    } else if words.take("check views of") {
+        let names = scope.processes(words)?;
+        words.expect("at most")?;
+        Ok(Command::CheckViews { names, most: words.number("a number of views")? })
     } else if words.take("check writes") {
         let names = if words.take("at") { scope.processes(words)? } else { all(words)? };
         Ok(Command::CheckWrites { names })
@@ -433,10 +456,13 @@ pub(crate) fn seconds(words: &mut Words) -> Result<Duration, SyntaxError> {
 
 fn condition(words: &mut Words, scope: &Scope) -> Result<Condition, SyntaxError> {
     const ALLOWED: &str = "`NAMES ready`, `NAME is STATE`, `NAME says TEXT`, `NAME follows PARENT`, \
-         `NAME has sealed`, `KEY is VALUE at NAME`, `KEY is absent at NAME`, `N more writes`";
+         `NAME has sealed`, `KEY is VALUE at NAME`, `KEY is absent at NAME`, `N more writes`, `N more calls`";
     if let Ok(more) = words.number("a number") {
-        words.expect("more writes")?;
-        return Ok(Condition::Writes { more });
+        let kinds = [("more writes", false), ("more calls", true)];
+        return Ok(match words.choice(&kinds)? {
+            true => Condition::Calls { more },
+            false => Condition::Writes { more },
+        });
     }
     if words.is_empty() {
         return Err(words.wrong(ALLOWED));
@@ -476,6 +502,14 @@ fn network(words: &mut Words, scope: &Scope) -> Result<Option<Command>, SyntaxEr
             groups.push(group(words, scope)?);
         }
         return Ok(Some(Command::Partition { groups }));
+    }
+    if words.take("flap") {
+        let one = scope.member(words)?;
+        words.expect("--")?;
+        let other = scope.member(words)?;
+        let times = words.number("how often")?;
+        words.expect("times")?;
+        return Ok(Some(Command::Flap { one, other, times }));
     }
     let fault = if words.take("cut") {
         Some(LinkFault::Cut)

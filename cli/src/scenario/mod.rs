@@ -10,6 +10,7 @@
 mod checks;
 mod command;
 mod disks;
+mod history;
 mod processes;
 mod redact;
 mod request;

@@ -180,6 +180,7 @@ impl Stage {
                 self.eventually(limit, has).await?;
                 Ok(format!("{name} has it"))
             }
+            Condition::Calls { more } => self.wait_for_calls(*more as usize, limit).await,
             Condition::Writes { more } => self.wait_for_writes(*more as usize, limit).await,
             Condition::Sealed { name } => {
                 let sealed = async |stage: &mut Self| {

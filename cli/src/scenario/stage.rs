@@ -7,7 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use tradewind_local::{Addresses, Deployment, Faults, Launcher, Network, Shim, SmallDisk};
+use tradewind_local::network::LinkFault;
+use tradewind_local::{
+    Addresses, Contenders, Deployment, Faults, Launcher, Network, Shim, SmallDisk,
+};
 
 use super::command::{Command, Scope};
 use super::redact::Redact;
@@ -20,6 +23,7 @@ const POLL: Duration = Duration::from_millis(20);
 /// A deployment with everything that makes its life hard. Fields are dropped in this order: clients, processes, disks.
 pub(crate) struct Stage {
     pub(crate) writers: Option<Writers>,
+    pub(crate) contenders: Option<Contenders>,
     pub(crate) answers: BTreeMap<String, Kept>,
     pub(crate) deployment: Deployment,
     pub(crate) network: Option<Network>,
@@ -76,8 +80,18 @@ impl Stage {
             }
             deployment.set_launcher(name, launcher);
         }
-        let (writers, answers, log_starts) = Default::default();
-        Ok(Self { writers, answers, deployment, network, disks, faults, log_starts, interrupted })
+        let (writers, contenders, answers, log_starts) = Default::default();
+        Ok(Self {
+            writers,
+            contenders,
+            answers,
+            deployment,
+            network,
+            disks,
+            faults,
+            log_starts,
+            interrupted,
+        })
     }
 
     /// Does what a command says; gives the lines to print.
@@ -94,6 +108,11 @@ impl Stage {
                 ways.iter().try_for_each(|(from, to)| network.set(from, to, *fault))?;
                 Ok(String::new())
             }
+            Command::Flap { one, other, times } => self.flap(one, other, *times).await,
+            Command::RefuseMemory { name } => {
+                self.deployment.refuse_memory(name)?;
+                Ok(String::new())
+            }
             Command::Partition { groups } => self.partition(groups),
             Command::HealLinks => {
                 self.network()?.heal()?;
@@ -105,6 +124,9 @@ impl Stage {
             Command::Tradewind(arguments) => self.tradewind(arguments),
             Command::Writers(count) => self.start_writers(*count).await,
             Command::StopWriters => self.stop_writers().await,
+            Command::Contenders(count) => self.start_contenders(*count).await,
+            Command::CheckHistory => self.check_history().await,
+            Command::CheckViews { names, most } => self.check_views(names, *most),
             Command::CheckWrites { names } => self.check_writes(names).await,
             Command::Status { names } => Ok(self.status(names)),
             Command::Audit { names } => self.audit(names).await,
@@ -115,6 +137,21 @@ impl Stage {
 
     fn network(&mut self) -> anyhow::Result<&mut Network> {
         self.network.as_mut().context("the links of this deployment cannot be cut")
+    }
+
+    /// Cuts a link for longer than the others wait for a sign of life, and heals it for about as long.
+    async fn flap(&mut self, one: &str, other: &str, times: u32) -> anyhow::Result<String> {
+        let suspect = self.deployment.topology().timeouts.suspect;
+        let ways = [(one, other), (other, one)];
+        for _ in 0..times {
+            for fault in [Some(LinkFault::Cut), None] {
+                let network = self.network()?;
+                ways.iter().try_for_each(|(from, to)| network.set(from, to, fault))?;
+                // Not to wait for anything: it is the pace of the fault.
+                tokio::time::sleep(suspect * 3 / 2).await;
+            }
+        }
+        Ok(String::new())
     }
 
     fn partition(&mut self, groups: &[Vec<String>]) -> anyhow::Result<String> {

@@ -99,6 +99,7 @@ pub(super) async fn metrics(State(http): Shared) -> Response {
         };
         gauge(name, help, &ledgers.iter().map(labelled).collect::<Vec<_>>());
     }
+    text.push_str(&http.service.backend.metrics());
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     ([(header::CONTENT_TYPE, kind)], text).into_response()
 }

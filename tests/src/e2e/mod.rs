@@ -3,13 +3,12 @@
 //! - [`Running`]: a deployment in a temporary directory, all processes ready; killed and removed when dropped
 //! - [`Run`]: one call of the command line
 //! - [`Writers`]: clients that write until told to stop, and remember what was acknowledged
-//! - [`Contenders`]: clients that contend for a few keys, and record what they asked and were told
+//! - [`wait_for_calls`]: of clients that contend for a few keys
 //! - `checks`: what must hold of mirrors and ledgers
 //!
 //! Nothing sleeps to let something happen: [`eventually`] asks until it has happened, or a deadline has passed.
 
 mod checks;
-mod contenders;
 mod writers;
 
 use std::path::{Path, PathBuf};
@@ -17,12 +16,11 @@ use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use tradewind_local::{Deployment, MirrorPlan, OPERATOR, Plan};
+use tradewind_local::{Contenders, Deployment, MirrorPlan, OPERATOR, Plan};
 
 pub use checks::{
     assert_ledgers_hold, assert_segments_equal, export, ledgers, sizes, wait_for_sizes,
 };
-pub use contenders::{Contenders, Recorded};
 pub use writers::{Acknowledged, Writers};
 
 /// Generous: the machine may be busy with other things.
@@ -66,6 +64,18 @@ pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Result<T, String>) -> 
         }
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// Waits until `more` further calls of contending clients are recorded.
+///
+/// # Panics
+/// If they are not in time.
+pub fn wait_for_calls(clients: &Contenders, more: usize) {
+    let goal = clients.calls() + more;
+    eventually("called", || match clients.calls() {
+        calls if calls >= goal => Ok(()),
+        calls => Err(format!("{calls} of {goal} calls; errors: {:?}", clients.errors())),
+    });
 }
 
 /// A deployment whose processes are all ready.
