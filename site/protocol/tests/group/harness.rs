@@ -136,11 +136,11 @@ impl Group {
 
     /// Three nodes with empty disks, linked and in their first view.
     pub(crate) fn fresh() -> Self {
-        Self::with_limits(config(0).limits)
+        Self::with_limits(&config(0).limits)
     }
 
     /// As [`Group::fresh`], with other limits.
-    pub(crate) fn with_limits(limits: Limits) -> Self {
+    pub(crate) fn with_limits(limits: &Limits) -> Self {
         let part = |(node, shards)| {
             let config = NodeConfig { limits: limits.clone(), ..config(node) };
             (config, empty(shards), vec![Vec::new(); 2])

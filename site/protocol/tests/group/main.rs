@@ -214,7 +214,7 @@ fn a_silent_peer_is_disconnected() {
 
 /// Node 2 lives, but its disk takes nothing more: what the others write waits for it.
 fn held_up_by_its_disk() -> Group {
-    let mut group = Group::with_limits(Limits { backlog_bytes: 1_000, ..config(0).limits });
+    let mut group = Group::with_limits(&Limits { backlog_bytes: 1_000, ..config(0).limits });
     group.nodes[2].syncs = false;
     for number in 1..=200 {
         group.submit(0, number, 1_000).unwrap();
