@@ -53,9 +53,8 @@ struct Incoming {
 
 impl Incoming {
     fn new<V: Payload>(value: Option<V>, inline_max: usize) -> Self {
-        let beside = |len, digest, detached| {
-            Self { value: Some(Value::Detached { len, digest }), detached }
-        };
+        let beside =
+            |len, digest, detached| Self { value: Some(Value::Detached { len, digest }), detached };
         match value.map(V::into_bytes) {
             None => Self { value: None, detached: None },
             Some(Ok(bytes)) if bytes.len() <= inline_max => {

@@ -3,9 +3,11 @@
 //! - [`load`]: keeps operations in flight and measures them
 //! - [`limits`]: the machine's limits
 //! - [`fractions`]: figures as fractions of them
+//! - [`bulk`]: small puts beside large objects
 //! - [`multicast`]: the ordered multicast of the core group, without clients and disks
 //! - [`report`]: what is told
 
+mod bulk;
 mod fractions;
 mod limits;
 mod load;
@@ -47,6 +49,7 @@ Examples:
   tradewind bench put --size 256 --inflight 1,16,256 -o json
   tradewind bench get --inflight 256 --keys 1000000
   tradewind bench put --topology atlas.toml --pool scratch
+  tradewind bench bulk --object 104857600 --objects 2 --inflight 1,16
   tradewind bench multicast --members 2,4,8,16 --size 100 --fabric shm
   tradewind bench limits")]
 pub(crate) struct BenchArgs {
@@ -60,6 +63,8 @@ enum What {
     Put(Load),
     /// Gets of keys that were put before
     Get(Load),
+    /// Puts without and with large objects being written beside them: both latencies, and their ratio
+    Bulk(bulk::Objects),
     /// The core group's ordered multicast in memory, by members, senders, size and fabric
     Multicast(multicast::Multicast),
     /// Append and fdatasync, loopback TCP, shared memory, memory copy: what the machine itself can do
@@ -176,6 +181,11 @@ impl BenchArgs {
         let report = match self.what {
             What::Multicast(load) => {
                 let report = multicast::measure(&load)?;
+                output.print(&report, ToString::to_string)?;
+                return Ok(Exit::Done);
+            }
+            What::Bulk(objects) => {
+                let report = block_on(bulk::measure(&objects))?;
                 output.print(&report, ToString::to_string)?;
                 return Ok(Exit::Done);
             }
