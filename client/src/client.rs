@@ -260,7 +260,7 @@ impl Client {
         let (index, info) = self.pool(pool)?;
         let shard = command.shard(info.shards.len() as u32)?;
         let bytes = command.encode();
-        let mut attempts = Attempts::new(self.shared.config.deadline, true);
+        let mut attempts = Attempts::new(self.shared.config.allowed(bytes.len()), true);
         let route = self.route(index, info, shard);
         let Route { session, candidates } = &*route;
         loop {
@@ -323,7 +323,7 @@ impl Client {
         let (index, info) = self.pool(pool)?;
         let shard = command.shard(info.shards.len() as u32)?;
         let bytes = command.encode();
-        let mut attempts = Attempts::new(self.shared.config.deadline, true);
+        let mut attempts = Attempts::new(self.shared.config.allowed(bytes.len()), true);
         let write = Write { pool: index, shard, request, durability: None, command: &bytes };
         let candidates = self.writers(info, shard);
         let (answer, connection) =

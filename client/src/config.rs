@@ -22,7 +22,7 @@ pub struct Endpoint {
 pub struct Config {
     /// TLS; `None` sends everything in the clear, for tests on one machine.
     pub tls: Option<TlsFor>,
-    /// How long a request may take in all, failing over included.
+    /// How long a request may take in all, failing over included; one that carries much has a second more for each 8 MB.
     pub deadline: Duration,
     /// How long connecting to one server may take.
     pub connect_timeout: Duration,
@@ -39,6 +39,13 @@ impl Config {
             connect_timeout: Duration::from_secs(2),
             agent: concat!("tradewind-client/", env!("CARGO_PKG_VERSION")).to_owned(),
         }
+    }
+}
+
+impl Config {
+    /// How long a request that carries so many bytes may take.
+    pub(crate) fn allowed(&self, bytes: usize) -> Duration {
+        self.deadline + Duration::from_millis(bytes as u64 / 8_000)
     }
 }
 

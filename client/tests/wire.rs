@@ -114,7 +114,10 @@ fn a_length_is_refused_by_the_header_alone() {
         let error = wire::split(&header(bad), MAX_FRAME).expect_err("out of bounds");
         assert_eq!(error, FrameError::Length { length: u64::from(bad) + 4, max: MAX_FRAME });
     }
-    assert_eq!(wire::split(&header(MAX_FRAME as u32 - 4), MAX_FRAME), Ok(None));
+    let longest = header(MAX_FRAME as u32 - 4);
+    assert_eq!(wire::split(&longest, MAX_FRAME), Ok(None));
+    assert_eq!(wire::announced(&longest), Some(MAX_FRAME));
+    assert_eq!(wire::announced(&longest[..12]), None);
 }
 
 proptest! {

@@ -15,7 +15,7 @@ use crate::{
 use std::{sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore},
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
@@ -27,6 +27,8 @@ use tradewind_store::Reply;
 
 /// Most requests without an answer on a connection.
 pub(crate) const IN_FLIGHT_MAX: u32 = 4096;
+/// A frame that is longer has to wait for room.
+const LARGE: usize = 1 << 20;
 /// Most reads of a connection that wait or look at the disk at a time.
 const SLOW_MAX: usize = 16;
 /// How long a client may take to say hello.
@@ -161,8 +163,10 @@ impl Connection {
         mut input: Vec<u8>,
     ) -> Result<(), Ended> {
         let mut asked = false;
+        let mut room = None;
         loop {
             self.handle(&mut input).await?;
+            self.make_room(&mut input, &mut room).await;
             match timeout(SILENCE, stream.read_buf(&mut input)).await {
                 Ok(Ok(0)) if input.is_empty() => return Ok(()),
                 Ok(Ok(0)) => {
@@ -177,6 +181,24 @@ impl Connection {
                 }
             }
         }
+    }
+
+    /// Waits until there is room for the large frame that is coming: all connections share what they keep of such.
+    async fn make_room(
+        &self,
+        input: &mut Vec<u8>,
+        room: &mut Option<(usize, OwnedSemaphorePermit)>,
+    ) {
+        let coming = wire::announced(input).filter(|bytes| *bytes > LARGE);
+        if room.as_ref().map(|(bytes, _)| *bytes) == coming {
+            return;
+        }
+        *room = None;
+        let Some(bytes) = coming else { return };
+        let kib = u32::try_from(bytes.div_ceil(1024)).expect("frames are bounded");
+        let permit = Arc::clone(&self.service.large).acquire_many_owned(kib).await;
+        input.reserve_exact(bytes.saturating_sub(input.len()));
+        *room = Some((bytes, permit.expect("never closed")));
     }
 
     /// Takes all complete frames off `input`, as far as there is room for their answers.

@@ -29,6 +29,9 @@ const WAIT_MAX: Duration = Duration::from_secs(60);
 /// Reads that may wait or look at the disk at a time, in the whole process.
 const SLOW_MAX: usize = 64;
 
+/// What large frames that are coming may take together, KiB: some of the longest.
+const LARGE_KIB_MAX: usize = 1 << 20;
+
 /// What all connections of a process share.
 #[derive(Clone)]
 pub(crate) struct Service {
@@ -36,6 +39,8 @@ pub(crate) struct Service {
     pub(crate) welcome: Arc<Welcome>,
     pub(crate) counters: Arc<Counters>,
     slow: Arc<Semaphore>,
+    /// Room for large frames that are coming, KiB.
+    pub(crate) large: Arc<Semaphore>,
     restart: Option<Arc<dyn Restart>>,
 }
 
@@ -66,7 +71,9 @@ impl Service {
         restart: Option<Arc<dyn Restart>>,
     ) -> Self {
         let welcome = Arc::new(backend.welcome());
-        Self { backend, welcome, counters, slow: Arc::new(Semaphore::new(SLOW_MAX)), restart }
+        let slow = Arc::new(Semaphore::new(SLOW_MAX));
+        let large = Arc::new(Semaphore::new(LARGE_KIB_MAX));
+        Self { backend, welcome, counters, slow, large, restart }
     }
 
     /// The same, with what the backend says of itself now.

@@ -16,7 +16,9 @@ use tradewind_client::wire::{
 };
 use tradewind_gateway::{Backend, Horizon, Readiness, ReplySink, ReplyTo, Shard, Submission};
 use tradewind_ledger::{Digest, Hlc, LedgerId, RequestId, RequestNumber, SessionId, Version};
-use tradewind_site_protocol::{self as protocol, NodeId, Refused, ShardIndex, State, Ticket};
+use tradewind_site_protocol::{
+    self as protocol, BULK_ABOVE, NodeId, Refused, ShardIndex, State, Ticket,
+};
 use tradewind_store::{Command, Durability, Reply, Store};
 use tradewind_topology::Topology;
 use tradewind_transport::fabric::{self, Paths};
@@ -114,13 +116,16 @@ impl Backend for NodeBackend {
             let shard = self.place(pool, shard)?;
             let durability = durability.unwrap_or_else(|| self.durability(pool));
             let ticket = Ticket(0);
-            let submission = protocol::Submission { ticket, request, durability, command };
-            Some(Submitted { shard, submission, reply })
+            let submission =
+                protocol::Submission { ticket, request, durability, command, bodies: Vec::new() };
+            let submitted = Submitted { shard, submission, reply };
+            if submitted.submission.command.len() > BULK_ABOVE {
+                self.submit_large(submitted);
+                return None;
+            }
+            Some(submitted)
         });
-        for refused in self.inbox.submit(submitted) {
-            let reason = "the node's queue of requests is full".into();
-            refused.reply.send(Err(Fault::Busy { reason }));
-        }
+        hand_in(&self.inbox, submitted);
     }
 
     fn shard(&self, pool: PoolIndex, shard: u32) -> Option<Arc<dyn Shard>> {
@@ -177,7 +182,29 @@ impl Backend for NodeBackend {
     }
 }
 
+/// Gives submissions to the group thread.
+fn hand_in(inbox: &Inbox, submitted: impl Iterator<Item = Submitted>) {
+    for refused in inbox.submit(submitted) {
+        let reason = "the node's queue of requests is full".into();
+        refused.reply.send(Err(Fault::Busy { reason }));
+    }
+}
+
 impl NodeBackend {
+    /// Takes the large values out of a command first. To hash them takes a while: beside the tasks that serve clients.
+    fn submit_large(&self, submitted: Submitted) {
+        let inbox = Arc::clone(&self.inbox);
+        let work = move || {
+            let Submitted { shard, submission, reply } = submitted;
+            let submission = submission.lighten(BULK_ABOVE);
+            hand_in(&inbox, std::iter::once(Submitted { shard, submission, reply }));
+        };
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn_blocking(work)),
+            Err(_) => work(),
+        }
+    }
+
     /// What a state means, for people.
     fn describe(&self, state: &State) -> String {
         match state {
@@ -327,6 +354,7 @@ impl Shard for Reading {
             request: self.barriers.next(),
             durability: Durability::Disk,
             command: Command::Txn { compare: vec![], then: vec![], otherwise: vec![] }.encode(),
+            bodies: Vec::new(),
         };
         let reply = ReplyTo::new(sink, CallId(0));
         let submitted = Submitted { shard: self.replica.index, submission, reply };

@@ -1,13 +1,17 @@
 //! What the core is told, from the topology.
 
 use tradewind_ledger::{Digest, Genesis, LedgerId, Member};
-use tradewind_site_protocol::{Incarnation, Limits, NodeConfig, NodeId, NodeInfo, ShardConfig};
+use tradewind_site_protocol::{
+    BulkLimits, Incarnation, Limits, NodeConfig, NodeId, NodeInfo, Schedule, ShardConfig,
+};
 use tradewind_store::SnapshotRule;
 use tradewind_store_disk::Retain;
-use tradewind_topology::{self as topology, Node, Pool, Site, Topology};
+use tradewind_topology::{self as topology, FabricKind, Node, Pool, Site, Topology};
 
 /// What the rings of one row may take together, as long as each has a useful size.
 const ROW_RINGS_BYTES: usize = 64 << 20;
+/// And its bulk rings.
+const ROW_BULK_BYTES: usize = 16 << 20;
 /// The smallest ring: sixteen small batches, or pieces of a large value, on their way.
 const RING_BYTES_MIN: usize = 128 << 10;
 
@@ -23,6 +27,7 @@ pub(crate) fn node_config(
     let defaults = Limits::default();
     let ring_bytes = ring_bytes(shards.len());
     let limits = Limits {
+        bulk: bulk(site, shards.len()),
         ring_bytes,
         message_bytes: defaults.message_bytes.min(ring_bytes / 4),
         heartbeat_us: timeouts.heartbeat.as_micros() as u64,
@@ -40,6 +45,23 @@ pub(crate) fn node_config(
         topology_digest: Digest(topology.site_digest(site)),
         limits,
     }
+}
+
+/// The bulk lane. A row's bulk rings share what it may have, like its other rings. Blocks go straight to all where all
+/// nodes are processes of one host, which share memory.
+fn bulk(site: &Site, shards: usize) -> BulkLimits {
+    let defaults = BulkLimits::default();
+    let share = ROW_BULK_BYTES / shards.max(1);
+    let ring_bytes = (share.clamp(RING_BYTES_MIN, defaults.ring_bytes) / 64) * 64;
+    let block_bytes = defaults.block_bytes.min(ring_bytes / 8);
+    let addresses = || site.nodes.iter().map(|node| node.ports.address);
+    let one_host = addresses().all(|address| Some(address) == addresses().next());
+    let schedule = match site.fabric {
+        FabricKind::Shm => Schedule::Direct,
+        FabricKind::Auto if one_host => Schedule::Direct,
+        _ => Schedule::Chain,
+    };
+    BulkLimits { ring_bytes, block_bytes, schedule, ..defaults }
 }
 
 /// After how many written bytes a shard's state is worth a snapshot, at the pool that keeps least.

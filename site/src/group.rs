@@ -15,6 +15,7 @@ use tradewind_transport::Identity;
 use tradewind_transport::fabric::{self, Fabric, FabricEvent};
 
 use crate::backend::fault_of;
+use crate::bodies::{self, Bodies};
 use crate::inbox::{Inbox, Submitted};
 use crate::log::{Done, Job, Log};
 use crate::promise::PromiseFile;
@@ -48,6 +49,7 @@ pub(crate) struct Parts {
     pub(crate) fabric: Box<dyn Fabric>,
     pub(crate) inbox: Arc<Inbox>,
     pub(crate) log: Log,
+    pub(crate) bodies: Bodies,
     pub(crate) publisher: Publisher,
     pub(crate) snapshots: Snapshotter,
     pub(crate) shared: Arc<Shared>,
@@ -140,6 +142,7 @@ impl Group {
         // Those who wait learn that the outcome is not known: their `ReplyTo`s are dropped.
         drop(self.waiting);
         self.parts.log.stop();
+        self.parts.bodies.stop();
         self.parts.snapshots.stop();
         self.parts.publisher.stop();
         outcome
@@ -216,6 +219,9 @@ impl Group {
                 core.handle_durable(now, shard, version);
                 self.parts.shared.replica(shard).own_disk.grow(version);
             }
+            Done::Staged { shard, body, staged } => {
+                core.handle_staged(now, shard, body, staged);
+            }
             Done::LogRead { reader, first, root_before, entries } => {
                 core.handle_log_read(reader, first, root_before, entries);
             }
@@ -247,8 +253,14 @@ impl Group {
                 tracing::warn!(%peer, %reason, "disconnecting");
                 fabric.disconnect(on_fabric(peer), &reason.to_string());
             }
-            Action::Append { shard, entries, leaves, values, .. } => {
-                log.push(Job::Append { shard, entries, leaves, values });
+            Action::Append { shard, entries, leaves, values, bodies, .. } => {
+                log.push(Job::Append { shard, entries, leaves, values, bodies });
+            }
+            Action::Stage { shard, body, bytes, last, check } => {
+                self.parts.bodies.push(bodies::Job::Stage { shard, body, bytes, last, check });
+            }
+            Action::Unstage { shard, body } => {
+                self.parts.bodies.push(bodies::Job::Unstage { shard, body });
             }
             Action::Snapshot { shard, pin, base } => {
                 let before = &shared.replicas[..shard.index()];

@@ -154,7 +154,8 @@ mod tests {
         let reason = told(|inbox| {
             let log = Log::start(Vec::new(), Arc::clone(inbox)).expect("a thread");
             let (entries, leaves, values) = (EntryBatch::default(), Vec::new(), Vec::new());
-            log.push(Job::Append { shard: ShardIndex(0), entries, leaves, values });
+            let (shard, bodies) = (ShardIndex(0), Vec::new());
+            log.push(Job::Append { shard, entries, leaves, values, bodies });
             log.stop();
         });
         assert_eq!(reason, "the log thread panicked");

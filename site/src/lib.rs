@@ -8,6 +8,7 @@
 //! | `config` | what the core is told, from the topology |
 //! | `group` | the group thread: a reactor that drives the core over the fabric |
 //! | `log` | the log thread: group commit, and reads for peers that are behind |
+//! | `bodies` | the bodies thread: writes large values while they arrive by the bulk lane |
 //! | `promise` | the last view that the node accepted, on disk |
 //! | `peers` | what the node remembers of the others, on disk: whoever comes back with less is refused |
 //! | `rows` | rows on a fabric and clocks, for a core |
@@ -20,6 +21,7 @@
 //! | `backend` | [`tradewind_gateway::Backend`]: how clients reach the node |
 
 mod backend;
+mod bodies;
 mod changes;
 mod config;
 mod group;

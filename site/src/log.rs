@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tradewind_ledger::tree::root_at;
 use tradewind_ledger::{Digest, SnapshotRecord, Version};
 use tradewind_ledger_disk::{LedgerReader, LedgerWriter, ReadError, WriteError};
-use tradewind_site_protocol::{EntryBatch, ReadFor, ShardIndex, Values};
+use tradewind_site_protocol::{Adopted, BodyId, EntryBatch, ReadFor, ShardIndex, Staged, Values};
 
 use crate::inbox::{Inbox, PanicWatch};
 
@@ -25,7 +25,13 @@ const PAUSE_MIN: Duration = Duration::from_micros(50);
 /// Work for the log thread.
 pub(crate) enum Job {
     /// Store the values, then append the entries (with their leaf hashes), then sync.
-    Append { shard: ShardIndex, entries: EntryBatch, leaves: Vec<Digest>, values: Values },
+    Append {
+        shard: ShardIndex,
+        entries: EntryBatch,
+        leaves: Vec<Digest>,
+        values: Values,
+        bodies: Vec<Adopted>,
+    },
     /// Read entries and the root before them.
     ReadLog { reader: ReadFor, first: Version, end: Version, max_bytes: usize },
     /// Compute roots over the first entries.
@@ -56,6 +62,8 @@ pub(crate) enum Done {
     ValueRead { reader: ReadFor, digest: Digest, offset: u64, bytes: Vec<u8> },
     /// A snapshot is on disk.
     SnapshotMade { shard: ShardIndex, record: SnapshotRecord },
+    /// How far a body is written.
+    Staged { shard: ShardIndex, body: BodyId, staged: Staged },
     /// The disk can no longer be trusted: the process must end.
     Failed(String),
 }
@@ -129,8 +137,9 @@ impl Worker {
         let mut touched = vec![false; self.ledgers.len()];
         for job in batch {
             match job {
-                Job::Append { shard, entries, leaves, values } => {
+                Job::Append { shard, entries, leaves, values, bodies } => {
                     let at = self.place(shard);
+                    self.adopt(at, &bodies)?;
                     self.append(at, &entries, &leaves, &values)?;
                     touched[at] = true;
                 }
@@ -169,6 +178,14 @@ impl Worker {
             let (shard, writer, _) = &mut self.ledgers[at];
             let version = when_space(&self.inbox, || writer.sync())?;
             self.inbox.done(Done::Durable { shard: *shard, version });
+        }
+        Ok(())
+    }
+
+    fn adopt(&mut self, at: usize, bodies: &[Adopted]) -> Result<(), String> {
+        let writer = &mut self.ledgers[at].1;
+        for Adopted { body, digest, .. } in bodies {
+            when_space(&self.inbox, || writer.adopt_value(digest, body.0))?;
         }
         Ok(())
     }
@@ -231,7 +248,7 @@ fn pause_after(entries: usize, took: Duration) -> Option<Duration> {
 
 /// Does a write; as long as the disk is full, waits and tries again, unless the node is to stop: nothing is acknowledged
 /// meanwhile, reads go on.
-fn when_space<T>(
+pub(crate) fn when_space<T>(
     inbox: &Inbox,
     mut write: impl FnMut() -> Result<T, WriteError>,
 ) -> Result<T, String> {

@@ -23,9 +23,10 @@ use tradewind_transport::fabric::{self, Fabric, Paths};
 use tradewind_transport::{Directory, DirectoryError, Identity};
 
 use crate::backend::{Barriers, MoreStatus, NodeBackend};
+use crate::bodies::Bodies;
 use crate::group::{self, Ended, Group, NodeSigner, Parts};
 use crate::inbox::Inbox;
-use crate::log::Log;
+use crate::log::{self, Log};
 use crate::peers::PeersFile;
 use crate::promise::PromiseFile;
 use crate::shared::{OwnDisk, Replica, Shared, SharedStore};
@@ -171,6 +172,9 @@ impl Node {
             }
         }
         let inbox = Arc::new(Inbox::new(fabric.waker()));
+        let stager = |(shard, writer, _): &log::Ledger| (*shard, writer.stager());
+        let stagers = recovered.writers.iter().map(stager).collect();
+        let bodies = Bodies::start(stagers, Arc::clone(&inbox))?;
         let log = Log::start(recovered.writers, Arc::clone(&inbox))?;
         let publisher = publish::Publisher::start(recovered.publishers, peers, &inbox)?;
         let sources = shared.replicas.iter().flatten().map(|replica| {
@@ -184,6 +188,7 @@ impl Node {
             fabric,
             inbox: Arc::clone(&inbox),
             log,
+            bodies,
             publisher,
             snapshots,
             shared: Arc::clone(&shared),

@@ -1,6 +1,10 @@
 //! What a client asks a shard to do, and the limits of it.
 
-use crate::{octets, shard_of};
+use crate::{
+    octets,
+    payload::{self, Payload},
+    shard_of,
+};
 use alloc::{collections::BTreeSet, string::String, vec::Vec};
 use core::fmt;
 use serde::{Deserialize, Serialize};
@@ -26,16 +30,19 @@ pub(crate) const ENTRY_OVERHEAD: usize = 128;
 ///
 /// Travels from the application to [`Store::execute`](crate::Store::execute) as the same bytes
 /// ([`encode`](Self::encode)). Variants are only ever appended.
+///
+/// `V` is what stands for a value: its bytes, everywhere but in a command as it is ordered ([`Lean`](crate::Lean)).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Command {
+#[serde(bound = "V: Payload")]
+pub enum Command<V = Vec<u8>> {
     /// Sets `key` to `value`.
     Put {
         /// 1 to [`MAX_KEY`] bytes, any bytes.
         #[serde(with = "octets")]
         key: Vec<u8>,
         /// Up to [`MAX_VALUE`] bytes.
-        #[serde(with = "octets")]
-        value: Vec<u8>,
+        #[serde(with = "payload")]
+        value: V,
         /// What must hold for it to happen.
         condition: Condition,
     },
@@ -50,11 +57,11 @@ pub enum Command {
     /// If every comparison holds does `then`, else `otherwise`: all or nothing, and all keys of one shard.
     Txn {
         /// The comparisons.
-        compare: Vec<Compare>,
+        compare: Vec<Compare<V>>,
         /// Done if all hold.
-        then: Vec<TxnOp>,
+        then: Vec<TxnOp<V>>,
         /// Done if one does not.
-        otherwise: Vec<TxnOp>,
+        otherwise: Vec<TxnOp<V>>,
     },
     /// A command sent once more, when it is not known what became of it the first time. If it writes nothing, an
     /// entry without updates says so: a copy that is still on its way then finds that the request was executed. (If
@@ -93,17 +100,19 @@ pub enum Condition {
 
 /// One comparison of a transaction.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Compare {
+#[serde(bound = "V: Payload")]
+pub struct Compare<V = Vec<u8>> {
     /// The key compared.
     #[serde(with = "octets")]
     pub key: Vec<u8>,
     /// What must hold of it.
-    pub test: Test,
+    pub test: Test<V>,
 }
 
 /// What a comparison wants of a key. Only `Exists(false)` holds for a key that does not exist.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Test {
+#[serde(bound = "V: Payload")]
+pub enum Test<V = Vec<u8>> {
     /// Whether the key exists.
     Exists(bool),
     /// The version of its current value.
@@ -111,7 +120,7 @@ pub enum Test {
     /// How often the key was written.
     KeyVersion(KeyVersion),
     /// Its current value, byte for byte.
-    Value(#[serde(with = "octets")] Vec<u8>),
+    Value(#[serde(with = "payload")] V),
     /// So many microseconds or more have passed, by the order's own clock, from the write of its current value to
     /// this command. The clock is that of entries ([`Hlc`](tradewind_ledger::Hlc)): every replica computes the same.
     OlderThan(u64),
@@ -122,15 +131,16 @@ pub enum Test {
 /// One operation of a transaction's branch. A branch writes a key at most once; a `Get` sees the state before the
 /// transaction.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum TxnOp {
+#[serde(bound = "V: Payload")]
+pub enum TxnOp<V = Vec<u8>> {
     /// Sets a key.
     Put {
         /// The key.
         #[serde(with = "octets")]
         key: Vec<u8>,
         /// Its new value.
-        #[serde(with = "octets")]
-        value: Vec<u8>,
+        #[serde(with = "payload")]
+        value: V,
     },
     /// Deletes a key. The entry says so even if the key does not exist.
     Delete {
@@ -266,7 +276,8 @@ impl Command {
         let Ok((OnlyPut::Put { key, value, .. }, [])) = postcard::take_from_bytes(bytes) else {
             return None;
         };
-        Some(check_key(key).and_then(|()| check_value(value)).map(|()| key))
+        let limits = check_key(key).and_then(|()| check_length(value.len() as u64));
+        Some(limits.map(|()| key))
     }
 
     /// This encoded command as one sent [once more](Self::Settle), encoded.
@@ -299,13 +310,8 @@ impl Command {
     /// The first limit it breaks.
     pub fn check(&self) -> Result<(), CommandError> {
         match self {
-            Self::Put { key, value, .. } => {
-                check_key(key)?;
-                check_value(value)
-            }
-            Self::Delete { key, .. } => check_key(key),
-            Self::Txn { compare, then, otherwise } => check_txn(compare, then, otherwise),
             Self::Settle { .. } => self.wrapped()?.check(),
+            plain => plain.check_plain(),
         }
     }
 
@@ -337,7 +343,22 @@ impl Command {
     }
 }
 
-impl TxnOp {
+impl<V: Payload> Command<V> {
+    /// As [`check`](Command::check), of a command that is not one sent [once more](Self::Settle).
+    pub(crate) fn check_plain(&self) -> Result<(), CommandError> {
+        match self {
+            Self::Put { key, value, .. } => {
+                check_key(key)?;
+                check_value(value)
+            }
+            Self::Delete { key, .. } => check_key(key),
+            Self::Txn { compare, then, otherwise } => check_txn(compare, then, otherwise),
+            Self::Settle { command } => Err(CommandError::Malformed(command.len() as u64)),
+        }
+    }
+}
+
+impl<V> TxnOp<V> {
     /// The key operated on.
     pub fn key(&self) -> &[u8] {
         match self {
@@ -346,7 +367,7 @@ impl TxnOp {
     }
 
     /// The key and the value written, `None` for deletion; nothing if the operation only reads.
-    pub(crate) fn write(&self) -> Option<(&[u8], Option<&[u8]>)> {
+    pub(crate) fn write(&self) -> Option<(&[u8], Option<&V>)> {
         match self {
             Self::Put { key, value } => Some((key, Some(value))),
             Self::Delete { key } => Some((key, None)),
@@ -362,14 +383,22 @@ fn check_key(key: &[u8]) -> Result<(), CommandError> {
     }
 }
 
-fn check_value(value: &[u8]) -> Result<(), CommandError> {
-    match value.len() as u64 {
+fn check_value(value: &impl Payload) -> Result<(), CommandError> {
+    check_length(value.length())
+}
+
+fn check_length(value: u64) -> Result<(), CommandError> {
+    match value {
         0..=MAX_VALUE => Ok(()),
         other => Err(CommandError::ValueLength(other)),
     }
 }
 
-fn check_txn(compare: &[Compare], then: &[TxnOp], otherwise: &[TxnOp]) -> Result<(), CommandError> {
+fn check_txn<V: Payload>(
+    compare: &[Compare<V>],
+    then: &[TxnOp<V>],
+    otherwise: &[TxnOp<V>],
+) -> Result<(), CommandError> {
     for length in [compare.len(), then.len(), otherwise.len()] {
         if length > MAX_TXN_OPS {
             return Err(CommandError::TxnLength(length as u64));
@@ -380,12 +409,12 @@ fn check_txn(compare: &[Compare], then: &[TxnOp], otherwise: &[TxnOp]) -> Result
         check_key(key)?;
         if let Test::Value(value) = test {
             check_value(value)?;
-            bytes += value.len();
+            bytes += value.length();
         }
     }
     bytes += check_branch(then)? + check_branch(otherwise)?;
-    if bytes > MAX_VALUES {
-        return Err(CommandError::TooLarge(bytes as u64));
+    if bytes > MAX_VALUES as u64 {
+        return Err(CommandError::TooLarge(bytes));
     }
     // Which branch ran is told, to a repeated request, by what it wrote: see `session`.
     let writes = sorted_writes(then);
@@ -395,27 +424,27 @@ fn check_txn(compare: &[Compare], then: &[TxnOp], otherwise: &[TxnOp]) -> Result
     Ok(())
 }
 
-fn sorted_writes(branch: &[TxnOp]) -> Vec<(&[u8], Option<&[u8]>)> {
+fn sorted_writes<V: Payload>(branch: &[TxnOp<V>]) -> Vec<(&[u8], Option<&V>)> {
     let mut writes: Vec<_> = branch.iter().filter_map(TxnOp::write).collect();
     writes.sort_unstable();
     writes
 }
 
 /// The bytes of all values of a branch.
-fn check_branch(operations: &[TxnOp]) -> Result<usize, CommandError> {
+fn check_branch<V: Payload>(operations: &[TxnOp<V>]) -> Result<u64, CommandError> {
     let mut written = BTreeSet::new();
     let mut entry = ENTRY_OVERHEAD;
     let mut bytes = 0;
     for operation in operations {
         check_key(operation.key())?;
         let Some((key, value)) = operation.write() else { continue };
-        let value = value.unwrap_or_default();
-        check_value(value)?;
+        let len = value.map_or(0, V::length);
+        value.map_or(Ok(()), check_value)?;
         if !written.insert(key) {
             return Err(CommandError::KeyTwice(Printable::new(key)));
         }
-        entry += UPDATE_OVERHEAD + key.len() + value.len().min(TXN_SMALL_VALUE);
-        bytes += value.len();
+        entry += UPDATE_OVERHEAD + key.len() + len.min(TXN_SMALL_VALUE as u64) as usize;
+        bytes += len;
     }
     if entry > MAX_ENTRY {
         return Err(CommandError::TxnTooLarge(entry as u64));

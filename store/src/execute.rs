@@ -1,14 +1,15 @@
 //! A command becomes an entry.
 
 use crate::{
-    Command, Compare, Condition, Current, Refusal, Reply, Stamp, Store, Test, TxnOp, TxnResult,
+    Command, Compare, Condition, Current, Lean, Refusal, Reply, Stamp, Store, Test, TxnOp,
+    TxnResult,
     command::{ENTRY_OVERHEAD, TXN_SMALL_VALUE, UPDATE_OVERHEAD},
     fingerprint::{Effect, Fingerprint},
+    payload::{Apart, Payload, sha256},
     record::{Change, Latest, Record},
     session::{self, Seen},
 };
 use alloc::vec::Vec;
-use sha2::{Digest as _, Sha256};
 use tradewind_ledger::{
     Body, Digest, Entry, Hlc, KeyVersion, RequestId, Txn, Update, Value, Version, ViewId, Write,
     entry::{MAX_ENTRY, MAX_INLINE_VALUE},
@@ -51,17 +52,19 @@ struct Incoming {
 }
 
 impl Incoming {
-    fn new(value: Option<Vec<u8>>, inline_max: usize) -> Self {
-        match value {
+    fn new<V: Payload>(value: Option<V>, inline_max: usize) -> Self {
+        let beside =
+            |len, digest, detached| Self { value: Some(Value::Detached { len, digest }), detached };
+        match value.map(V::into_bytes) {
             None => Self { value: None, detached: None },
-            Some(bytes) if bytes.len() <= inline_max => {
+            Some(Ok(bytes)) if bytes.len() <= inline_max => {
                 Self { value: Some(Value::Inline(bytes)), detached: None }
             }
-            Some(bytes) => {
-                let (len, digest) = (bytes.len() as u64, sha256(&bytes));
-                let value = Some(Value::Detached { len, digest });
-                Self { value, detached: Some((digest, bytes)) }
+            Some(Ok(bytes)) => {
+                let digest = sha256(&bytes);
+                beside(bytes.len() as u64, digest, Some((digest, bytes)))
             }
+            Some(Err(Apart { len, digest })) => beside(len, digest, None),
         }
     }
 
@@ -82,12 +85,32 @@ impl Store {
     /// # Panics
     /// If `context` is not that of the next entry.
     pub fn execute(&mut self, context: Context, command: Command) -> Outcome {
+        match command.check().and_then(|()| command.unwrap_settle()) {
+            Ok((command, settle)) => self.execute_checked(context, command, settle),
+            Err(error) => Outcome::only(Reply::Refused(error.into())),
+        }
+    }
+
+    /// As [`execute`](Self::execute), of a command whose large values are elsewhere: to the same effect, entry and
+    /// answer. The caller has the values that the entry mentions, and [`Outcome::detached`] leaves them out.
+    ///
+    /// # Panics
+    /// As [`execute`](Self::execute).
+    pub fn execute_lean(&mut self, context: Context, Lean { settle, command }: Lean) -> Outcome {
+        match command.check_plain() {
+            Ok(()) => self.execute_checked(context, command, settle),
+            Err(error) => Outcome::only(Reply::Refused(error.into())),
+        }
+    }
+
+    fn execute_checked<V: Payload>(
+        &mut self,
+        context: Context,
+        command: Command<V>,
+        settle: bool,
+    ) -> Outcome {
         assert_eq!(context.version, self.next(), "commands are executed in order");
         assert!(self.last_hlc() < Some(context.hlc), "time goes forward");
-        let (command, settle) = match command.check().and_then(|()| command.unwrap_settle()) {
-            Ok(unwrapped) => unwrapped,
-            Err(error) => return Outcome::only(Reply::Refused(error.into())),
-        };
         match self.sessions.seen(context.request) {
             Seen::New => {}
             Seen::Executed(record) => {
@@ -105,7 +128,9 @@ impl Store {
             Command::Put { key, value, condition } => {
                 self.execute_one(context, key, Some(value), condition)
             }
-            Command::Delete { key, condition } => self.execute_one(context, key, None, condition),
+            Command::Delete { key, condition } => {
+                self.execute_one::<V>(context, key, None, condition)
+            }
             Command::Txn { compare, then, otherwise } => {
                 self.execute_txn(context, &compare, then, otherwise)
             }
@@ -124,11 +149,11 @@ impl Store {
         Entry { hlc, view, body: Body::Txn(Txn { request, updates: Vec::new() }) }
     }
 
-    fn execute_one(
+    fn execute_one<V: Payload>(
         &mut self,
         context: Context,
         key: Vec<u8>,
-        value: Option<Vec<u8>>,
+        value: Option<V>,
         condition: Condition,
     ) -> Outcome {
         let Context { version, hlc, request, view } = context;
@@ -156,12 +181,12 @@ impl Store {
         }
     }
 
-    fn execute_txn(
+    fn execute_txn<V: Payload>(
         &mut self,
         context: Context,
-        compare: &[Compare],
-        then: Vec<TxnOp>,
-        otherwise: Vec<TxnOp>,
+        compare: &[Compare<V>],
+        then: Vec<TxnOp<V>>,
+        otherwise: Vec<TxnOp<V>>,
     ) -> Outcome {
         let Context { version, hlc, request, view } = context;
         let succeeded = compare.iter().all(|compare| self.holds(compare, hlc));
@@ -188,13 +213,18 @@ impl Store {
         Outcome { entry: Some(Entry { hlc, view, body }), detached, reply }
     }
 
-    fn holds(&self, compare: &Compare, now: Hlc) -> bool {
+    fn holds<V: Payload>(&self, compare: &Compare<V>, now: Hlc) -> bool {
         self.held(compare, self.next(), now).expect("present values are in memory")
     }
 
     /// Whether a comparison held after the first `at` entries, at the time `now`; `None` if that depends on something
     /// that is no longer in memory.
-    fn held(&self, Compare { key, test }: &Compare, at: Version, now: Hlc) -> Option<bool> {
+    fn held<V: Payload>(
+        &self,
+        Compare { key, test }: &Compare<V>,
+        at: Version,
+        now: Hlc,
+    ) -> Option<bool> {
         let record = self.keys.get(&key[..]);
         let current = match record {
             Some(record) => record.current_before(at).ok()?.map(|current| (record, current)),
@@ -218,9 +248,10 @@ impl Store {
             }
             (Test::Value(wanted), Some((record, _))) => match record.latest() {
                 Latest::Deleted => unreachable!("it exists"),
-                Latest::Inline(bytes) => bytes[..] == wanted[..],
+                // What is elsewhere is longer than any value that is in memory.
+                Latest::Inline(bytes) => Some(&bytes[..]) == wanted.bytes(),
                 Latest::Detached(detached) => {
-                    detached.0 == wanted.len() as u64 && detached.1 == sha256(wanted)
+                    detached.0 == wanted.length() && detached.1 == wanted.digest()
                 }
             },
         })
@@ -233,8 +264,8 @@ impl Store {
 
     /// What a transaction at `version` answers for each operation; the same before it is executed and ever after.
     /// `None` if that is no longer in memory.
-    fn results(&self, branch: &[TxnOp], version: Version) -> Option<Vec<TxnResult>> {
-        let result = |operation: &TxnOp| {
+    fn results<V>(&self, branch: &[TxnOp<V>], version: Version) -> Option<Vec<TxnResult>> {
+        let result = |operation: &TxnOp<V>| {
             let record = self.keys.get(operation.key());
             Some(match operation {
                 TxnOp::Get { .. } => TxnResult::Read(match record {
@@ -259,7 +290,12 @@ impl Store {
     }
 
     /// The first reply of a request that was executed, or a refusal if that wrote something else.
-    fn repeated(&self, first: session::Record, context: Context, command: Command) -> Reply {
+    fn repeated<V: Payload>(
+        &self,
+        first: session::Record,
+        context: Context,
+        command: Command<V>,
+    ) -> Reply {
         let version = first.version;
         let number = context.request.number;
         if first.fingerprint == Fingerprint::TXN {
@@ -267,7 +303,7 @@ impl Store {
             return self.repeated_without_effect(first, command, Reply::Refused(lost));
         }
         let session::Record { hlc, key_version, .. } = first;
-        let one = |kind: Fingerprint, key: &[u8], value: Option<Vec<u8>>| {
+        let one = |kind: Fingerprint, key: &[u8], value: Option<V>| {
             let incoming = Incoming::new(value, MAX_INLINE_VALUE);
             let same = kind.with(key, &incoming.effect()) == first.fingerprint;
             same.then_some(Reply::Written { version, key_version, hlc })
@@ -276,7 +312,7 @@ impl Store {
             Command::Put { key, value, .. } => one(Fingerprint::PUT, &key, Some(value)),
             Command::Delete { key, .. } => one(Fingerprint::DELETE, &key, None),
             Command::Txn { then, otherwise, .. } => {
-                let branch = |succeeded, branch: Vec<TxnOp>| {
+                let branch = |succeeded, branch: Vec<TxnOp<V>>| {
                     let results = self.results(&branch, version);
                     let fingerprint = incoming(branch)
                         .fold(Fingerprint::TXN, |f, (key, value)| f.with(&key, &value.effect()));
@@ -297,10 +333,10 @@ impl Store {
     /// The first reply of a request that was executed at `version` and wrote nothing: it follows from the state before.
     /// Of a command that would have written, which is another one, and of one whose answer can no longer be told,
     /// `lost`.
-    fn repeated_without_effect(
+    fn repeated_without_effect<V: Payload>(
         &self,
         session::Record { version, hlc: now, .. }: session::Record,
-        command: Command,
+        command: Command<V>,
         lost: Reply,
     ) -> Reply {
         let one = |key: &[u8], condition, puts| {
@@ -345,10 +381,10 @@ fn without_effect(condition: Condition, current: Option<Current>, puts: bool) ->
 
 /// The writes of a branch, by ascending key as the entry has them; the longer values are detached if the entry would
 /// not hold them all.
-fn incoming(branch: Vec<TxnOp>) -> impl Iterator<Item = (Vec<u8>, Incoming)> {
-    let size = |op: &TxnOp| {
+fn incoming<V: Payload>(branch: Vec<TxnOp<V>>) -> impl Iterator<Item = (Vec<u8>, Incoming)> {
+    let size = |op: &TxnOp<V>| {
         op.write().map_or(0, |(key, value)| {
-            let value = value.map_or(0, <[u8]>::len);
+            let value = value.map_or(0, V::length) as usize;
             UPDATE_OVERHEAD + key.len() + if value > MAX_INLINE_VALUE { 0 } else { value }
         })
     };
@@ -364,8 +400,4 @@ fn incoming(branch: Vec<TxnOp>) -> impl Iterator<Item = (Vec<u8>, Incoming)> {
         .collect();
     writes.sort_unstable_by(|a, b| a.0.cmp(&b.0));
     writes.into_iter().map(move |(key, value)| (key, Incoming::new(value, inline_max)))
-}
-
-fn sha256(bytes: &[u8]) -> Digest {
-    Digest(Sha256::digest(bytes).into())
 }

@@ -7,6 +7,7 @@
 //! | module | holds |
 //! |---|---|
 //! | `command` | [`Command`] and its limits, [`Durability`] |
+//! | `lean`, `payload` | [`Lean`]: a command without its large values, as it is ordered |
 //! | `reply` | [`Reply`], [`Refusal`], [`Item`] and other answers |
 //! | `shard` | [`shard_of`]: which shard a key belongs to |
 //! | `store` | [`Store`], and [`apply`](Store::apply) |
@@ -31,8 +32,10 @@ extern crate std;
 mod command;
 mod execute;
 mod fingerprint;
+mod lean;
 mod lease;
 mod octets;
+mod payload;
 mod read;
 mod record;
 mod reply;
@@ -48,7 +51,9 @@ pub use command::{
     Test, TxnOp,
 };
 pub use execute::{Context, Outcome};
+pub use lean::{Body, Lean};
 pub use lease::{GRACE, Holding, LeaseError, LeaseName, LeaseOutcome, MAX_HOLDER, MAX_TTL};
+pub use payload::{Apart, Given, Payload};
 pub use read::value_in;
 pub use reply::{Current, Item, ItemValue, Page, Refusal, Reply, Revision, Stamp, TxnResult};
 pub use session::{MAX_SESSIONS, WINDOW, session_id, session_opened};

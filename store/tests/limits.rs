@@ -36,7 +36,7 @@ fn keys_have_1_to_4096_bytes_of_any_kind() {
 }
 
 #[test]
-fn values_have_0_bytes_to_64_mib() {
+fn values_have_0_bytes_to_128_mib() {
     let max = usize::try_from(MAX_VALUE).expect("64-bit");
     let largest = put(b"k", &vec![0; max]);
     assert_eq!(Command::decode(&largest.encode()), Ok(largest));

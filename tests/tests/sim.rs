@@ -71,6 +71,13 @@ fn invariants_hold_and_the_hard_places_are_reached() {
         ("wraps", core.wraps),
         ("fragments", core.fragments),
         ("waits for credits", core.no_credit),
+        ("bodies sent by the bulk lane", core.bodies),
+        ("bodies given up", core.bodies_dropped),
+        ("blocks", core.blocks),
+        ("blocks passed on", core.blocks_passed),
+        ("waits for credits of the bulk lane", core.bulk_no_credit),
+        ("bodies that waited for earlier ones", core.bulk_window_waits),
+        ("bodies that entries name", coverage.adopted),
         ("entries caught up", core.caught_up),
         ("detached values caught up", core.values_caught_up),
         ("seals", core.seals),
@@ -182,6 +189,12 @@ fn cutting_a_ledger_too_far_is_found() {
 fn taking_a_node_without_its_disk_for_the_one_it_was_is_found() {
     let found = found_by(Mutation::LostDiskTrusted, 100);
     assert_eq!(found, Some("invariant_lost_disk_has_no_voice"));
+}
+
+#[test]
+fn ordering_a_command_before_all_hold_its_bodies_is_found() {
+    let found = found_by(Mutation::OrderedBeforeHeld, 50);
+    assert_eq!(found, Some("invariant_held_before_ordered"));
 }
 
 #[test]

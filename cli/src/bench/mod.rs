@@ -3,11 +3,13 @@
 //! - [`load`]: keeps operations in flight and measures them
 //! - [`limits`]: the machine's limits
 //! - [`fractions`]: figures as fractions of them
+//! - [`bulk`]: small puts beside large objects
 //! - [`multicast`]: the ordered multicast of the core group, without clients and disks
 //! - [`view`], [`join`]: what clients see of a change of views, and of a node that comes back far behind
 //! - [`faults`]: the nodes, and the load, that these two need
 //! - [`report`]: what is told
 
+mod bulk;
 mod faults;
 mod fractions;
 mod join;
@@ -54,6 +56,7 @@ Examples:
   tradewind bench put --topology atlas.toml --pool scratch
   tradewind bench view --times 20 --suspect-ms 300
   tradewind bench join --state 10MB,1GB
+  tradewind bench bulk --object 104857600 --objects 2 --inflight 1,16
   tradewind bench multicast --members 2,4,8,16 --size 100 --fabric shm
   tradewind bench limits")]
 pub(crate) struct BenchArgs {
@@ -67,6 +70,8 @@ enum What {
     Put(Load),
     /// Gets of keys that were put before
     Get(Load),
+    /// Puts without and with large objects being written beside them: both latencies, and their ratio
+    Bulk(bulk::Objects),
     /// The core group's ordered multicast in memory, by members, senders, size and fabric
     Multicast(multicast::Multicast),
     /// Nodes that are killed and stopped under load: detection, the change of views, and what clients see of it
@@ -197,6 +202,11 @@ impl BenchArgs {
             }
             What::Join(join) => {
                 let report = block_on(join::measure(&join, output))?;
+                output.print(&report, ToString::to_string)?;
+                return Ok(Exit::Done);
+            }
+            What::Bulk(objects) => {
+                let report = block_on(bulk::measure(&objects))?;
                 output.print(&report, ToString::to_string)?;
                 return Ok(Exit::Done);
             }

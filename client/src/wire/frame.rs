@@ -117,6 +117,15 @@ pub fn split(buffer: &[u8], max: usize) -> Result<Option<(Frame<'_>, usize)>, Fr
     Ok(Some((Frame { kind, call, body }, total as usize)))
 }
 
+/// How long the frame is that `buffer` begins with, bytes, its header included; `None` while the header is not there.
+/// To be believed once [`split`] found nothing wrong with it.
+#[must_use]
+pub fn announced(buffer: &[u8]) -> Option<usize> {
+    let header = buffer.first_chunk::<HEADER>()?;
+    let [l0, l1, l2, l3, ..] = *header;
+    Some(u32::from_le_bytes([l0, l1, l2, l3]) as usize + 4)
+}
+
 /// Appends a frame to `out`; if the message is too long for one, gives its length and leaves `out` as it was.
 ///
 /// # Errors

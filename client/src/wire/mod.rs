@@ -11,7 +11,8 @@ mod message;
 
 pub use fault::{Access, Executed, Fault};
 pub use frame::{
-    CallId, Frame, FrameError, HEADER, Kind, MAX_FRAME, MAX_HANDSHAKE, decode, encode, split,
+    CallId, Frame, FrameError, HEADER, Kind, MAX_FRAME, MAX_HANDSHAKE, announced, decode, encode,
+    split,
 };
 pub use hello::{
     Hello, MAGIC, NodeInfo, PROTOCOL, PoolIndex, PoolInfo, Rejected, Role, ShardInfo, Welcome,

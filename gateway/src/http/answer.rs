@@ -137,7 +137,7 @@ impl From<CommandError> for Failure {
         };
         Self {
             status,
-            ..Self::bad(error.to_string(), "keys of 1 to 4096 bytes, values of up to 64 MiB")
+            ..Self::bad(error.to_string(), "keys of 1 to 4096 bytes, values of up to 128 MiB")
         }
     }
 }

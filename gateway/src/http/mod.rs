@@ -30,8 +30,8 @@ use tradewind_store::session_id;
 pub use params::parse_time;
 pub(crate) use status::status;
 
-/// Values that may be received at a time: each may have 64 MiB.
-const UPLOADS_MAX: usize = 8;
+/// Values that may be received at a time: each may have 128 MiB.
+const UPLOADS_MAX: usize = 4;
 
 /// What all HTTP requests share.
 pub(crate) struct Http {

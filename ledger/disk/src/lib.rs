@@ -18,7 +18,7 @@
 //! | `start` | beginning at a base instead of at the genesis |
 //! | `shared`, `reader` | what is durable and where it lies |
 //! | `tree`, `tiles`, `publisher` | hashes, tile files, publication |
-//! | `values` | detached values |
+//! | `values`, `staged` | detached values; and before an entry names them |
 //! | `prune`, `plant` | removing the oldest entries; beginning without them |
 //! | `repair` | damaged files made again from another replica |
 //! | `scrub` | bit rot found and mended while the ledger is in use |
@@ -46,6 +46,7 @@ mod scan;
 mod scrub;
 mod segment;
 mod shared;
+mod staged;
 mod start;
 mod tail;
 mod tiles;
@@ -71,5 +72,6 @@ pub use repair::{DirPeer, Peer, PeerError, Repair, RepairError, repair};
 pub use rewind::{RewindError, rewind};
 pub use scrub::{Checked, Fault, MendError, Scrubber};
 pub use shared::SealedSegment;
+pub use staged::{StagedValue, Stager};
 pub use start::Start;
 pub use writer::LedgerWriter;

@@ -11,3 +11,4 @@ mod ranges;
 mod repair;
 mod rewind;
 mod scrub;
+mod staged;

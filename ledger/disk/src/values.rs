@@ -12,6 +12,7 @@ use crate::error::{Context, Damage, FileError, Found, ReadError, WriteError};
 use crate::layout::{Layout, TEMPORARY};
 use crate::ops::Ops;
 use crate::segment::{retryable, terminal};
+use crate::staged;
 use crate::tiles::has_length;
 
 /// Writes a value, its bytes durably, its name not yet: the directories returned have to be synced.
@@ -47,6 +48,20 @@ pub(crate) fn write(
     retryable(ops.write_at(&file, &temporary, value, 0), "write", &temporary)?;
     terminal(ops.sync_file(&file, &temporary), "sync", &temporary)?;
     retryable(ops.rename(&temporary, &path), "rename", &path)?;
+    Ok(if made { vec![layout.values.clone(), dir] } else { vec![dir] })
+}
+
+/// Gives a staged value its name; as [`store`].
+pub(crate) fn adopt(
+    ops: &Ops,
+    layout: &Layout,
+    digest: &Digest,
+    number: u64,
+) -> Result<Vec<PathBuf>, WriteError> {
+    let path = layout.value(digest);
+    let dir = path.parent().expect("in the values' directory").to_owned();
+    let made = retryable(ops.make_dir(&dir), "make the directory", &dir)?;
+    retryable(ops.rename(&staged::path(layout, number), &path), "rename", &path)?;
     Ok(if made { vec![layout.values.clone(), dir] } else { vec![dir] })
 }
 

@@ -14,6 +14,7 @@ use crate::layout::Lock;
 use crate::ops::Ops;
 use crate::segment::{OpenSegment, terminal};
 use crate::shared::{Indexed, Shared};
+use crate::staged::Stager;
 use crate::values;
 
 /// The byte that says what an entry is follows the format byte (`docs/formats/entry.md`).
@@ -204,6 +205,26 @@ impl LedgerWriter {
         self.shared.storing(digest);
         let stored = values::store(&self.ops, &self.shared.layout, digest, value);
         let dirs = self.watch(stored)?;
+        self.unsynced_dirs.extend(dirs);
+        Ok(())
+    }
+
+    /// What writes values beside this ledger, before it is known whether an entry will name them.
+    #[must_use]
+    pub fn stager(&self) -> Stager {
+        Stager { ops: self.ops.clone(), layout: self.shared.layout.clone() }
+    }
+
+    /// As [`LedgerWriter::store_value`], of a value that was staged under `number` and finished with this digest: it only
+    /// gets its name.
+    ///
+    /// # Errors
+    /// As [`LedgerWriter::sync`].
+    pub fn adopt_value(&mut self, digest: &Digest, number: u64) -> Result<(), WriteError> {
+        self.check_alive()?;
+        self.shared.storing(digest);
+        let adopted = values::adopt(&self.ops, &self.shared.layout, digest, number);
+        let dirs = self.watch(adopted)?;
         self.unsynced_dirs.extend(dirs);
         Ok(())
     }

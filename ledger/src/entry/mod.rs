@@ -25,7 +25,7 @@ pub const MAX_KEY: usize = 4_096;
 /// Bytes of a value that may stand in the entry; a longer one is detached.
 pub const MAX_INLINE_VALUE: usize = 32 * 1024;
 /// Bytes of any value at most.
-pub const MAX_VALUE: u64 = 64 << 20;
+pub const MAX_VALUE: u64 = 128 << 20;
 /// Members of a site at most.
 pub const MAX_MEMBERS: usize = 255;
 

@@ -92,6 +92,23 @@ pub fn value_digest(value: &[u8]) -> Digest {
     Digest(Sha256::digest(value).into())
 }
 
+/// [`value_digest`], of a value that comes in pieces.
+#[derive(Clone, Debug, Default)]
+pub struct ValueHasher(Sha256);
+
+impl ValueHasher {
+    /// What follows in the value.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The digest of all that was given.
+    #[must_use]
+    pub fn finish(self) -> Digest {
+        Digest(self.0.finalize().into())
+    }
+}
+
 /// The right edge of a growing tree: the roots of its maximal full subtrees, widest first. It costs
 /// O(log size) memory and gives the root after each push.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -113,6 +113,7 @@ fn main() {
                         request: RequestId { session, number },
                         durability: Durability::Disk,
                         command: command.encode(),
+                        bodies: Vec::new(),
                     };
                     if cores[i].handle_submit(shard, submission).is_err() {
                         break;

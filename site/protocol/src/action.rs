@@ -4,15 +4,17 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use bytes::Bytes;
 use tradewind_ledger::note::{Checkpoint, SignedNote};
 use tradewind_ledger::{Base, Digest, RequestId, Version, ViewId};
 use tradewind_store::snapshot::Pin;
-use tradewind_store::{Durability, Reply};
+use tradewind_store::{Body, Durability, Lean, Reply};
 
 use crate::batch::{EntryBatch, Values};
 use crate::error::{Fatal, PeerFault, SnapshotsDiffer};
 use crate::formation::Recollection;
-use crate::ids::{NodeId, ShardIndex, Ticket};
+use crate::ids::{BodyId, NodeId, ShardIndex, Ticket};
+use crate::payload::NAMED;
 
 /// A command of a client for one shard.
 #[derive(Clone, Debug)]
@@ -26,6 +28,47 @@ pub struct Submission {
     pub durability: Durability,
     /// A [`tradewind_store::Command`] in postcard, as it came from the client; decoded at delivery.
     pub command: Vec<u8>,
+    /// Large values that were taken out of `command` by [`Submission::lighten`]; empty otherwise.
+    pub bodies: Vec<Body>,
+}
+
+impl Submission {
+    /// If the command has more than `most` bytes, takes its large values out: they go by the bulk lane, so that nothing
+    /// has to wait for them in the order. Hashes them, which takes a while: not on a thread that others wait for.
+    #[must_use]
+    pub fn lighten(mut self, most: usize) -> Self {
+        if self.command.len() > most && self.bodies.is_empty() {
+            let command = Bytes::from(core::mem::take(&mut self.command));
+            if let Some((lean, bodies)) = Lean::split(&command) {
+                self.bodies = bodies;
+                // Room for the number of its last body, which is known when it is sent.
+                self.command = [&[0; NAMED][..], &lean.encode()].concat();
+            } else {
+                self.command = command.into();
+            }
+        }
+        self
+    }
+
+    /// Bytes of the command and its large values.
+    pub(crate) fn len(&self) -> usize {
+        self.command.len() + self.body_bytes()
+    }
+
+    pub(crate) fn body_bytes(&self) -> usize {
+        self.bodies.iter().map(|body| body.bytes.len()).sum()
+    }
+}
+
+/// A body that an entry names: one of its detached values, staged before the entry was ordered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Adopted {
+    /// Which.
+    pub body: BodyId,
+    /// Its SHA-256, by which the entry names it.
+    pub digest: Digest,
+    /// Its length, bytes.
+    pub len: u64,
 }
 
 /// The outcome of one submission. Answers of one shard and durability come in the order of its ledger.
@@ -121,6 +164,30 @@ pub enum Action {
         leaves: Vec<Digest>,
         /// Detached values by their SHA-256.
         values: Values,
+        /// Detached values that were staged: to be made the ledger's, durably, before the entries are.
+        bodies: Vec<Adopted>,
+    },
+    /// Write the next piece of a body beside the ledger, under a name of its own and on a thread of its own, for it may be
+    /// long; and tell how far it is by [`crate::NodeCore::handle_staged`]. With the last piece sync it, and compare its
+    /// digest with `check`. What is staged need not outlive the process.
+    Stage {
+        /// The shard.
+        shard: ShardIndex,
+        /// The body.
+        body: BodyId,
+        /// What follows.
+        bytes: Bytes,
+        /// Whether it is the last piece.
+        last: bool,
+        /// Of the last piece: the SHA-256 that the whole must have, if it is not known to have it.
+        check: Option<Digest>,
+    },
+    /// Remove what was staged of a body; nothing more is asked of it, or reported.
+    Unstage {
+        /// The shard.
+        shard: ShardIndex,
+        /// The body.
+        body: BodyId,
     },
     /// Make a snapshot of the shard's store as it was at the end of a segment, if the shell keeps snapshots: beside
     /// everything else, and only once a majority has signed for that size.

@@ -3,9 +3,11 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use serde::{Deserialize, Serialize};
 use tradewind_ledger::{Digest, Genesis, Member, SealLimits};
 use tradewind_store::SnapshotRule;
 
+use crate::bulk::FIRST_HEAD;
 use crate::error::ConfigError;
 use crate::ids::{Incarnation, NodeId};
 
@@ -29,6 +31,50 @@ pub struct ShardConfig {
     pub members: Vec<NodeId>,
 }
 
+/// Commands that are longer than this may well go by the bulk lane ([`crate::Submission::lighten`]): as long as a
+/// message.
+pub const BULK_ABOVE: usize = 256 << 10;
+
+/// The bulk lane: how large values travel.
+#[derive(Clone, Debug)]
+pub struct BulkLimits {
+    /// Bytes of the bulk ring of each (node, shard); a multiple of 64. The same at all nodes.
+    pub ring_bytes: usize,
+    /// Most bytes that a block carries; with its head at most a quarter of the ring. The same at all nodes.
+    pub block_bytes: usize,
+    /// About how many bytes of blocks a member publishes in one turn, and takes from each peer: what a small message
+    /// may have to wait for.
+    pub turn_bytes: usize,
+    /// Bytes of own bodies that may be on their way, or wait to be delivered; one command's are in any case.
+    pub window_bytes: usize,
+    /// Bytes that were taken and are not written yet; beyond it no more blocks are taken.
+    pub unstaged_bytes: usize,
+    /// How blocks get to all members; who leads a formation decides for its view.
+    pub schedule: Schedule,
+}
+
+/// How blocks get to all members.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Schedule {
+    /// From their sender to all: right where one write serves all readers.
+    Direct,
+    /// From each member to the next one, in the order of ranks: right where each reader costs a write of its own.
+    Chain,
+}
+
+impl Default for BulkLimits {
+    fn default() -> Self {
+        Self {
+            ring_bytes: 512 << 10,
+            block_bytes: 64 << 10,
+            turn_bytes: 128 << 10,
+            window_bytes: 256 << 20,
+            unstaged_bytes: 8 << 20,
+            schedule: Schedule::Chain,
+        }
+    }
+}
+
 /// Sizes, periods and bounds. [`Limits::default`] suits a node on a real machine.
 #[derive(Clone, Debug)]
 pub struct Limits {
@@ -36,6 +82,8 @@ pub struct Limits {
     pub ring_bytes: usize,
     /// Most bytes of one message in a ring, its header not counted; at most a quarter of the ring.
     pub message_bytes: usize,
+    /// The bulk lane.
+    pub bulk: BulkLimits,
     /// Own messages of a shard that may be sent and not delivered: beyond it submissions wait and make
     /// the next message larger.
     pub outstanding_messages: usize,
@@ -89,6 +137,7 @@ impl Default for Limits {
         Self {
             ring_bytes: 4 << 20,
             message_bytes: 256 << 10,
+            bulk: BulkLimits::default(),
             outstanding_messages: 3,
             command_bytes: tradewind_store::MAX_COMMAND,
             pending_bytes: 256 << 20,
@@ -125,8 +174,18 @@ impl Limits {
         if self.outstanding_messages == 0 {
             return fault("outstanding_messages", 0, "1 or more");
         }
-        if self.command_bytes > u32::MAX as usize {
-            return fault("command_bytes", self.command_bytes, "less than 4 GiB");
+        if self.command_bytes > i32::MAX as usize {
+            return fault("command_bytes", self.command_bytes, "less than 2 GiB");
+        }
+        let BulkLimits { ring_bytes, block_bytes, turn_bytes, .. } = self.bulk;
+        if ring_bytes < 1024 || !ring_bytes.is_multiple_of(64) {
+            return fault("bulk.ring_bytes", ring_bytes, "multiples of 64 from 1024");
+        }
+        if block_bytes == 0 || block_bytes + FIRST_HEAD > ring_bytes / 4 {
+            return fault("bulk.block_bytes", block_bytes, "1 to a quarter of the ring, less 64");
+        }
+        if turn_bytes == 0 {
+            return fault("bulk.turn_bytes", 0, "1 or more");
         }
         if self.chunk_bytes == 0 {
             return fault("chunk_bytes", 0, "1 or more");
@@ -237,4 +296,6 @@ pub enum Mutation {
     ProgressUntold,
     /// A ledger is cut one entry too far.
     RewindTooFar,
+    /// A command is ordered when its sender alone holds its bodies.
+    OrderedBeforeHeld,
 }

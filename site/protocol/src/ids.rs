@@ -46,6 +46,19 @@ impl fmt::Display for ShardIndex {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Ticket(pub u64);
 
+/// A body of the bulk lane at one node: unique at a node within a shard, from the start of the process on.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
+pub struct BodyId(pub u64);
+
+impl BodyId {
+    /// This one; the next call gives the next.
+    pub(crate) fn take(&mut self) -> Self {
+        let next = *self;
+        self.0 += 1;
+        next
+    }
+}
+
 /// Which start of the process this is: strictly larger at every start of the same node (the shell
 /// keeps the counter on disk and syncs it before it uses it).
 #[derive(

@@ -20,6 +20,7 @@ pub(crate) struct ShardLayout {
     senders: usize,
     signature: usize,
     ring: usize,
+    bulk: usize,
 }
 
 impl ShardLayout {
@@ -50,9 +51,26 @@ impl ShardLayout {
         self.counters + (4 + rank) * COUNTER
     }
 
+    /// Blocks that were copied out of the bulk ring of the member of `rank`.
+    pub(crate) fn taken(&self, rank: usize) -> usize {
+        debug_assert!(rank < self.senders);
+        self.counters + (4 + self.senders + rank) * COUNTER
+    }
+
+    /// Bodies of the member of `rank` that are here, whole and on the own disk.
+    pub(crate) fn held(&self, rank: usize) -> usize {
+        debug_assert!(rank < self.senders);
+        self.counters + (4 + 2 * self.senders + rank) * COUNTER
+    }
+
     /// All counters above, as one range to publish.
     pub(crate) fn counters(&self) -> Range<usize> {
-        self.counters..self.counters + (4 + self.senders) * COUNTER
+        self.counters..self.counters + Self::columns(self.senders) * COUNTER
+    }
+
+    /// How many counters there are.
+    pub(crate) fn columns(senders: usize) -> usize {
+        4 + 3 * senders
     }
 
     /// Size of the last checkpoint that this node signed.
@@ -69,6 +87,11 @@ impl ShardLayout {
     pub(crate) fn ring(&self) -> usize {
         self.ring
     }
+
+    /// First byte of the bulk ring.
+    pub(crate) fn bulk(&self) -> usize {
+        self.bulk
+    }
 }
 
 /// The layout of every row of a site.
@@ -82,25 +105,30 @@ impl Layout {
     /// The heartbeat counter of the node.
     pub(crate) const HEARTBEAT: Range<usize> = 0..COUNTER;
 
-    /// Lays out shards with these members and rings of `ring_bytes` (a multiple of 64). Counters of all
-    /// shards come first, so that they share few pages, then the rings.
+    /// Lays out shards with these members, rings of `ring_bytes` and bulk rings of `bulk_bytes` (multiples of 64).
+    /// Counters of all shards come first, so that they share few pages, then the rings.
     pub(crate) fn new<'a>(
         members: impl Iterator<Item = &'a [NodeId]> + Clone,
         ring_bytes: usize,
+        bulk_bytes: usize,
     ) -> Self {
         let mut at = LINE;
         let mut shards = Vec::new();
         for members in members {
             let senders = members.len();
             let counters = at;
-            at = line_up(counters + (4 + senders) * COUNTER);
+            at = line_up(counters + ShardLayout::columns(senders) * COUNTER);
             let signature = at;
             at = line_up(signature + COUNTER + SIGNATURE);
-            shards.push(ShardLayout { counters, senders, signature, ring: 0 });
+            shards.push(ShardLayout { counters, senders, signature, ring: 0, bulk: 0 });
         }
         for shard in &mut shards {
             shard.ring = at;
             at += ring_bytes;
+        }
+        for shard in &mut shards {
+            shard.bulk = at;
+            at += bulk_bytes;
         }
         Self { shards, row_len: at }
     }
@@ -128,16 +156,17 @@ mod tests {
     fn blocks_do_not_overlap_and_counters_are_aligned() {
         let members = [NodeId(0), NodeId(1), NodeId(2), NodeId(3), NodeId(4)];
         let lists = [&members[..], &members[1..4]];
-        let layout = Layout::new(lists.iter().copied(), 4096);
+        let layout = Layout::new(lists.iter().copied(), 4096, 2048);
         let mut used = alloc::vec![Layout::HEARTBEAT];
         for index in 0..2 {
             let shard = layout.shard(ShardIndex(index));
             used.extend([shard.counters(), shard.signed_size(), shard.signature()]);
             used.push(shard.ring()..shard.ring() + 4096);
-            assert_eq!(
-                shard.received(lists[usize::from(index)].len() - 1) + 8,
-                shard.counters().end
-            );
+            used.push(shard.bulk()..shard.bulk() + 2048);
+            let last = lists[usize::from(index)].len() - 1;
+            assert_eq!(shard.received(last) + 8, shard.taken(0));
+            assert_eq!(shard.taken(last) + 8, shard.held(0));
+            assert_eq!(shard.held(last) + 8, shard.counters().end);
             assert!(shard.sent() < shard.rounds() && shard.sent().is_multiple_of(8));
         }
         used.sort_by_key(|range| range.start);

@@ -14,6 +14,7 @@
 //! | `shard` (`turning`, `settling`, `timers`, `pace`, `recent`, `agreeing`) | one shard at one member: its views; a turn; what is on disks; who holds it up; agreed snapshots |
 //! | `snapshots` | which snapshots were made, and who computed wrongly |
 //! | `layout`, `ring`, `payload` | where columns lie; messages in a ring; commands in a message |
+//! | `bulk` | large values, in blocks beside the order |
 //! | `order` | rounds, nulls, stability: the total order of a view |
 //! | `machine` | ordered commands to entries, seals and marks: the replicated part |
 //! | `checkpoint` | marks to checkpoints with a majority of signatures |
@@ -28,6 +29,7 @@ extern crate alloc;
 mod access;
 mod action;
 mod batch;
+mod bulk;
 mod catch_up;
 mod checkpoint;
 mod config;
@@ -48,14 +50,17 @@ mod status;
 mod wire;
 
 pub use access::StoreAccess;
-pub use action::{Action, Answer, Promise, ReadFor, Stop, Submission};
+pub use action::{Action, Adopted, Answer, Promise, ReadFor, Stop, Submission};
 pub use batch::{EntryBatch, Values};
-pub use config::{Limits, Mutation, NodeConfig, NodeInfo, ShardConfig};
+pub use bulk::Staged;
+pub use config::{
+    BULK_ABOVE, BulkLimits, Limits, Mutation, NodeConfig, NodeInfo, Schedule, ShardConfig,
+};
 pub use error::{
     ConfigError, Divergence, Fatal, Loss, LostData, PeerFault, Refusal, Refused, SnapshotsDiffer,
 };
 pub use formation::Recollection;
-pub use ids::{Incarnation, Instant, NodeId, Now, ShardIndex, Ticket};
+pub use ids::{BodyId, Incarnation, Instant, NodeId, Now, ShardIndex, Ticket};
 pub use memory::Memory;
 pub use node::{NodeCore, RecoveredShard};
 pub use status::{Counters, PeerStatus, ReplicaStatus, ShardStatus, State, Status};

@@ -8,15 +8,17 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use tradewind_ledger::{
-    Base, Body, Digest, Entry, Hlc, Member, Replay, RequestId, SealLimits, SnapshotRecord, Version,
-    ViewId, ViewRecord,
+    Base, Body, Digest, Entry, Hlc, Member, Replay, RequestId, SealLimits, SnapshotRecord, Value,
+    Version, ViewId, ViewRecord,
 };
 use tradewind_store::snapshot::Pin;
-use tradewind_store::{Command, Context, Refusal, Reply, SnapshotRule, Store};
+use tradewind_store::{
+    Apart, Command, CommandError, Context, Lean, Outcome, Refusal, Reply, SnapshotRule, Store,
+};
 
-use crate::action::Action;
+use crate::action::{Action, Adopted};
 use crate::batch::{EntryBatch, Values};
-use crate::ids::ShardIndex;
+use crate::ids::{BodyId, ShardIndex};
 
 /// A size at which all replicas sign.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -35,6 +37,7 @@ pub(crate) struct Machine {
     entries: EntryBatch,
     leaves: Vec<Digest>,
     values: Values,
+    adopted: Vec<Adopted>,
     marks: VecDeque<Mark>,
     rule: SnapshotRule,
     /// What was pinned for snapshots, with the end of the segment where that was.
@@ -49,7 +52,7 @@ impl Machine {
         let first = replay.size();
         let (entries, leaves, values) = (EntryBatch::default(), Vec::new(), Vec::new());
         let (marks, scratch, local_clock) = (VecDeque::new(), Vec::new(), None);
-        let pins = Vec::new();
+        let (adopted, pins) = (Vec::new(), Vec::new());
         Self {
             replay,
             limits,
@@ -57,6 +60,7 @@ impl Machine {
             entries,
             leaves,
             values,
+            adopted,
             marks,
             rule,
             pins,
@@ -86,17 +90,64 @@ impl Machine {
             Ok(command) => command,
             Err(error) => return Reply::Refused(Refusal::Command(error)),
         };
+        let outcome = store.execute(self.context(stamp, request), command);
+        self.take_outcome(store, stamp, outcome, &mut Vec::new())
+    }
+
+    /// Executes a lean command whose large values are these; leaves those that no entry names.
+    pub(crate) fn execute_lean(
+        &mut self,
+        store: &mut Store,
+        stamp: Hlc,
+        request: RequestId,
+        command: &[u8],
+        bodies: &mut Vec<(BodyId, Apart)>,
+    ) -> Reply {
+        let carries = |lean: &Lean| lean.apart().eq(bodies.iter().map(|(_, apart)| *apart));
+        // Decided by what was ordered, so all replicas refuse it alike; no node makes such a one.
+        let Some(lean) = Lean::decode(command).ok().filter(carries) else {
+            let error = CommandError::Malformed(command.len() as u64);
+            return Reply::Refused(Refusal::Command(error));
+        };
+        let outcome = store.execute_lean(self.context(stamp, request), lean);
+        self.take_outcome(store, stamp, outcome, bodies)
+    }
+
+    fn context(&self, stamp: Hlc, request: RequestId) -> Context {
         let hlc = stamp.after(self.replay.last_hlc());
-        let context = Context { version: self.size(), hlc, view: self.replay.view(), request };
-        let outcome = store.execute(context, command);
+        Context { version: self.size(), hlc, view: self.replay.view(), request }
+    }
+
+    fn take_outcome(
+        &mut self,
+        store: &mut Store,
+        stamp: Hlc,
+        outcome: Outcome,
+        bodies: &mut Vec<(BodyId, Apart)>,
+    ) -> Reply {
         if let Some(entry) = &outcome.entry {
             self.record(entry);
             self.values.extend(outcome.detached);
+            if !bodies.is_empty() {
+                self.adopt(entry, bodies);
+            }
             if self.seal_due() {
                 self.seal(store, stamp);
             }
         }
         outcome.reply
+    }
+
+    /// The bodies that an entry names become its values, each once.
+    fn adopt(&mut self, entry: &Entry, bodies: &mut Vec<(BodyId, Apart)>) {
+        for update in entry.updates() {
+            let Some(Value::Detached { len, digest }) = update.value else { continue };
+            let named = |(_, apart): &(BodyId, Apart)| apart.digest == digest;
+            if let Some(at) = bodies.iter().position(named) {
+                let (body, _) = bodies.remove(at);
+                self.adopted.push(Adopted { body, digest, len });
+            }
+        }
     }
 
     /// Begins the ledger: its first entry.
@@ -173,6 +224,7 @@ impl Machine {
             entries: self.entries.take(),
             leaves: core::mem::replace(&mut self.leaves, Vec::with_capacity(leaves)),
             values: core::mem::take(&mut self.values),
+            bodies: core::mem::take(&mut self.adopted),
         })
     }
 

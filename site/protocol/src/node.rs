@@ -12,11 +12,12 @@ use tradewind_ledger::{Body, Digest, Entry, Hlc, Lineage, Policy, Replay, Versio
 use crate::access::StoreAccess;
 use crate::action::{Action, Promise, ReadFor, Submission};
 use crate::batch::EntryBatch;
+use crate::bulk::Staged;
 use crate::catch_up::Pieces;
 use crate::config::{Mutation, NodeConfig};
 use crate::error::{ConfigError, Fatal, PeerFault, Refusal, Refused};
 use crate::formation::{Forming, Recollection};
-use crate::ids::{Instant, NodeId, Now, ShardIndex};
+use crate::ids::{BodyId, Instant, NodeId, Now, ShardIndex};
 use crate::layout::{Layout, SIGNATURE};
 use crate::memory::Memory;
 use crate::shard::{Outputs, Replica, Turn};
@@ -133,7 +134,8 @@ impl<S: StoreAccess> NodeCore<S> {
     ) -> Result<Self, ConfigError> {
         config.check()?;
         let members = config.shards.iter().map(|shard| &shard.members[..]);
-        let layout = Layout::new(members, config.limits.ring_bytes);
+        let limits = &config.limits;
+        let layout = Layout::new(members, limits.ring_bytes, limits.bulk.ring_bytes);
         let expected = config.shards.iter().filter(|s| s.members.contains(&config.own)).count();
         if recovered.len() != expected {
             return Err(ConfigError::Recovered { found: recovered.len(), expected });
@@ -331,6 +333,19 @@ impl<S: StoreAccess> NodeCore<S> {
         self.drain_inbox(now);
     }
 
+    /// How far a body of the bulk lane is written, as `Stage` actions asked for.
+    pub fn handle_staged(&mut self, now: Now, shard: ShardIndex, body: BodyId, staged: Staged) {
+        if let Some(sender) = self.replica(shard).set_staged(body, staged) {
+            let problem = "a body does not have the digest it was announced with";
+            if sender == self.config.own {
+                // Never compared, so never wrong.
+                return;
+            }
+            self.peer_faulty(now, sender, PeerFault::Row { shard, problem });
+        }
+        self.drain_inbox(now);
+    }
+
     /// The promise of this view is on stable storage.
     pub fn handle_promised(&mut self, now: Now, view: ViewId) {
         self.promised(view);
@@ -406,6 +421,9 @@ impl<S: StoreAccess> NodeCore<S> {
             Phase::Failed(_) => return None,
         }
         let limits = &self.config.limits;
+        if self.replicas.iter().flatten().any(Replica::is_busy) {
+            return Some(self.turned_at);
+        }
         let timers = self.replicas.iter().flatten().filter_map(|r| r.next_timer(limits));
         timers.chain((self.members.len() > 1).then_some(self.beat_at)).min()
     }

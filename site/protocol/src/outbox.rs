@@ -10,7 +10,7 @@ use crate::action::{Answer, Submission};
 use crate::config::Limits;
 use crate::error::Refused;
 use crate::ids::Ticket;
-use crate::payload::{HEAD, head};
+use crate::payload::{HEAD, Head, NAMED};
 use crate::ring::Flags;
 
 /// What is counted for a submission beyond its command.
@@ -33,6 +33,10 @@ pub(crate) struct Plan {
 pub(crate) struct Outbox {
     /// Accepted, and not completely sent.
     waiting: VecDeque<Submission>,
+    /// Those whose bodies have to be with all members first: not begun.
+    large: VecDeque<Submission>,
+    /// And begun, with the number of bodies that there are then.
+    begun: VecDeque<(u64, Submission)>,
     /// Bytes of the front one that were sent as pieces.
     cut: usize,
     /// Completely sent, and not delivered.
@@ -52,7 +56,7 @@ impl Outbox {
         submission: Submission,
         limits: &Limits,
     ) -> Result<(), Refused> {
-        let (len, allowed) = (submission.command.len(), limits.command_bytes);
+        let (len, allowed) = (submission.len(), limits.command_bytes);
         if len > allowed {
             return Err(Refused::TooLarge { len, allowed });
         }
@@ -61,13 +65,40 @@ impl Outbox {
             return Err(Refused::Busy { submissions, bytes });
         }
         self.bytes += len + OVERHEAD;
-        self.waiting.push_back(submission);
+        match submission.bodies.is_empty() {
+            true => self.waiting.push_back(submission),
+            false => self.large.push_back(submission),
+        }
         Ok(())
+    }
+
+    /// The oldest submission whose bodies are not begun.
+    pub(crate) fn next_large(&self) -> Option<&Submission> {
+        self.large.front()
+    }
+
+    /// The bodies of the [next large](Self::next_large) submission are begun; its last one is before `named`.
+    pub(crate) fn begin(&mut self, named: u64) {
+        let submission = self.large.pop_front().expect("it was looked at");
+        self.begun.push_back((named, submission));
+    }
+
+    /// So many own bodies are with all members: what waited for them may be sent. Returns the number of
+    /// the last body that they name, if there are any.
+    pub(crate) fn ready(&mut self, held: u64) -> Option<u64> {
+        let ready = self.begun.iter().take_while(|(named, _)| *named <= held).count();
+        let mut last = None;
+        for (named, mut submission) in self.begun.drain(..ready) {
+            submission.command[..NAMED].copy_from_slice(&named.to_le_bytes());
+            self.waiting.push_back(submission);
+            last = Some(named);
+        }
+        last
     }
 
     /// Submissions that are not delivered.
     pub(crate) fn len(&self) -> usize {
-        self.waiting.len() + self.sent.len()
+        self.waiting.len() + self.large.len() + self.begun.len() + self.sent.len()
     }
 
     /// Whether the front command is sent in part: its other pieces come next.
@@ -117,14 +148,14 @@ impl Outbox {
             Some(piece) => {
                 let front = &self.waiting[0];
                 if piece.start == 0 {
-                    scratch.extend_from_slice(&head(front.request, front.command.len()));
+                    scratch.extend_from_slice(&head(front));
                 }
                 write(&[scratch, &front.command[piece.clone()]]);
                 self.cut = if plan.completes == 1 { 0 } else { piece.end };
             }
             None => {
                 for submission in self.waiting.iter().take(plan.completes) {
-                    scratch.extend_from_slice(&head(submission.request, submission.command.len()));
+                    scratch.extend_from_slice(&head(submission));
                     scratch.extend_from_slice(&submission.command);
                 }
                 write(&[scratch]);
@@ -136,7 +167,7 @@ impl Outbox {
     /// The oldest sent submission: its message is being delivered.
     pub(crate) fn take_delivered(&mut self) -> Submission {
         let submission = self.sent.pop_front().expect("an own message completes what was sent");
-        self.bytes -= submission.command.len() + OVERHEAD;
+        self.bytes -= submission.len() + OVERHEAD;
         submission
     }
 
@@ -166,6 +197,17 @@ impl Outbox {
             self.waiting.push_front(submission);
         }
         self.cut = 0;
+        // Their bodies have to be with the members of the next view.
+        while let Some((_, submission)) = self.begun.pop_back() {
+            self.large.push_front(submission);
+        }
+        if self.waiting.iter().any(|submission| !submission.bodies.is_empty()) {
+            let waiting = core::mem::take(&mut self.waiting).into_iter();
+            let (small, large): (VecDeque<_>, VecDeque<_>) =
+                waiting.partition(|submission| submission.bodies.is_empty());
+            self.waiting = small;
+            large.into_iter().rev().for_each(|submission| self.large.push_front(submission));
+        }
         again
     }
 
@@ -183,8 +225,15 @@ impl Outbox {
     /// Planted bug: forgets what is not delivered.
     pub(crate) fn forget(&mut self) {
         self.waiting.clear();
+        self.large.clear();
+        self.begun.clear();
         self.bytes = 0;
     }
+}
+
+fn head(submission: &Submission) -> [u8; HEAD] {
+    let Submission { request, command, bodies, .. } = submission;
+    Head { request: *request, len: command.len(), lean: !bodies.is_empty() }.encode()
 }
 
 fn take_until(

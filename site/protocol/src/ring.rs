@@ -1,4 +1,4 @@
-//! Messages of any size in a byte ring: one ring for each (shard, own row).
+//! Messages of any size in a byte ring: for each (shard, own row) one for messages, and one for blocks of bodies.
 //!
 //! | offset | bytes | field |
 //! |---|---|---|
@@ -42,6 +42,11 @@ impl Words {
     /// For the ring of one sender in one view.
     pub(crate) fn new(view: ViewId, sender: NodeId) -> Self {
         Self { seed: mix(view.0 ^ (u64::from(sender.0) << 48)) }
+    }
+
+    /// For its bulk ring.
+    pub(crate) fn bulk(view: ViewId, sender: NodeId) -> Self {
+        Self { seed: mix(!Self::new(view, sender).seed) }
     }
 
     fn word(self, message: u64, kind: u64) -> u64 {
@@ -206,6 +211,16 @@ impl Writer {
     }
 }
 
+/// A message that has landed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Landed {
+    pub(crate) header: Header,
+    /// Offset of its payload in the row.
+    pub(crate) at: usize,
+    /// Bytes of it.
+    pub(crate) len: usize,
+}
+
 /// A receiver's side of a peer's ring.
 #[derive(Debug)]
 pub(crate) struct Reader {
@@ -225,7 +240,7 @@ impl Reader {
     /// Copies out the next message if it has landed; `longest` bounds its payload.
     ///
     /// # Errors
-    /// In words what no correct peer writes; nothing was allocated for it.
+    /// As [`Reader::next`].
     pub(crate) fn read<M: Memory>(
         &mut self,
         memory: &M,
@@ -233,6 +248,26 @@ impl Reader {
         base: usize,
         longest: usize,
     ) -> Result<Option<(Header, Vec<u8>)>, &'static str> {
+        let Some(Landed { header, at, len }) = self.next(memory, peer, base, longest)? else {
+            return Ok(None);
+        };
+        let mut payload = vec![0; len];
+        memory.copy(peer, at, &mut payload);
+        Ok(Some((header, payload)))
+    }
+
+    /// Goes on behind the next message if it has landed, and tells where its payload is: to be copied before others
+    /// are told that it was.
+    ///
+    /// # Errors
+    /// In words what no correct peer writes.
+    pub(crate) fn next<M: Memory>(
+        &mut self,
+        memory: &M,
+        peer: NodeId,
+        base: usize,
+        longest: usize,
+    ) -> Result<Option<Landed>, &'static str> {
         let load = |at: usize| memory.load(peer, base + at);
         if load(self.at) == self.words.skip(self.message) {
             self.at = 0;
@@ -253,11 +288,10 @@ impl Reader {
             return Err("a record with unknown flags");
         }
         let (round, stamp) = (load(self.at + 16), Hlc(load(self.at + 24)));
-        let mut payload = vec![0; len];
-        memory.copy(peer, base + self.at + HEADER, &mut payload);
+        let at = base + self.at + HEADER;
         self.at = next % self.capacity;
         self.message += 1;
-        Ok(Some((Header { flags, round, stamp }, payload)))
+        Ok(Some(Landed { header: Header { flags, round, stamp }, at, len }))
     }
 }
 

@@ -19,9 +19,10 @@ use tradewind_ledger::{Entry, Hlc, Member, Policy, Replay, SnapshotRecord, Versi
 use crate::access::StoreAccess;
 use crate::action::{Action, Answer};
 use crate::batch::Values;
+use crate::bulk::{Bulk, Staged};
 use crate::checkpoint::Marks;
-use crate::config::{Limits, Mutation, NodeConfig};
-use crate::ids::{NodeId, Now, ShardIndex};
+use crate::config::{Limits, Mutation, NodeConfig, Schedule};
+use crate::ids::{BodyId, NodeId, Now, ShardIndex};
 use crate::layout::ShardLayout;
 use crate::machine::Machine;
 use crate::memory::Memory;
@@ -98,6 +99,7 @@ struct Flow {
     assemblies: Vec<Assembly>,
     /// Whom the others wait for.
     pace: Pace,
+    bulk: Bulk,
     /// The counters as last published.
     published: Vec<u64>,
     /// Seal requests and marks that are sent and not delivered.
@@ -142,6 +144,8 @@ pub(crate) struct Replica<S> {
     backlog_bytes: usize,
     recent: Recent,
     agreeing: Agreeing,
+    /// The next body's name.
+    next_body: BodyId,
     /// Whether the shell is cutting the ledger.
     rewinding: bool,
     scratch: Vec<u8>,
@@ -179,6 +183,7 @@ impl<S: StoreAccess> Replica<S> {
             backlog: VecDeque::new(),
             backlog_bytes: 0,
             recent: Recent::new(&config.limits),
+            next_body: BodyId(0),
             rewinding: false,
             scratch: Vec::new(),
         }
@@ -266,6 +271,17 @@ impl<S: StoreAccess> Replica<S> {
         }
     }
 
+    /// A piece of a body was written. Returns who sent one that is not what it was announced as.
+    pub(crate) fn set_staged(&mut self, body: BodyId, staged: Staged) -> Option<NodeId> {
+        let rank = self.flow.as_mut()?.bulk.staged(body, staged)?;
+        Some(self.members[rank])
+    }
+
+    /// Whether there is more to do at once.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.flow.as_ref().is_some_and(|flow| flow.bulk.is_busy())
+    }
+
     /// Begins an empty ledger.
     pub(crate) fn begin(&mut self, genesis: &Entry, out: &mut Outputs) {
         let Self { machine, store, .. } = self;
@@ -286,7 +302,7 @@ impl<S: StoreAccess> Replica<S> {
     /// A view is installed.
     pub(crate) fn begin_view(
         &mut self,
-        (view, records, stamp): (ViewId, Vec<Member>, Hlc),
+        (view, records, stamp, schedule): (ViewId, Vec<Member>, Hlc, Schedule),
         present: &[NodeId],
         limits: &Limits,
         now: Now,
@@ -303,6 +319,9 @@ impl<S: StoreAccess> Replica<S> {
         let mut order = Order::new(self.members.len(), self.own);
         outside.into_iter().for_each(|(rank, _)| order.set_absent(rank));
         let words = |node: &NodeId| Words::new(view, *node);
+        let members = (self.own, &self.members[..]);
+        let bulk =
+            Bulk::new(self.shard, members, &others, (view, schedule), limits.bulk.ring_bytes);
         let senders = self.members.len();
         self.flow = Some(Flow {
             others,
@@ -319,7 +338,8 @@ impl<S: StoreAccess> Replica<S> {
             checkers: (0..senders).map(|_| Checker::default()).collect(),
             assemblies: (0..senders).map(|_| Assembly::default()).collect(),
             pace: Pace::new(senders),
-            published: vec![0; 4 + senders],
+            bulk,
+            published: vec![0; ShardLayout::columns(senders)],
             seals_sent: 0,
             marks_sent: 0,
             snapshot_sent: Version::ZERO,
@@ -376,6 +396,9 @@ impl<S: StoreAccess> Replica<S> {
     }
 
     fn requeue(&mut self, out: &mut Outputs) {
+        if let Some(flow) = &mut self.flow {
+            flow.bulk.abandon(out);
+        }
         out.counters.resent += self.outbox.requeue() as u64;
     }
 
@@ -407,11 +430,15 @@ impl<S: StoreAccess> Replica<S> {
 
     pub(crate) fn hand_to_log(&mut self, out: &mut Outputs) {
         let Some(append) = self.machine.take_appended(self.shard) else { return };
-        let Action::Append { entries, values, .. } = &append else { unreachable!("made just now") };
+        let Action::Append { entries, values, bodies, .. } = &append else {
+            unreachable!("made just now")
+        };
         let bytes = entries.bytes() + values.iter().map(|(_, value)| value.len()).sum::<usize>();
         self.backlog.push_back((self.machine.size(), bytes));
         self.backlog_bytes += bytes;
-        self.recent.push(self.machine.size(), bytes);
+        // Bodies are on disk already; a node that is behind has to fetch them like any value.
+        let beside = bodies.iter().map(|body| body.len as usize).sum::<usize>();
+        self.recent.push(self.machine.size(), bytes + beside);
         out.actions.push_back(append);
         let shard = self.shard;
         let snapshot = |(pin, base)| Action::Snapshot { shard, pin: Box::new(pin), base };
@@ -423,6 +450,14 @@ impl<S: StoreAccess> Replica<S> {
             |flow: &Flow| (0..self.members.len()).map(|rank| flow.order.received(rank)).collect();
         let delivered =
             |flow: &Flow| (0..self.members.len()).map(|rank| flow.order.delivered(rank)).collect();
+        let named = |flow: &Flow| {
+            let named = |rank: usize| match rank == self.own {
+                true => flow.bulk.ordered(),
+                false => flow.checkers[rank].named(),
+            };
+            (0..self.members.len()).map(named).collect()
+        };
+        let held = |flow: &Flow| (0..self.members.len()).map(|rank| flow.bulk.held(rank)).collect();
         ReplicaStatus {
             delivered: self.machine.size(),
             durable: self.durable,
@@ -434,6 +469,8 @@ impl<S: StoreAccess> Replica<S> {
             delivered_messages: self.flow.as_ref().map(delivered).unwrap_or_default(),
             durable_at: self.durable_at.clone(),
             pending: self.outbox.len(),
+            bodies_held: self.flow.as_ref().map(held).unwrap_or_default(),
+            bodies_named: self.flow.as_ref().map(named).unwrap_or_default(),
         }
     }
 }

@@ -73,6 +73,10 @@ pub struct ReplicaStatus {
     pub durable_at: Vec<Version>,
     /// Submissions not yet delivered.
     pub pending: usize,
+    /// Bodies of each member that are whole and on the own disk, by rank, in this view.
+    pub bodies_held: Vec<u64>,
+    /// Bodies of each member that were named in its messages, by rank; of the own ones, that may be.
+    pub bodies_named: Vec<u64>,
 }
 
 /// One other node of the site.
@@ -164,6 +168,20 @@ pub struct Counters {
     pub wraps: u64,
     /// Messages sent that hold a fragment of a command.
     pub fragments: u64,
+    /// Own bodies that were begun to be sent by the bulk lane.
+    pub bodies: u64,
+    /// Bodies that were given up with their view, or because no entry came to name them.
+    pub bodies_dropped: u64,
+    /// Blocks published.
+    pub blocks: u64,
+    /// Of these, blocks of other members' bodies that were passed on.
+    pub blocks_passed: u64,
+    /// Blocks taken.
+    pub blocks_taken: u64,
+    /// Times a block had to wait for room in the own bulk ring.
+    pub bulk_no_credit: u64,
+    /// Times an own body had to wait for earlier ones to be delivered.
+    pub bulk_window_waits: u64,
     /// Times a message had to wait for room in the own ring.
     pub no_credit: u64,
     /// Entries received from a peer while catching up.

@@ -8,11 +8,12 @@ use serde::{Deserialize, Serialize};
 use tradewind_ledger::{Digest, Hlc, Lineage, SnapshotRecord, Version, ViewId};
 
 use crate::batch::EntryBatch;
+use crate::config::Schedule;
 use crate::error::Refusal;
 use crate::ids::{Incarnation, NodeId, ShardIndex};
 
 /// First byte of every message.
-const FORMAT: u8 = 4;
+const FORMAT: u8 = 5;
 
 /// A message. Variants are only ever appended.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -116,6 +117,8 @@ pub(crate) struct Proposal {
     pub(crate) view: ViewId,
     /// The leader's clock: the time of the VIEW entries, unless their ledgers are ahead of it.
     pub(crate) stamp: Hlc,
+    /// How blocks of the bulk lane get to all members: the leader's choice.
+    pub(crate) schedule: Schedule,
     /// The members, ascending, with the stands that it is made of. Who has another one by now ignores it. The first
     /// one leads.
     pub(crate) members: Vec<(NodeId, Stand)>,
@@ -220,7 +223,7 @@ mod tests {
         };
         let proposal = |members: &[u16], targets: Vec<Option<Target>>| {
             let members = members.iter().map(|node| (NodeId(*node), stand)).collect();
-            Proposal { view: ViewId(2), stamp: Hlc(0), members, targets }
+            Proposal { view: ViewId(2), stamp: Hlc(0), schedule: Schedule::Chain, members, targets }
         };
         assert!(proposal(&[0, 2], vec![target(2), None]).is_sound(3, 2));
         assert!(!proposal(&[2, 0], vec![target(2), None]).is_sound(3, 2), "not ascending");

@@ -208,6 +208,24 @@ impl Checker {
         Ok(())
     }
 
+    /// Held before ordered: the bodies that a node may name in its messages, every member of the same view holds.
+    pub(crate) fn invariant_held_before_ordered(
+        shard: usize,
+        statuses: &[(u64, ReplicaStatus)],
+    ) -> Check {
+        for (view, one) in statuses {
+            for (_, other) in statuses.iter().filter(|(v, _)| v == view) {
+                let pairs = one.bodies_named.iter().zip(&other.bodies_held);
+                if let Some((named, held)) = pairs.into_iter().find(|(named, held)| named > held) {
+                    let detail =
+                        format!("shard {shard}: {named} bodies are ordered, a member holds {held}");
+                    return broken("invariant_held_before_ordered", detail);
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Committed means durable at a majority: of the disks themselves, not of what is told about them. And it is for
     /// ever: nobody commits anything else.
     pub(crate) fn invariant_committed_is_durable(

@@ -3,7 +3,7 @@
 use tradewind_ledger::{Hlc, RequestId, RequestNumber, SessionId, Version};
 use tradewind_store::{Command, Compare, Condition, Durability, Reply, Test, TxnOp, session_id};
 
-use super::plan::Plan;
+use super::plan::{BULK_ABOVE, Plan};
 use super::rng::Rng;
 
 /// What keys begin with that are written at durability memory.
@@ -77,7 +77,9 @@ impl Client {
 fn command(plan: &Plan, rng: &mut Rng, memory: bool) -> Command {
     let kind = if memory { MEMORY } else { "key-" };
     let key = |rng: &mut Rng| format!("{kind}{}", rng.range(0..12)).into_bytes();
+    let bulk = plan.bulk_percent > 0 && rng.percent(plan.bulk_percent);
     let len = match rng.percent(plan.big_percent) {
+        _ if bulk => rng.range(BULK_ABOVE as u64..plan.bulk_bytes) as usize,
         // Several messages, and sometimes a detached value.
         true if rng.percent(60) && plan.limits.message_bytes >= 2_000 => 33_000,
         true => plan.limits.message_bytes * rng.range(1..5) as usize,

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use tradewind_ledger::tree::{CompactRange, leaf_hash};
+use tradewind_ledger::tree::{CompactRange, leaf_hash, value_digest};
 use tradewind_ledger::{Digest, Replay, Version};
-use tradewind_site_protocol::{EntryBatch, RecoveredShard, Values};
+use tradewind_site_protocol::{Adopted, BodyId, EntryBatch, RecoveredShard, Values};
 use tradewind_store::Store;
 
 use super::rng::Rng;
@@ -20,6 +20,8 @@ pub(crate) struct Disk {
     roots: Vec<Digest>,
     tree: CompactRange,
     values: BTreeMap<Digest, Vec<u8>>,
+    /// Bodies beside the ledger; gone with the process.
+    staged: BTreeMap<BodyId, Vec<u8>>,
     synced: usize,
     /// The size that the running fsync will have made durable.
     syncing: Option<usize>,
@@ -38,6 +40,27 @@ impl Disk {
             self.entries.push(entry.to_vec());
         }
         self.values.extend(values);
+    }
+
+    /// Writes a piece of a body; with the last one, tells its digest.
+    pub(crate) fn stage(&mut self, body: BodyId, bytes: &[u8], last: bool) -> Option<Digest> {
+        let staged = self.staged.entry(body).or_default();
+        staged.extend_from_slice(bytes);
+        last.then(|| value_digest(staged))
+    }
+
+    /// Removes a body.
+    pub(crate) fn unstage(&mut self, body: BodyId) {
+        self.staged.remove(&body).expect("a body that is given up was staged");
+    }
+
+    /// Makes staged bodies the ledger's values; before the entries that name them are appended.
+    pub(crate) fn adopt(&mut self, bodies: &[Adopted]) {
+        for Adopted { body, digest, len } in bodies {
+            let value = self.staged.remove(body).expect("a body that an entry names was staged");
+            assert_eq!((value.len() as u64, value_digest(&value)), (*len, *digest));
+            self.values.insert(*digest, value);
+        }
     }
 
     /// Starts an fsync of all that is written, unless one runs or nothing is to be done.
@@ -65,6 +88,7 @@ impl Disk {
         let kept = rng.range(self.synced as u64..self.entries.len() as u64 + 1) as usize;
         self.truncate(kept);
         self.syncing = None;
+        self.staged.clear();
     }
 
     /// Cuts the ledger to its first entries.

@@ -84,6 +84,8 @@ pub struct Coverage {
     pub answered: u64,
     /// Detached values written.
     pub detached: u64,
+    /// Of these, values that came by the bulk lane.
+    pub adopted: u64,
     /// Calls that were checked for linearizability.
     pub linear_calls: u64,
 }
@@ -119,6 +121,13 @@ impl Coverage {
         sum.nulls += more.nulls;
         sum.wraps += more.wraps;
         sum.fragments += more.fragments;
+        sum.bodies += more.bodies;
+        sum.bodies_dropped += more.bodies_dropped;
+        sum.blocks += more.blocks;
+        sum.blocks_passed += more.blocks_passed;
+        sum.blocks_taken += more.blocks_taken;
+        sum.bulk_no_credit += more.bulk_no_credit;
+        sum.bulk_window_waits += more.bulk_window_waits;
         sum.no_credit += more.no_credit;
         sum.caught_up += more.caught_up;
         sum.values_caught_up += more.values_caught_up;
@@ -153,6 +162,7 @@ impl Coverage {
         self.repeated += other.repeated;
         self.answered += other.answered;
         self.detached += other.detached;
+        self.adopted += other.adopted;
         self.linear_calls += other.linear_calls;
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tradewind_ledger::{Digest, Ed25519Signer, Genesis, LedgerId, Member, SealLimits, Signer};
 use tradewind_site_protocol::{
-    Incarnation, Limits, Mutation, NodeConfig, NodeId, NodeInfo, ShardConfig,
+    BulkLimits, Incarnation, Limits, Mutation, NodeConfig, NodeId, NodeInfo, Schedule, ShardConfig,
 };
 
 use super::Late;
@@ -12,6 +12,9 @@ use super::rng::Rng;
 
 /// Milliseconds and seconds in the simulator's microseconds.
 pub(crate) const MS: u64 = 1_000;
+
+/// Commands beyond this go by the bulk lane.
+pub(crate) const BULK_ABOVE: usize = 33_000;
 
 /// The scenario of one run.
 #[derive(Debug)]
@@ -32,6 +35,9 @@ pub(crate) struct Plan {
     pub(crate) fsync: (u64, u64),
     /// Percent of requests with a command that does not fit one message.
     pub(crate) big_percent: u64,
+    /// Percent of requests with a value that goes by the bulk lane; and how long it is at most.
+    pub(crate) bulk_percent: u64,
+    pub(crate) bulk_bytes: u64,
     /// Percent of requests at durability memory.
     pub(crate) memory_percent: u64,
     /// Whether a majority alone has to make progress before the others come back.
@@ -83,6 +89,18 @@ impl Plan {
             pending_submissions: 64,
             ..Limits::default()
         };
+        let mut limits = limits;
+        let block_bytes = *rng.pick(&[1_500, 4_000, 12_000]);
+        limits.bulk = BulkLimits {
+            ring_bytes: (block_bytes + 64) * *rng.pick(&[5, 8]) / 64 * 64,
+            block_bytes,
+            turn_bytes: block_bytes * *rng.pick(&[1, 4]),
+            window_bytes: *rng.pick(&[50_000, 200_000]),
+            unstaged_bytes: *rng.pick(&[2_000, 50_000]),
+            schedule: *rng.pick(&[Schedule::Direct, Schedule::Chain]),
+        };
+        // What goes by the lane in one piece may have to be fetched in many.
+        let small_chunks = limits.chunk_bytes < 1_000;
         let usual = rng.range(100..1500);
         let fsync = rng.range(100..3000);
         Self {
@@ -97,6 +115,8 @@ impl Plan {
             delay: (usual, (usual * *rng.pick(&[2, 10, 40])).min(12 * MS)),
             fsync: (fsync, fsync * *rng.pick(&[2, 10, 50])),
             big_percent: *rng.pick(&[0, 5, 20]),
+            bulk_percent: *rng.pick(if small_chunks { &[0, 2] } else { &[0, 2, 10] }),
+            bulk_bytes: if small_chunks { 34_000 } else { *rng.pick(&[34_000, 90_000]) },
             memory_percent: *rng.pick(&[0, 10, 50]),
             majority_first: rng.percent(40),
             late: None,
@@ -125,6 +145,7 @@ impl Plan {
         plan.limits.silence_us = 200 * MS;
         (plan.delay, plan.fsync) = ((300, 1_500), (500, 3_000));
         (plan.clients, plan.big_percent, plan.memory_percent) = (8, 0, 0);
+        plan.bulk_percent = 0;
         plan.requests_per_client = late.after_us / (4 * MS) + 300;
         (plan.faults_until, plan.fault_every, plan.majority_first) = (0, 0, false);
         plan.late = Some(late);
@@ -156,9 +177,10 @@ impl Plan {
         let limits = &self.limits;
         // Each client has one request, perhaps sent again; some entries come by themselves.
         let under_way = 2 * self.clients as u64 + 10;
-        let largest = match self.big_percent {
-            0 => 500,
-            _ => 33_500.max(4 * limits.message_bytes as u64),
+        let largest = match (self.bulk_percent, self.big_percent) {
+            (0, 0) => 500,
+            (0, _) => 33_500.max(4 * limits.message_bytes as u64),
+            _ => self.bulk_bytes.max(4 * limits.message_bytes as u64),
         };
         // What is told to be near is told at the end of a batch.
         let bytes = limits.lag_bytes as u64 + under_way * largest;

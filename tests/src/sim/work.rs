@@ -6,7 +6,7 @@ use tradewind_store::Command;
 use super::Violation;
 use super::check::{Acknowledged, Check};
 use super::client::{Request, entry_of, written};
-use super::plan::MS;
+use super::plan::{BULK_ABOVE, MS};
 use super::world::{Event, Input, Node, Submitted, World, members_disks};
 
 impl World<'_> {
@@ -41,7 +41,9 @@ impl World<'_> {
             request: request.id,
             durability: request.durability,
             command: request.submitted(),
+            bodies: Vec::new(),
         };
+        let submission = submission.lighten(BULK_ABOVE);
         let at = self.now + self.rng.range(20..500);
         self.at(at, Event::Input(node, incarnation, Input::Submit(request.shard, submission)));
         // Patience ends sometimes before the answer could come: that makes repeated requests.

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 
 use tradewind_ledger::{Checkpoint, Digest, RequestId, Signer, Version};
 use tradewind_site_protocol::{
-    Action, Answer, EntryBatch, Fatal, Instant, NodeCore, NodeId, Now, Promise, ReadFor,
-    Recollection, ShardIndex, State, Stop, Submission, Ticket,
+    Action, Answer, BodyId, EntryBatch, Fatal, Instant, NodeCore, NodeId, Now, Promise, ReadFor,
+    Recollection, ShardIndex, Staged, State, Stop, Submission, Ticket,
 };
 use tradewind_store::Store;
 
@@ -54,6 +54,8 @@ pub(super) enum Input {
     Linked(NodeId, u64),
     Unlinked(NodeId, u64),
     Synced(usize),
+    /// How far a body is written.
+    Staged(usize, BodyId, Staged),
     Signed(usize, Version, [u8; 64]),
     LogRead(ReadFor, Version, Digest, EntryBatch),
     ValueRead(ReadFor, Digest, u64, Vec<u8>),
@@ -356,7 +358,7 @@ impl<'a> World<'a> {
         core.handle_rows(now, rows.as_mut().unwrap_or(none));
         self.perform(node)?;
         self.flush(node);
-        if std::mem::take(&mut self.delivered) {
+        if std::mem::take(&mut self.delivered) || self.plan.bulk_percent > 0 {
             self.check_turn(node)?;
         }
         if !self.nodes[node.index()].inbox.is_empty() {
@@ -404,6 +406,9 @@ impl<'a> World<'a> {
                 let size = disk.finish_sync();
                 core.handle_durable(now, ShardIndex(shard as u16), size);
                 self.start_sync(node, shard);
+            }
+            Input::Staged(shard, body, staged) => {
+                core.handle_staged(now, ShardIndex(shard as u16), body, staged);
             }
             Input::Signed(shard, size, signature) => {
                 core.handle_signature(ShardIndex(shard as u16), size, signature);
@@ -462,14 +467,23 @@ impl<'a> World<'a> {
                 self.coverage.disconnects += 1;
                 self.break_link(node, peer);
             }
-            Action::Append { shard, first, entries, values, .. } => {
+            Action::Stage { shard, body, bytes, last, check } => {
+                self.stage(node, shard.index(), body, &bytes, last.then_some(check));
+            }
+            Action::Unstage { shard, body } => {
+                let disk = self.nodes[node.index()].disks.get_mut(&shard.index());
+                disk.expect("an own shard").unstage(body);
+            }
+            Action::Append { shard, first, entries, values, bodies, .. } => {
                 let shard = shard.index();
                 self.tell(|| {
                     format!("{node} appends {} to shard {shard} at {first}", entries.len())
                 });
                 let disk = self.nodes[node.index()].disks.get_mut(&shard).expect("an own shard");
-                self.coverage.detached += values.len() as u64;
+                self.coverage.detached += (values.len() + bodies.len()) as u64;
+                self.coverage.adopted += bodies.len() as u64;
                 self.delivered = true;
+                disk.adopt(&bodies);
                 disk.append(first, &entries, values);
                 self.checker.invariant_one_order(shard, disk, first, &entries)?;
                 self.start_sync(node, shard);
@@ -596,6 +610,33 @@ impl<'a> World<'a> {
         }
     }
 
+    /// A piece of a body goes to the disk; `last`: the digest that the whole body must have, if any.
+    fn stage(
+        &mut self,
+        node: NodeId,
+        shard: usize,
+        body: BodyId,
+        bytes: &[u8],
+        last: Option<Option<Digest>>,
+    ) {
+        let state = &mut self.nodes[node.index()];
+        let disk = state.disks.get_mut(&shard).expect("an own shard");
+        let found = disk.stage(body, bytes, last.is_some());
+        let (incarnation, start) = (state.incarnation, self.now.max(state.slow_until));
+        let (usual, longest) = self.plan.fsync;
+        // Into the page cache; only the end is synced.
+        let part = start + self.rng.range(20..300);
+        let part_of = Staged::Part(bytes.len());
+        self.at(part, Event::Input(node, incarnation, Input::Staged(shard, body, part_of)));
+        let (Some(check), Some(found)) = (last, found) else { return };
+        let staged = match check {
+            Some(check) if check != found => Staged::Wrong(found),
+            _ => Staged::Whole,
+        };
+        let at = part + self.rng.delay(usual, longest);
+        self.at(at, Event::Input(node, incarnation, Input::Staged(shard, body, staged)));
+    }
+
     fn check_turn(&self, node: NodeId) -> Check {
         for shard in self.nodes[node.index()].disks.keys() {
             let members = self.plan.members(*shard).iter();
@@ -606,6 +647,7 @@ impl<'a> World<'a> {
             };
             let statuses: Vec<_> = members.filter_map(active).collect();
             Checker::invariant_stable_before_delivered(*shard, &statuses)?;
+            Checker::invariant_held_before_ordered(*shard, &statuses)?;
         }
         Ok(())
     }

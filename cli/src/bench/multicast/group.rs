@@ -8,8 +8,8 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tradewind_ledger::{Digest, Genesis, LedgerId, Member, Replay};
 use tradewind_site_protocol::{
-    Incarnation, Limits, NodeConfig, NodeCore, NodeId, NodeInfo, Now, Promise, RecoveredShard,
-    ShardConfig,
+    BulkLimits, Incarnation, Limits, NodeConfig, NodeCore, NodeId, NodeInfo, Now, Promise,
+    RecoveredShard, Schedule, ShardConfig,
 };
 use tradewind_store::Store;
 use tradewind_topology::{FabricKind, Rights, Role, SiteName};
@@ -76,7 +76,7 @@ pub(super) fn create(
             timing: Timing { silence: SILENCE, ..Timing::default() },
         };
         let (fabric, _) = fabric::open_with(kind, options, listener)?;
-        let config = config(NodeId(own(index)), &identities)?;
+        let config = config(NodeId(own(index)), &identities, kind)?;
         let empty = RecoveredShard { replay: Replay::new(), store: Store::new() };
         let core = NodeCore::new(config, vec![empty], Promise::default(), now)?;
         let identity = Identity::from_seed(identity.name(), &[index as u8 + 1; 32]);
@@ -85,7 +85,12 @@ pub(super) fn create(
     Ok(all)
 }
 
-fn config(own: NodeId, identities: &[Identity]) -> anyhow::Result<NodeConfig> {
+fn config(own: NodeId, identities: &[Identity], kind: FabricKind) -> anyhow::Result<NodeConfig> {
+    let schedule = match kind {
+        FabricKind::Shm => Schedule::Direct,
+        _ => Schedule::Chain,
+    };
+    let bulk = BulkLimits { schedule, ..BulkLimits::default() };
     let key = |identity: &Identity| *identity.public_key().as_bytes();
     let member =
         |identity: &Identity| Member { name: identity.name().into(), public_key: key(identity) };
@@ -107,6 +112,6 @@ fn config(own: NodeId, identities: &[Identity]) -> anyhow::Result<NodeConfig> {
         }],
         incarnation: Incarnation(1),
         topology_digest: Digest([0; 32]),
-        limits: Limits { silence_us: SILENCE.as_micros() as u64, ..Limits::default() },
+        limits: Limits { bulk, silence_us: SILENCE.as_micros() as u64, ..Limits::default() },
     })
 }

@@ -10,7 +10,7 @@ use hdrhistogram::Histogram;
 use tradewind_ledger::{RequestId, RequestNumber, SessionId, Version};
 use tradewind_site::{Rows, now};
 use tradewind_site_protocol::{
-    Action, NodeId, Now, Refused, ShardIndex, State, Submission, Ticket,
+    Action, BULK_ABOVE, NodeId, Now, Refused, ShardIndex, Staged, State, Submission, Ticket,
 };
 use tradewind_store::{Command, Condition, Durability};
 use tradewind_transport::fabric::{self, Counters, FabricEvent};
@@ -179,7 +179,9 @@ impl Member {
                 request: RequestId { session, number },
                 durability: Durability::Memory,
                 command: command.encode(),
+                bodies: Vec::new(),
             };
+            let submission = submission.lighten(BULK_ABOVE);
             match self.parts.core.handle_submit(SHARD, submission) {
                 Ok(()) => {}
                 // The last ones to arrive form the view anew.
@@ -217,6 +219,12 @@ impl Member {
             // In memory: what is handed over is there.
             Action::Append { shard, first, entries, .. } => {
                 core.handle_durable(now, shard, Version(first.0 + entries.len() as u64));
+            }
+            Action::Stage { shard, body, bytes, last, .. } => {
+                core.handle_staged(now, shard, body, Staged::Part(bytes.len()));
+                if last {
+                    core.handle_staged(now, shard, body, Staged::Whole);
+                }
             }
             Action::Promise(promise) => core.handle_promised(now, promise.view),
             Action::Remember(_) | Action::Snapshot { .. } => {}

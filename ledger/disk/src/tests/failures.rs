@@ -4,6 +4,7 @@ use std::io::{Error, ErrorKind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use tradewind_ledger::entry::MAX_VALUE;
 use tradewind_ledger::ids::Version;
 
 use crate::error::WriteError;
@@ -153,7 +154,7 @@ fn what_cannot_be_an_entry_of_the_segment_is_not_taken() {
         opened.writer.append(&[seal]),
         Err(WriteError::SealRange { version: Version(4), .. })
     ));
-    let value = vec![0; (64 << 20) + 1];
+    let value = vec![0; MAX_VALUE as usize + 1];
     let digest = tradewind_ledger::tree::value_digest(&value);
     let refused = opened.writer.store_value(&digest, &value);
     assert!(matches!(refused, Err(WriteError::ValueTooLong(_))));

@@ -184,6 +184,7 @@ impl<S: StoreAccess> NodeCore<S> {
         let proposal = Proposal {
             view: self.highest,
             stamp: Hlc::from_micros(now.wall_us),
+            schedule: self.config.limits.bulk.schedule,
             members: hellos.iter().map(|(node, hello)| (*node, hello.stand)).collect(),
             targets,
         };
@@ -481,7 +482,7 @@ impl<S: StoreAccess> NodeCore<S> {
                 continue;
             }
             let records: Vec<Member> = self.config.roster(shard);
-            let begin = (view, records, proposal.stamp);
+            let begin = (view, records, proposal.stamp, proposal.schedule);
             replica.begin_view(begin, &self.members, &self.config.limits, now, &mut self.out);
         }
         self.view = view;

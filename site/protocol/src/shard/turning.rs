@@ -6,13 +6,14 @@ use tradewind_ledger::{Hlc, RequestId};
 use super::agreeing::{self, RECORD};
 use super::{Content, Flow, Item, Outputs, Replica, Turn};
 use crate::access::StoreAccess;
-use crate::action::Answer;
+use crate::action::{Action, Answer, Submission};
 use crate::config::Mutation;
 use crate::error::PeerFault;
 use crate::ids::NodeId;
+use crate::machine::Machine;
 use crate::memory::Memory;
 use crate::order::Next;
-use crate::payload::next_item;
+use crate::payload::{next_item, split_lean};
 use crate::ring::{Flags, Header};
 
 impl<S: StoreAccess> Replica<S> {
@@ -28,8 +29,11 @@ impl<S: StoreAccess> Replica<S> {
             return Ok(());
         }
         self.receive(turn)?;
+        self.take_bulk(turn)?;
         self.deliver(turn);
+        self.begin_bodies(turn);
         self.send(turn);
+        self.send_bulk(turn);
         if !turn.planted(Mutation::NullsForgotten) {
             self.flow().order.decide_nulls();
         }
@@ -73,8 +77,10 @@ impl<S: StoreAccess> Replica<S> {
                 let reader = &mut flow.readers[rank];
                 let read = reader.read(turn.memory, peer, layout.ring(), limits.message_bytes);
                 let Some((header, payload)) = read.map_err(fault)? else { break };
-                let checker = &mut flow.checkers[rank];
-                checker.check(header.flags, &payload, limits.command_bytes).map_err(fault)?;
+                let (checker, held) = (&mut flow.checkers[rank], flow.bulk.held(rank));
+                let longest = limits.command_bytes;
+                checker.check(header.flags, &payload, longest, held).map_err(fault)?;
+                flow.bulk.close(rank, checker.named());
                 note_clock(turn, peer, header.stamp);
                 let content = match header.flags.has(Flags::SNAPSHOT) {
                     true => Content::Snapshot(agreeing::decode(&payload).map_err(fault)?),
@@ -90,6 +96,45 @@ impl<S: StoreAccess> Replica<S> {
         }
         self.note_stable(turn);
         Ok(())
+    }
+
+    /// Takes blocks of bodies out of the peers' bulk rings.
+    fn take_bulk<M: Memory>(&mut self, turn: &mut Turn<'_, M>) -> Result<(), (NodeId, PeerFault)> {
+        let (limits, shard) = (&turn.config.limits, self.shard);
+        let Self { flow, layout, next_body, .. } = self;
+        let bulk = &mut flow.as_mut().expect("a view runs").bulk;
+        let bounds = (&limits.bulk, limits.command_bytes);
+        bulk.take(turn.memory, layout, bounds, next_body, turn.out)
+            .map_err(|(peer, problem)| (peer, PeerFault::Row { shard, problem }))
+    }
+
+    /// Begins to send the bodies of submissions, and lets those be ordered whose bodies all members hold.
+    fn begin_bodies<M: Memory>(&mut self, turn: &mut Turn<'_, M>) {
+        let limits = &turn.config.limits;
+        let Self { flow, layout, outbox, peers, next_body, .. } = self;
+        let bulk = &mut flow.as_mut().expect("a view runs").bulk;
+        while let Some(large) = outbox.next_large() {
+            if !bulk.may_begin(large.body_bytes() as u64, &limits.bulk) {
+                turn.out.counters.bulk_window_waits += 1;
+                break;
+            }
+            let named = bulk.begin(&large.bodies, next_body, turn.out);
+            outbox.begin(named);
+        }
+        let held = match turn.planted(Mutation::OrderedBeforeHeld) {
+            true => bulk.held(self.own),
+            false => bulk.held_everywhere(turn.memory, layout, peers),
+        };
+        if let Some(named) = outbox.ready(held) {
+            bulk.note_ordered(named);
+        }
+    }
+
+    /// Publishes blocks of bodies, behind the turn's messages.
+    fn send_bulk<M: Memory>(&mut self, turn: &mut Turn<'_, M>) {
+        let Self { flow, layout, .. } = self;
+        let bulk = &mut flow.as_mut().expect("a view runs").bulk;
+        bulk.send(turn.memory, layout, &turn.config.limits.bulk, turn.out);
     }
 
     /// Every member's `received` counters say what is stable, and what room the own ring has.
@@ -142,27 +187,38 @@ impl<S: StoreAccess> Replica<S> {
     fn deliver_message<M: Memory>(&mut self, rank: usize, item: Item, turn: &mut Turn<'_, M>) {
         let Item { flags, stamp, content } = item;
         let again = turn.planted(Mutation::RetryExecutedAgain);
-        let own = self.own;
+        let (own, shard) = (self.own, self.shard);
         let Self { machine, store, outbox, flow, .. } = self;
-        let flow = flow.as_mut().expect("a view runs");
+        let Flow { assemblies, bulk, seals_sent, marks_sent, .. } =
+            flow.as_mut().expect("a view runs");
         let out = &mut *turn.out;
         store.with_mut(|store| {
+            let mut execute = |machine: &mut Machine, request, lean, command: &[u8]| {
+                let request = salted(request, rank, again);
+                out.counters.commands += 1;
+                let Some((named, command)) = split_lean(command).filter(|_| lean) else {
+                    return machine.execute(store, stamp, request, command);
+                };
+                let mut bodies = bulk.deliver(rank, named);
+                let reply = machine.execute_lean(store, stamp, request, command, &mut bodies);
+                out.counters.bodies_dropped += bodies.len() as u64;
+                let unstage = |(body, _)| Action::Unstage { shard, body };
+                out.actions.extend(bodies.into_iter().map(unstage));
+                reply
+            };
             match &content {
                 Content::Own(completes) => {
                     for _ in 0..*completes {
                         let submission = outbox.take_delivered();
-                        let request = salted(submission.request, rank, again);
-                        let reply = machine.execute(store, stamp, request, &submission.command);
-                        out.counters.commands += 1;
+                        let Submission { request, command, bodies, .. } = &submission;
+                        let reply = execute(machine, *request, !bodies.is_empty(), command);
                         let answer = Answer { ticket: submission.ticket, reply };
                         outbox.answer_at(machine.size(), submission.durability, answer);
                     }
                 }
                 Content::Peer(payload) if flags.has(Flags::FRAGMENT) => {
-                    if let Some((request, command)) = flow.assemblies[rank].push(flags, payload) {
-                        let request = salted(request, rank, again);
-                        machine.execute(store, stamp, request, &command);
-                        out.counters.commands += 1;
+                    if let Some((head, command)) = assemblies[rank].push(flags, payload) {
+                        execute(machine, head.request, head.lean, &command);
                     }
                 }
                 Content::Snapshot(record) => {
@@ -171,9 +227,8 @@ impl<S: StoreAccess> Replica<S> {
                 }
                 Content::Peer(payload) => {
                     let mut batch = &payload[..];
-                    while let Some((request, command)) = next_item(&mut batch) {
-                        machine.execute(store, stamp, salted(request, rank, again), command);
-                        out.counters.commands += 1;
+                    while let Some((head, command)) = next_item(&mut batch) {
+                        execute(machine, head.request, head.lean, command);
                     }
                 }
             }
@@ -186,8 +241,8 @@ impl<S: StoreAccess> Replica<S> {
             }
         });
         if rank == own {
-            flow.seals_sent -= usize::from(flags.has(Flags::SEAL) || flags.has(Flags::BEAT));
-            flow.marks_sent -= usize::from(flags.has(Flags::MARK));
+            *seals_sent -= usize::from(flags.has(Flags::SEAL) || flags.has(Flags::BEAT));
+            *marks_sent -= usize::from(flags.has(Flags::MARK));
         }
         self.take_marks(turn.out);
     }
@@ -269,7 +324,10 @@ impl<S: StoreAccess> Replica<S> {
         let counters = [sent, flow.order.own_rounds(), delivered.0, durable.0];
         let received = (0..members.len()).map(|rank| flow.order.received(rank));
         let mut changed = false;
-        for (index, value) in counters.into_iter().chain(received).enumerate() {
+        let taken = (0..members.len()).map(|rank| flow.bulk.taken(rank));
+        let held = (0..members.len()).map(|rank| flow.bulk.held(rank));
+        let columns = counters.into_iter().chain(received).chain(taken).chain(held);
+        for (index, value) in columns.enumerate() {
             if flow.published[index] != value {
                 changed = true;
                 flow.published[index] = value;

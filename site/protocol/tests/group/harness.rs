@@ -1,21 +1,23 @@
 //! Three nodes in one thread: links and memory work at once, disks when told. The simulator does the rest.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 
-use tradewind_ledger::tree::{CompactRange, leaf_hash};
+use tradewind_ledger::tree::{CompactRange, leaf_hash, value_digest};
 use tradewind_ledger::{
     Digest, Ed25519Signer, Genesis, LedgerId, Member, Replay, RequestId, RequestNumber, SessionId,
     Signer, Version,
 };
 use tradewind_site_protocol::{
-    Action, Answer, ConfigError, Durability, Fatal, Incarnation, Instant, Limits, Memory,
-    NodeConfig, NodeCore, NodeId, NodeInfo, Now, PeerFault, Promise, Recollection, RecoveredShard,
-    Refused, ShardConfig, ShardIndex, Submission, Ticket,
+    Action, Adopted, Answer, BodyId, ConfigError, Durability, Fatal, Incarnation, Instant, Limits,
+    Memory, NodeConfig, NodeCore, NodeId, NodeInfo, Now, PeerFault, Promise, Recollection,
+    RecoveredShard, Refused, ShardConfig, ShardIndex, Staged, Submission, Ticket,
 };
 use tradewind_store::{Command, Condition, Store};
 
 pub(crate) const SHARD: ShardIndex = ShardIndex(0);
+/// Commands beyond this go by the bulk lane.
+const LIGHT: usize = 40_000;
 
 /// All rows, as one node sees them.
 struct Rows<'a>(NodeId, &'a mut Vec<Vec<u8>>);
@@ -94,6 +96,11 @@ pub(crate) struct Node {
     pub(crate) signs: bool,
     pub(crate) syncs: bool,
     pub(crate) checkpoints: Vec<(ShardIndex, Version)>,
+    /// Bodies beside the ledgers; and how many became theirs.
+    pub(crate) staged: BTreeMap<(ShardIndex, BodyId), Vec<u8>>,
+    pub(crate) adopted: usize,
+    /// Whether its memory flips bits of what is staged.
+    pub(crate) corrupts: bool,
 }
 
 /// What a node starts with: its shards as recovered, and the entries of its ledgers.
@@ -128,6 +135,9 @@ impl Group {
                 signs: true,
                 syncs: true,
                 checkpoints: Vec::new(),
+                staged: BTreeMap::new(),
+                adopted: 0,
+                corrupts: false,
             });
             group.rows.push(Vec::new());
         }
@@ -246,7 +256,8 @@ impl Group {
         let request = RequestId { session: SessionId(9), number };
         let ticket = Ticket(number.0);
         let durability = Durability::Disk;
-        let submission = Submission { ticket, request, durability, command };
+        let submission = Submission { ticket, request, durability, command, bodies: Vec::new() };
+        let submission = submission.lighten(LIGHT);
         self.nodes[node].core.handle_submit(shard, submission)
     }
 
@@ -258,7 +269,12 @@ impl Group {
                 Action::Prepare { row_len, .. } => self.rows[index] = vec![0; row_len],
                 Action::Send { to, message } => self.messages.push_back((own, to, message)),
                 Action::Disconnect { reason, .. } => node.disconnected.push(reason),
-                Action::Append { shard, first, entries, .. } => {
+                Action::Append { shard, first, entries, bodies, .. } => {
+                    for Adopted { body, digest, len } in bodies {
+                        let value = node.staged.remove(&(shard, body)).expect("it was staged");
+                        assert_eq!((value.len() as u64, value_digest(&value)), (len, digest));
+                        node.adopted += 1;
+                    }
                     let ledger = &mut node.ledgers[shard.index()];
                     assert_eq!(first.0, ledger.len() as u64, "no gap");
                     ledger.extend(entries.iter().map(<[u8]>::to_vec));
@@ -304,7 +320,22 @@ impl Group {
                 }
                 Action::Unknown(tickets) => node.unknown.extend(tickets),
                 Action::SnapshotsDiffer { .. } => node.differ += 1,
-                Action::ReadValue { .. } => panic!("no detached values here"),
+                Action::ReadValue { .. } => panic!("no detached values are fetched here"),
+                Action::Stage { shard, body, bytes, last, check } => {
+                    let staged = node.staged.entry((shard, body)).or_default();
+                    staged.extend_from_slice(&bytes);
+                    node.core.handle_staged(now, shard, body, Staged::Part(bytes.len()));
+                    if last {
+                        staged[0] ^= u8::from(node.corrupts);
+                        let found = value_digest(staged);
+                        let whole = check.is_none_or(|check| check == found);
+                        let staged = if whole { Staged::Whole } else { Staged::Wrong(found) };
+                        node.core.handle_staged(now, shard, body, staged);
+                    }
+                }
+                Action::Unstage { shard, body } => {
+                    assert!(node.staged.remove(&(shard, body)).is_some(), "it was staged");
+                }
             }
         }
     }

@@ -1,5 +1,6 @@
 //! What a shell sees of the core in single situations. Faults in all combinations are the simulator's.
 
+mod bulk;
 mod harness;
 mod snapshots;
 

@@ -23,7 +23,7 @@ use crate::wire::{
 
 /// Values asked for, or here and not stored yet, at once.
 const VALUES_WANTED_MAX: usize = 8;
-/// Their bytes.
+/// Their bytes; a single value may have more.
 const VALUE_BYTES_WANTED_MAX: u64 = 64 << 20;
 
 impl Follower {
