@@ -17,6 +17,7 @@
 //! | `machine` | ordered commands to entries, seals and marks: the replicated part |
 //! | `checkpoint` | marks to checkpoints with a majority of signatures |
 //! | `outbox` | own submissions until they are answered |
+//! | `barrier` | linearizable reads at any member |
 //! | `memory`, `access` | what a shell provides: [`Memory`], [`StoreAccess`] |
 //! | `action`, `batch`, `config`, `error`, `ids`, `status` | the vocabulary of the interface |
 
@@ -26,6 +27,7 @@ extern crate alloc;
 
 mod access;
 mod action;
+mod barrier;
 mod batch;
 mod catch_up;
 mod checkpoint;
@@ -54,7 +56,7 @@ pub use error::{
     ConfigError, Divergence, Fatal, Loss, LostData, PeerFault, Refusal, Refused, SnapshotsDiffer,
 };
 pub use formation::Recollection;
-pub use ids::{Incarnation, Instant, NodeId, Now, ShardIndex, Ticket};
+pub use ids::{Barrier, Incarnation, Instant, NodeId, Now, ShardIndex, Ticket};
 pub use memory::Memory;
 pub use node::{NodeCore, RecoveredShard};
 pub use status::{Counters, PeerStatus, ReplicaStatus, ShardStatus, State, Status};

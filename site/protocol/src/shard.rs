@@ -3,6 +3,7 @@
 //! what becomes of that once it is on disks in `settling`.
 
 mod agreeing;
+mod reading;
 mod recent;
 mod settling;
 mod timers;
@@ -31,6 +32,7 @@ use crate::ring::{Flags, Reader, Words, Writer};
 use crate::status::{Counters, ReplicaStatus};
 use crate::wire::Shelf;
 use agreeing::Agreeing;
+use reading::Reads;
 use recent::Recent;
 use timers::Timers;
 
@@ -138,6 +140,7 @@ pub(crate) struct Replica<S> {
     backlog_bytes: usize,
     recent: Recent,
     agreeing: Agreeing,
+    reads: Reads,
     /// Whether the shell is cutting the ledger.
     rewinding: bool,
     scratch: Vec<u8>,
@@ -175,6 +178,7 @@ impl<S: StoreAccess> Replica<S> {
             backlog: VecDeque::new(),
             backlog_bytes: 0,
             recent: Recent::new(&config.limits),
+            reads: Reads::default(),
             rewinding: false,
             scratch: Vec::new(),
         }
@@ -191,6 +195,11 @@ impl<S: StoreAccess> Replica<S> {
 
     pub(crate) fn members(&self) -> &[NodeId] {
         &self.members
+    }
+
+    /// The other members that are in the view.
+    pub(crate) fn peers(&self) -> &[NodeId] {
+        &self.peers
     }
 
     pub(crate) fn outbox(&mut self) -> &mut Outbox {
@@ -213,6 +222,11 @@ impl<S: StoreAccess> Replica<S> {
     /// Whether all that was delivered is on the own disk, and nothing is left to be delivered.
     pub(crate) fn is_settled(&self) -> bool {
         self.durable == self.machine.size() && !self.is_undrained() && !self.rewinding
+    }
+
+    /// Whether a view ran here, and of what it leaves something may be left to be delivered or to be synced.
+    pub(crate) fn is_unfinished(&self) -> bool {
+        self.flow.is_some() && !self.is_settled()
     }
 
     /// Whether messages of a stopped view may be left to be delivered.
@@ -334,6 +348,7 @@ impl<S: StoreAccess> Replica<S> {
         if let Some(flow) = &mut self.flow {
             flow.stage = Stage::Stopped;
         }
+        self.reads = Reads::default();
         if planted == Some(Mutation::PendingForgotten) {
             self.discard(out);
             self.outbox.forget();

@@ -9,7 +9,7 @@ use tradewind_ledger::{
     Signer, Version,
 };
 use tradewind_site_protocol::{
-    Action, Answer, ConfigError, Durability, Fatal, Incarnation, Instant, Limits, Memory,
+    Action, Answer, Barrier, ConfigError, Durability, Fatal, Incarnation, Instant, Limits, Memory,
     NodeConfig, NodeCore, NodeId, NodeInfo, Now, PeerFault, Promise, Recollection, RecoveredShard,
     Refused, ShardConfig, ShardIndex, Submission, Ticket,
 };
@@ -94,6 +94,7 @@ pub(crate) struct Node {
     pub(crate) signs: bool,
     pub(crate) syncs: bool,
     pub(crate) checkpoints: Vec<(ShardIndex, Version)>,
+    pub(crate) passed: Vec<(ShardIndex, Barrier)>,
 }
 
 /// What a node starts with: its shards as recovered, and the entries of its ledgers.
@@ -128,6 +129,7 @@ impl Group {
                 signs: true,
                 syncs: true,
                 checkpoints: Vec::new(),
+                passed: Vec::new(),
             });
             group.rows.push(Vec::new());
         }
@@ -280,6 +282,7 @@ impl Group {
                 Action::Checkpoint { shard, size, .. } => node.checkpoints.push((shard, size)),
                 Action::Failed(fatal) => node.failed = Some(fatal),
                 Action::Sign { .. } | Action::Snapshot { .. } | Action::Committed { .. } => {}
+                Action::BarrierPassed { shard, barrier } => node.passed.push((shard, barrier)),
                 Action::Stopped { .. } | Action::Installed { .. } => {}
                 Action::ReadRoots { reader, sizes } => {
                     let ledger = &node.ledgers[reader.shard.index()];
