@@ -10,12 +10,13 @@ use crate::{
     completion::ReplyTo,
     http,
     outbox::{Outbox, Unfinished},
-    service::{self, Attempt, Query, Service},
+    reads::{Behind, Reads},
+    service::{self, Service},
 };
 use std::{sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::OwnedSemaphorePermit,
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
@@ -29,8 +30,6 @@ use tradewind_store::Reply;
 pub(crate) const IN_FLIGHT_MAX: u32 = 4096;
 /// A frame that is longer has to wait for room.
 const LARGE: usize = 1 << 20;
-/// Most reads of a connection that wait or look at the disk at a time.
-const SLOW_MAX: usize = 16;
 /// How long a client may take to say hello.
 const HELLO: Duration = Duration::from_secs(5);
 /// How long a client that wants nothing may be silent before it is asked whether it is there, how long it may take to
@@ -60,12 +59,19 @@ pub(crate) enum Ended {
     Io(#[from] std::io::Error),
 }
 
+/// What came in one go.
+#[derive(Default)]
+struct Batch {
+    writes: Vec<Submission>,
+    behind: Behind,
+}
+
 /// One client, after TLS.
 pub(crate) struct Connection {
     service: Service,
     caller: Caller,
     outbox: Arc<Outbox>,
-    slow: Arc<Semaphore>,
+    reads: Reads,
 }
 
 /// Serves a connection until it ends. `Ok` if the client closed it in good order, or the server is going down.
@@ -108,8 +114,8 @@ where
     let mut welcome = (*service.welcome).clone();
     welcome.in_flight_max = IN_FLIGHT_MAX;
     outbox.send(Kind::Welcome, &welcome);
-    let slow = Arc::new(Semaphore::new(SLOW_MAX));
-    let connection = Connection { service, caller, outbox, slow };
+    let reads = Reads::new(service.clone(), Arc::clone(&outbox));
+    let connection = Connection { service, caller, outbox, reads };
     let (reading, writing) = tokio::io::split(stream);
     let broken = CancellationToken::new();
     let read = async {
@@ -205,7 +211,7 @@ impl Connection {
     async fn handle(&self, input: &mut Vec<u8>) -> Result<(), Ended> {
         let mut at = 0;
         loop {
-            let mut batch = Vec::new();
+            let mut batch = Batch::default();
             let room = (IN_FLIGHT_MAX as usize).saturating_sub(self.outbox.in_flight());
             let mut taken = 0;
             let mut next = None;
@@ -215,13 +221,11 @@ impl Connection {
                 taken += 1;
                 at += used;
                 if let Err(error) = self.frame(&frame, &mut batch) {
-                    self.service.backend.submit(batch);
+                    self.hand_on(batch);
                     return Err(error.into());
                 }
             }
-            if !batch.is_empty() {
-                self.service.backend.submit(batch);
-            }
+            self.hand_on(batch);
             if next.is_none() && taken < room {
                 break;
             }
@@ -235,7 +239,15 @@ impl Connection {
         Ok(())
     }
 
-    fn frame(&self, frame: &Frame<'_>, batch: &mut Vec<Submission>) -> Result<(), FrameError> {
+    fn hand_on(&self, Batch { writes, behind }: Batch) {
+        if !writes.is_empty() {
+            self.service.backend.submit(writes);
+        }
+        self.reads.behind_barriers(behind);
+        self.outbox.flush_kept();
+    }
+
+    fn frame(&self, frame: &Frame<'_>, batch: &mut Batch) -> Result<(), FrameError> {
         match frame.kind {
             Kind::Request => {}
             Kind::Ping => {
@@ -251,8 +263,8 @@ impl Connection {
         let query = match &request {
             Request::Write(write) => {
                 match service.check_write(&self.caller, write) {
-                    Ok(reads) => batch.push(self.submission(call, write, reads)),
-                    Err(fault) => self.outbox.answer(call, &Err(fault)),
+                    Ok(reads) => batch.writes.push(self.submission(call, write, reads)),
+                    Err(fault) => self.outbox.keep(call, &Err(fault)),
                 }
                 return Ok(());
             }
@@ -269,8 +281,8 @@ impl Connection {
             Request::History(history) => service.history(&self.caller, history),
         };
         match query {
-            Ok(query) => self.query(call, query),
-            Err(fault) => self.outbox.answer(call, &Err(fault)),
+            Ok(query) => self.reads.take(call, query, &mut batch.behind),
+            Err(fault) => self.outbox.keep(call, &Err(fault)),
         }
         Ok(())
     }
@@ -291,24 +303,6 @@ impl Connection {
             command,
             reply: ReplyTo::new(sink, call),
         }
-    }
-
-    fn query(&self, call: CallId, query: Query) {
-        let slow = match Service::try_answer(query) {
-            Attempt::Done(response) => return self.outbox.answer(call, &response),
-            Attempt::Slow(slow) => slow,
-        };
-        let Ok(slot) = Arc::clone(&self.slow).try_acquire_owned() else {
-            let reason = format!("{SLOW_MAX} reads of this connection wait already");
-            return self.outbox.answer(call, &Err(Fault::Busy { reason }));
-        };
-        let (service, outbox) = (self.service.clone(), Arc::clone(&self.outbox));
-        tokio::spawn(async move {
-            let response = service.answer(slow).await;
-            outbox.room(usize::MAX).await;
-            outbox.answer(call, &response);
-            drop(slot);
-        });
     }
 
     fn spawn_status(&self, call: CallId) {

@@ -19,6 +19,7 @@ mod gateway;
 mod http;
 mod outbox;
 mod reading;
+mod reads;
 mod server;
 mod service;
 

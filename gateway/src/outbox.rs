@@ -61,7 +61,16 @@ impl Outbox {
         self.state.lock().unfinished.push(unfinished);
     }
 
-    fn keep(&self, call: CallId, response: &Response) {
+    /// Sends what was kept, if anything was.
+    pub(crate) fn flush_kept(&self) {
+        let kept = !self.state.lock().bytes.is_empty();
+        if kept {
+            self.flush();
+        }
+    }
+
+    /// Answers a request that was counted, with the next [`ReplySink::flush`].
+    pub(crate) fn keep(&self, call: CallId, response: &Response) {
         let mut state = self.state.lock();
         state.in_flight -= 1;
         append(&mut state.bytes, call, response);

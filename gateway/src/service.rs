@@ -203,11 +203,9 @@ impl Service {
         Ok(Query { shard, read: history.read, what })
     }
 
-    /// Answers on the spot, if nothing has to be waited for.
+    /// Answers on the spot, if nothing has to be waited for. What wants a barrier is behind it.
     pub(crate) fn try_answer(query: Query) -> Attempt {
-        if query.read.level == Level::Linearizable {
-            return Attempt::Slow(query);
-        }
+        debug_assert!(!query.wants_barrier());
         match query.position() {
             Err(_) if query.read.wait_ms > 0 => Attempt::Slow(query),
             Err(fault) => Attempt::Done(Err(fault)),
@@ -226,13 +224,17 @@ impl Service {
     pub(crate) async fn answer(&self, query: Query) -> Response {
         let _slot = self.slow.acquire().await.expect("never closed");
         let wait = Duration::from_millis(query.read.wait_ms.into()).min(WAIT_MAX);
-        let wanted = query.wait(Instant::now() + wait).await?;
+        let wanted = reading::wait(&*query.shard, &query.read, Instant::now() + wait).await?;
         let looking = tokio::task::spawn_blocking(move || query.resolve(wanted));
         looking.await.unwrap_or_else(|error| Err(Fault::Internal { reason: error.to_string() }))
     }
 
-    /// [`Self::try_answer`], and [`Self::answer`] if that does not do.
-    pub(crate) async fn ask(&self, query: Query) -> Response {
+    /// [`Self::try_answer`], behind a barrier if the read wants one, and [`Self::answer`] if that does not do.
+    pub(crate) async fn ask(&self, mut query: Query) -> Response {
+        if query.wants_barrier() {
+            query.barrier().await?;
+            query = query.behind_barrier();
+        }
         match Self::try_answer(query) {
             Attempt::Done(response) => response,
             Attempt::Slow(query) => self.answer(query).await,
@@ -280,15 +282,29 @@ fn inline_results(shard: &dyn Shard, command: &[u8], reply: Reply) -> Result<Rep
 }
 
 impl Query {
-    fn position(&self) -> Result<Wanted, Fault> {
-        reading::position(&*self.shard, &self.read)
+    /// Whether the read has to see all that was acknowledged before it.
+    pub(crate) fn wants_barrier(&self) -> bool {
+        self.read.level == Level::Linearizable
     }
 
-    async fn wait(&self, deadline: Instant) -> Result<Wanted, Fault> {
-        if self.read.level == Level::Linearizable {
-            self.shard.barrier().await?;
-        }
-        reading::wait(&*self.shard, &self.read, deadline).await
+    /// Waits until all that was acknowledged before this call is readable here.
+    pub(crate) async fn barrier(&self) -> Result<(), Fault> {
+        self.shard.barrier().await
+    }
+
+    /// The same behind the barrier: what is here now is what it wants.
+    pub(crate) fn behind_barrier(mut self) -> Self {
+        self.read.level = Level::Local;
+        self
+    }
+
+    /// Whether another one reads the same shard.
+    pub(crate) fn is_of_shard(&self, other: &Query) -> bool {
+        Arc::ptr_eq(&self.shard, &other.shard)
+    }
+
+    fn position(&self) -> Result<Wanted, Fault> {
+        reading::position(&*self.shard, &self.read)
     }
 
     /// The answer as the store has it, and what is missing of it.

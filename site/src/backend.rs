@@ -4,27 +4,25 @@ use std::future::Future;
 use std::io;
 use std::path::Path;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::{oneshot, watch};
 use tradewind_client::wire::{
-    CallId, Fault, Incarnation, NodeInfo, PROTOCOL, PoolIndex, PoolInfo, Role, ShardInfo, Welcome,
+    Fault, Incarnation, NodeInfo, PROTOCOL, PoolIndex, PoolInfo, Role, ShardInfo, Welcome,
 };
-use tradewind_gateway::{Backend, Horizon, Readiness, ReplySink, ReplyTo, Shard, Submission};
-use tradewind_ledger::{Digest, Hlc, LedgerId, RequestId, RequestNumber, SessionId, Version};
+use tradewind_gateway::{Backend, Horizon, Readiness, Shard, Submission};
+use tradewind_ledger::{Digest, Hlc, LedgerId, Version};
 use tradewind_site_protocol::{
     self as protocol, BULK_ABOVE, NodeId, Refused, ShardIndex, State, Ticket,
 };
-use tradewind_store::{Command, Durability, Reply, Store};
+use tradewind_store::{Durability, Store};
 use tradewind_topology::Topology;
 use tradewind_transport::fabric::{self, Paths};
 
 use crate::group;
-use crate::inbox::{Inbox, Submitted};
+use crate::inbox::{Inbox, Read, Submitted};
 use crate::shared::{Replica, Shared, Snapshot};
 
 /// Adds to the status what this crate does not know of (the mirrors below this node).
@@ -41,9 +39,9 @@ pub(crate) struct NodeBackend {
     pub(crate) incarnation: u64,
     pub(crate) inbox: Arc<Inbox>,
     pub(crate) shared: Arc<Shared>,
+    pub(crate) shards: Vec<Option<Arc<dyn Shard>>>,
     /// By pool of the topology: the place of its first shard among the site's, if it is at home here.
     pub(crate) first_shard: Vec<Option<usize>>,
-    pub(crate) barriers: Arc<Barriers>,
     pub(crate) more_status: OnceLock<MoreStatus>,
     pub(crate) paths: Arc<Paths>,
 }
@@ -129,8 +127,7 @@ impl Backend for NodeBackend {
     }
 
     fn shard(&self, pool: PoolIndex, shard: u32) -> Option<Arc<dyn Shard>> {
-        let replica = Arc::clone(self.replica(pool, shard)?);
-        Some(self.reading(replica))
+        self.shards[self.place(pool, shard)?.index()].clone()
     }
 
     fn ledgers(&self) -> Vec<LedgerId> {
@@ -138,9 +135,7 @@ impl Backend for NodeBackend {
     }
 
     fn ledger(&self, id: &LedgerId) -> Option<Arc<dyn Shard>> {
-        let replica =
-            self.shared.replicas.iter().flatten().find(|replica| &replica.ledger == id)?;
-        Some(self.reading(Arc::clone(replica)))
+        self.shards.iter().flatten().find(|shard| shard.id() == id).cloned()
     }
 
     fn status(&self) -> Value {
@@ -313,11 +308,15 @@ impl NodeBackend {
             })
         })
     }
+}
 
-    fn reading(&self, replica: Arc<Replica>) -> Arc<dyn Shard> {
-        let (shared, inbox) = (Arc::clone(&self.shared), Arc::clone(&self.inbox));
-        Arc::new(Reading { replica, shared, inbox, barriers: Arc::clone(&self.barriers) })
-    }
+/// The shards of a node, for readers: by shard of the site, `None` where the node is no member.
+pub(crate) fn shards(shared: &Arc<Shared>, inbox: &Arc<Inbox>) -> Vec<Option<Arc<dyn Shard>>> {
+    let shard = |replica: &Arc<Replica>| {
+        let (shared, inbox) = (Arc::clone(shared), Arc::clone(inbox));
+        Arc::new(Reading { replica: Arc::clone(replica), shared, inbox }) as Arc<dyn Shard>
+    };
+    shared.replicas.iter().map(|replica| replica.as_ref().map(shard)).collect()
 }
 
 /// A shard of this node, for readers.
@@ -325,7 +324,6 @@ struct Reading {
     replica: Arc<Replica>,
     shared: Arc<Shared>,
     inbox: Arc<Inbox>,
-    barriers: Arc<Barriers>,
 }
 
 impl Shard for Reading {
@@ -345,29 +343,14 @@ impl Shard for Reading {
         self.shared.age()
     }
 
-    /// Sends a transaction without writes through the total order: it is answered once everything ordered before it
-    /// is committed, and whatever was acknowledged anywhere before the call was ordered before it.
     fn barrier(&self) -> Pin<Box<dyn Future<Output = Result<(), Fault>> + Send>> {
-        let (sink, answered) = Barrier::new();
-        let submission = protocol::Submission {
-            ticket: Ticket(0),
-            request: self.barriers.next(),
-            durability: Durability::Disk,
-            command: Command::Txn { compare: vec![], then: vec![], otherwise: vec![] }.encode(),
-            bodies: Vec::new(),
-        };
-        let reply = ReplyTo::new(sink, CallId(0));
-        let submitted = Submitted { shard: self.replica.index, submission, reply };
-        let refused = self.inbox.submit(std::iter::once(submitted));
+        let (passed, told) = oneshot::channel();
+        let refused = self.inbox.read(Read { shard: self.replica.index, passed });
         Box::pin(async move {
-            if !refused.is_empty() {
-                return Err(Fault::Busy { reason: "the node's queue of requests is full".into() });
+            if refused.is_some() {
+                return Err(Fault::Busy { reason: "the node's queue of reads is full".into() });
             }
-            match answered.await {
-                Ok(Ok(_)) => Ok(()),
-                Ok(Err(fault)) => Err(fault),
-                Err(_) => Err(group::ending()),
-            }
+            told.await.unwrap_or_else(|_| Err(group::ending()))
         })
     }
 
@@ -401,45 +384,6 @@ impl Shard for Reading {
             || io::Error::new(io::ErrorKind::InvalidData, format!("value {digest} is missing"));
         self.replica.reader.value(digest).map_err(io::Error::other)?.ok_or_else(missing)
     }
-}
-
-/// Request ids of barriers: a session of this start of the process, which never writes and so is never remembered.
-pub(crate) struct Barriers {
-    session: SessionId,
-    next: AtomicU64,
-}
-
-impl Barriers {
-    pub(crate) fn new(incarnation: u64) -> Self {
-        let session = tradewind_store::session_id(wall_clock(), incarnation);
-        Self { session, next: AtomicU64::new(1) }
-    }
-
-    fn next(&self) -> RequestId {
-        let number = RequestNumber(self.next.fetch_add(1, Ordering::Relaxed));
-        RequestId { session: self.session, number }
-    }
-}
-
-/// Waits for the answer of one barrier.
-struct Barrier(Mutex<Option<oneshot::Sender<Result<Reply, Fault>>>>);
-
-impl Barrier {
-    fn new() -> (Arc<Self>, oneshot::Receiver<Result<Reply, Fault>>) {
-        let (sender, receiver) = oneshot::channel();
-        (Arc::new(Self(Mutex::new(Some(sender)))), receiver)
-    }
-}
-
-impl ReplySink for Barrier {
-    fn push(&self, _: CallId, answer: Result<Reply, Fault>) {
-        if let Some(sender) = self.0.lock().take() {
-            // Whoever waited may have gone.
-            let _ = sender.send(answer);
-        }
-    }
-
-    fn flush(&self) {}
 }
 
 /// The fault that a client is told for a refused submission.

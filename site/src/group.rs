@@ -1,6 +1,6 @@
 //! The group thread: a reactor that drives the core over the fabric, and parks when there is nothing to do.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::mem::Discriminant;
 use std::sync::Arc;
@@ -9,14 +9,14 @@ use std::time::Duration;
 use tradewind_client::wire::Fault;
 use tradewind_gateway::{Completions, Horizon, ReplyTo};
 use tradewind_ledger::{Hlc, Signer};
-use tradewind_site_protocol::{Action, NodeCore, NodeId, Now, ShardIndex, State, Ticket};
+use tradewind_site_protocol::{Action, Barrier, NodeCore, NodeId, Now, ShardIndex, State, Ticket};
 use tradewind_store_disk::{Due, Snapshotter};
 use tradewind_transport::Identity;
 use tradewind_transport::fabric::{self, Fabric, FabricEvent};
 
 use crate::backend::fault_of;
 use crate::bodies::{self, Bodies};
-use crate::inbox::{Inbox, Submitted};
+use crate::inbox::{Inbox, Passed, Read, Submitted};
 use crate::log::{Done, Job, Log};
 use crate::promise::PromiseFile;
 use crate::publish::Publisher;
@@ -34,6 +34,8 @@ pub(crate) struct Group {
     parts: Parts,
     waiting: HashMap<Ticket, ReplyTo, BuildHasherDefault<TicketHasher>>,
     next_ticket: u64,
+    /// By shard: the reads that wait for a barrier, in its order.
+    reads: Vec<VecDeque<(Barrier, Passed)>>,
     started: std::time::Instant,
     /// Whether something happened since the status was left, and when and in which state that was.
     status_stale: bool,
@@ -106,8 +108,10 @@ impl Hasher for TicketHasher {
 impl Group {
     pub(crate) fn new(parts: Parts, started: std::time::Instant) -> Self {
         let status_state = std::mem::discriminant(&parts.core.state());
+        let reads = parts.shared.replicas.iter().map(|_| VecDeque::new()).collect();
         Self {
             parts,
+            reads,
             waiting: HashMap::default(),
             next_ticket: 0,
             started,
@@ -140,7 +144,7 @@ impl Group {
             Err(Ended::Restart(reason)) => tracing::warn!(%reason, "the node begins anew"),
         }
         // Those who wait learn that the outcome is not known: their `ReplyTo`s are dropped.
-        drop(self.waiting);
+        drop((self.waiting, self.reads));
         self.parts.log.stop();
         self.parts.bodies.stop();
         self.parts.snapshots.stop();
@@ -179,6 +183,9 @@ impl Group {
         for submitted in taken.submissions {
             self.submit(submitted);
         }
+        for read in taken.reads {
+            self.read(read);
+        }
         self.act_all(now)?;
         let Parts { core, fabric, .. } = &mut self.parts;
         core.handle_rows(now, &mut Rows { fabric: &mut **fabric, peers: &mut self.peers });
@@ -208,6 +215,17 @@ impl Group {
             Err(refused) => {
                 let ledger = &self.parts.shared.replica(shard).ledger;
                 reply.send(Err(fault_of(refused, ledger)));
+            }
+        }
+    }
+
+    fn read(&mut self, Read { shard, passed }: Read) {
+        match self.parts.core.handle_read(shard) {
+            Ok(barrier) => self.reads[shard.index()].push_back((barrier, passed)),
+            Err(refused) => {
+                let ledger = &self.parts.shared.replica(shard).ledger;
+                // Whoever waited may have gone; so below.
+                let _ = passed.send(Err(fault_of(refused, ledger)));
             }
         }
     }
@@ -308,6 +326,12 @@ impl Group {
                 let horizon = Horizon { readable: version, covered: Hlc(0) };
                 shared.replica(shard).horizon.send_replace(horizon);
             }
+            Action::BarrierPassed { shard, barrier } => {
+                let waiting = &mut self.reads[shard.index()];
+                while let Some((_, passed)) = waiting.pop_front_if(|(of, _)| *of <= barrier) {
+                    let _ = passed.send(Ok(()));
+                }
+            }
             Action::Checkpoint { shard, note, .. } => {
                 shared.replica(shard).head.send_replace(Some(Arc::new(note.clone())));
                 publisher.push(shard, note);
@@ -315,6 +339,10 @@ impl Group {
             Action::Stopped { view, why } => {
                 tracing::info!(%view, ?why, "view stopped");
                 shared.changes.stopped(&why);
+                for (_, passed) in self.reads.iter_mut().flat_map(|reads| reads.drain(..)) {
+                    let reason = format!("view {view} stopped before the read was certain");
+                    let _ = passed.send(Err(Fault::Unavailable { reason }));
+                }
             }
             Action::Installed { view, members } => {
                 tracing::info!(%view, ?members, "view installed");

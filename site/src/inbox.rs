@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use tokio::sync::oneshot;
+use tradewind_client::wire::Fault;
 use tradewind_gateway::ReplyTo;
 use tradewind_site_protocol::{ShardIndex, Submission};
 use tradewind_transport::fabric::Wake;
@@ -12,6 +14,9 @@ use crate::log::Done;
 
 /// Submissions that may wait for the group thread; beyond it clients are told to come back.
 const SUBMISSIONS_MAX: usize = 65_536;
+
+/// Reads, each perhaps of many clients, that may wait for the group thread.
+const READS_MAX: usize = 65_536;
 
 /// The group thread's letter box.
 pub(crate) struct Inbox {
@@ -22,6 +27,7 @@ pub(crate) struct Inbox {
 #[derive(Default)]
 struct State {
     submissions: VecDeque<Submitted>,
+    reads: Vec<Read>,
     done: Vec<Done>,
     stop: bool,
     /// Whether the group thread was woken and has not yet looked.
@@ -36,9 +42,19 @@ pub(crate) struct Submitted {
     pub(crate) reply: ReplyTo,
 }
 
+/// Reads of a shard that wait for a barrier, and whom to tell.
+pub(crate) struct Read {
+    pub(crate) shard: ShardIndex,
+    pub(crate) passed: Passed,
+}
+
+/// Told when the barrier has passed, or why it cannot.
+pub(crate) type Passed = oneshot::Sender<Result<(), Fault>>;
+
 /// What the group thread takes out in one turn.
 pub(crate) struct Taken {
     pub(crate) submissions: VecDeque<Submitted>,
+    pub(crate) reads: Vec<Read>,
     pub(crate) done: Vec<Done>,
     pub(crate) stop: bool,
 }
@@ -56,6 +72,17 @@ impl Inbox {
             state.submissions.extend(batch.by_ref().take(room));
         });
         batch.collect()
+    }
+
+    /// Hands in reads; those beyond the bound come back.
+    pub(crate) fn read(&self, read: Read) -> Option<Read> {
+        let mut read = Some(read);
+        self.change(|state| {
+            if state.reads.len() < READS_MAX {
+                state.reads.extend(read.take());
+            }
+        });
+        read
     }
 
     /// Hands in a finished job of the log thread.
@@ -88,8 +115,12 @@ impl Inbox {
     pub(crate) fn take(&self) -> Taken {
         let mut state = self.state.lock();
         state.woken = false;
-        let submissions = std::mem::take(&mut state.submissions);
-        Taken { submissions, done: std::mem::take(&mut state.done), stop: state.stop }
+        Taken {
+            submissions: std::mem::take(&mut state.submissions),
+            reads: std::mem::take(&mut state.reads),
+            done: std::mem::take(&mut state.done),
+            stop: state.stop,
+        }
     }
 }
 

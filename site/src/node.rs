@@ -22,7 +22,7 @@ use tradewind_transport::fabric::tcp::TcpOptions;
 use tradewind_transport::fabric::{self, Fabric, Paths};
 use tradewind_transport::{Directory, DirectoryError, Identity};
 
-use crate::backend::{Barriers, MoreStatus, NodeBackend};
+use crate::backend::{self, MoreStatus, NodeBackend};
 use crate::bodies::Bodies;
 use crate::group::{self, Ended, Group, NodeSigner, Parts};
 use crate::inbox::Inbox;
@@ -160,7 +160,6 @@ impl Node {
         let started = Instant::now();
         let first_shard = first_shards(&topology, &config.shards);
         let incarnation = config.incarnation.0;
-        let barriers = Arc::new(Barriers::new(incarnation));
         let mut core =
             NodeCore::new(config, recovered.shards, recovered.promise, crate::rows::now(started))?;
         let names = topology.sites[site].nodes.iter().map(|node| node.name.to_string()).collect();
@@ -207,10 +206,10 @@ impl Node {
             site,
             own,
             incarnation,
+            shards: backend::shards(&shared, &inbox),
             inbox,
             shared,
             first_shard,
-            barriers,
             more_status,
             paths,
         };

@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
-# Measures durable puts into a three-node etcd on this machine, for comparison: etcd's defaults (fsync
-# before it answers), loopback, plain gRPC. Prints one line of JSON for each number in flight.
+# Measures durable puts into a three-node etcd on this machine, or linearizable gets out of it, for comparison:
+# etcd's defaults (fsync before it answers), loopback, plain gRPC. Prints one line of JSON for each number in flight.
 #
-# usage: etcd.sh [--size BYTES] [--inflight N[,N...]] [--seconds N] [--dir DIR]
+# usage: etcd.sh [--work put|get] [--size BYTES] [--inflight N[,N...]] [--seconds N] [--dir DIR]
 #
 # Needs Debian's etcd-server, golang-etcd-server-dev and golang-go. --dir says on which disk the data
 # lies (default: a directory made in $TMPDIR or /tmp); what is made there is removed on exit.
 set -euo pipefail
 
-size=256 inflight=256 seconds=10 above=${TMPDIR:-/tmp}
+work=put size=256 inflight=256 seconds=10 above=${TMPDIR:-/tmp}
 while (($# > 0)); do
     case $1 in
+    --work) work=$2 ;;
     --size) size=$2 ;;
     --inflight) inflight=$2 ;;
     --seconds) seconds=$2 ;;
@@ -92,6 +93,6 @@ members=$(IFS=,; echo "${pids[*]}")
 for n in ${inflight//,/ }; do
     # In the background, so that a signal to this script is not kept waiting.
     setpriv --pdeathsig KILL "$dir/etcdload" -endpoints "$endpoints" -pids "$members" \
-        -size "$size" -inflight "$n" -seconds "$seconds" &
+        -work "$work" -size "$size" -inflight "$n" -seconds "$seconds" &
     wait $!
 done

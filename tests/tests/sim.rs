@@ -55,6 +55,10 @@ fn invariants_hold_and_the_hard_places_are_reached() {
         ("members left out because they held others up", core.slow),
         ("joins while nothing goes wrong", coverage.joins),
         ("messages delivered after their view stopped", core.drained),
+        ("barriers", core.barriers),
+        ("barriers echoed", core.echoes),
+        ("reads behind a barrier", coverage.reads),
+        ("reads refused", coverage.reads_refused),
         ("ledgers compared", core.compared),
         ("ledgers cut", core.rewinds),
         ("shards without a majority", core.suspended),
@@ -168,7 +172,14 @@ fn signing_before_it_is_durable_is_found() {
 fn a_view_of_a_minority_is_found() {
     let found = found_by(Mutation::MinorityInstalls, 50);
     assert!(
-        matches!(found, Some("invariant_one_order" | "invariant_one_successor_view")),
+        matches!(
+            found,
+            Some(
+                "invariant_one_order"
+                    | "invariant_one_successor_view"
+                    | "invariant_progress_resumes"
+            )
+        ),
         "{found:?}"
     );
 }
@@ -206,6 +217,47 @@ fn trusting_a_lost_peer_again_is_found() {
 fn forgetting_what_a_stopped_view_did_not_deliver_is_found() {
     // Clients repeat their requests, so this one shows as submissions that are never answered.
     assert_eq!(found_by(Mutation::PendingForgotten, 50), Some("invariant_progress_resumes"));
+}
+
+/// The same, of nodes that do not notice for a while that others go on without them.
+fn found_veiled_by(mutation: Mutation, seeds: u64) -> Option<&'static str> {
+    let found = |seed| sim::run_veiled(seed, Some(mutation)).err().map(|f| f.violation.invariant);
+    (0..seeds).find_map(found)
+}
+
+#[test]
+fn letting_a_barrier_pass_without_a_majority_is_found() {
+    assert_eq!(found_veiled_by(Mutation::BarrierUnechoed, 300), Some("invariant_linearizable"));
+}
+
+#[test]
+fn counting_an_echo_from_before_the_barrier_is_found() {
+    assert_eq!(found_veiled_by(Mutation::BarrierOutrun, 300), Some("invariant_linearizable"));
+}
+
+#[test]
+fn echoing_a_barrier_after_the_view_stopped_is_found() {
+    let found = found_veiled_by(Mutation::BarrierEchoedStopped, 300);
+    assert_eq!(found, Some("invariant_linearizable"));
+}
+
+#[test]
+fn reading_what_is_delivered_without_what_is_received_is_found() {
+    assert_eq!(found_veiled_by(Mutation::BarrierOfDelivered, 50), Some("invariant_linearizable"));
+}
+
+#[test]
+fn reading_before_what_was_waited_for_is_committed_is_found() {
+    assert_eq!(found_by(Mutation::BarrierUncommitted, 300), Some("invariant_linearizable"));
+}
+
+#[test]
+fn reads_hold_where_nodes_do_not_notice_that_others_go_on() {
+    for seed in 0..100 {
+        let coverage =
+            sim::run_veiled(seed, None).unwrap_or_else(|failure| panic!("seed {seed}: {failure}"));
+        assert!(coverage.reads > 0 && coverage.veils > 0);
+    }
 }
 
 /// What happens when a node starts late, after the others worked for so long.

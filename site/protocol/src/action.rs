@@ -13,7 +13,7 @@ use tradewind_store::{Body, Durability, Lean, Reply};
 use crate::batch::{EntryBatch, Values};
 use crate::error::{Fatal, PeerFault, SnapshotsDiffer};
 use crate::formation::Recollection;
-use crate::ids::{BodyId, NodeId, ShardIndex, Ticket};
+use crate::ids::{Barrier, BodyId, NodeId, ShardIndex, Ticket};
 use crate::payload::NAMED;
 
 /// A command of a client for one shard.
@@ -260,6 +260,14 @@ pub enum Action {
         /// The new watermark.
         version: Version,
     },
+    /// The reads of the shard that [`crate::NodeCore::handle_read`] gave this barrier or an earlier one may look at the
+    /// committed state now: whatever was acknowledged anywhere before they began is in it.
+    BarrierPassed {
+        /// The shard.
+        shard: ShardIndex,
+        /// The barrier.
+        barrier: Barrier,
+    },
     /// A majority of the members signed this checkpoint: publish it.
     Checkpoint {
         /// The shard.
@@ -269,7 +277,7 @@ pub enum Action {
         /// The note with the signatures of a majority.
         note: SignedNote,
     },
-    /// The running view stopped; for logs and metrics.
+    /// The running view stopped. Reads that wait for a barrier are refused; they may be tried again, anywhere.
     Stopped {
         /// The view.
         view: ViewId,

@@ -528,7 +528,7 @@ mod tests {
             ),
         ) {
             let members = [NodeId(0), NodeId(1)];
-            let layout = Layout::new([&members[..]].into_iter(), 1024, 1024);
+            let layout = Layout::new(members.len(), [&members[..]].into_iter(), 1024, 1024);
             let layout = layout.shard(ShardIndex(0));
             let limits = BulkLimits { ring_bytes: 1024, window_bytes: 64, ..Default::default() };
             let (view, others) = (ViewId(1), [(1, NodeId(1))]);

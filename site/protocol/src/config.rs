@@ -298,4 +298,14 @@ pub enum Mutation {
     RewindTooFar,
     /// A command is ordered when its sender alone holds its bodies.
     OrderedBeforeHeld,
+    /// A barrier passes without any echo.
+    BarrierUnechoed,
+    /// The echo of the barrier before counts for one.
+    BarrierOutrun,
+    /// Who does not run the view any more echoes barriers.
+    BarrierEchoedStopped,
+    /// A read waits for what is delivered when its barrier is asked for, not for what is received.
+    BarrierOfDelivered,
+    /// A read does not wait for the committed state to cover what it waited for.
+    BarrierUncommitted,
 }

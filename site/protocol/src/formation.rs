@@ -285,6 +285,7 @@ impl<S: StoreAccess> NodeCore<S> {
             last_view: self.view.max(self.promise.view),
             waiting_for,
             settled: self.may_be_proposed(),
+            unfinished: self.replicas.iter().flatten().any(Replica::is_unfinished),
             ledgers: self.replicas.iter().enumerate().filter_map(ledger).collect(),
         }
     }

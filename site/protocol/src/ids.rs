@@ -59,6 +59,18 @@ impl BodyId {
     }
 }
 
+/// A barrier for reads, by its number: strictly larger at every barrier that a start of a node asks for.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
+pub struct Barrier(pub u64);
+
+impl Barrier {
+    /// The one after it.
+    #[must_use]
+    pub fn next(self) -> Barrier {
+        Barrier(self.0 + 1)
+    }
+}
+
 /// Which start of the process this is: strictly larger at every start of the same node (the shell
 /// keeps the counter on disk and syncs it before it uses it).
 #[derive(

@@ -105,14 +105,25 @@ impl Layout {
     /// The heartbeat counter of the node.
     pub(crate) const HEARTBEAT: Range<usize> = 0..COUNTER;
 
-    /// Lays out shards with these members, rings of `ring_bytes` and bulk rings of `bulk_bytes` (multiples of 64).
+    /// The last barrier that the node asked for.
+    pub(crate) const BARRIER_ASKED: Range<usize> = LINE..LINE + COUNTER;
+
+    /// The last barrier of `node` that the row's owner has seen.
+    pub(crate) fn barrier_seen(node: NodeId) -> Range<usize> {
+        let start = Self::BARRIER_ASKED.end + node.index() * COUNTER;
+        start..start + COUNTER
+    }
+
+    /// Lays out shards with these members, rings of `ring_bytes` and bulk rings of `bulk_bytes` (multiples of 64), for a
+    /// site of so many nodes.
     /// Counters of all shards come first, so that they share few pages, then the rings.
     pub(crate) fn new<'a>(
+        nodes: usize,
         members: impl Iterator<Item = &'a [NodeId]> + Clone,
         ring_bytes: usize,
         bulk_bytes: usize,
     ) -> Self {
-        let mut at = LINE;
+        let mut at = line_up(Self::BARRIER_ASKED.end + nodes * COUNTER);
         let mut shards = Vec::new();
         for members in members {
             let senders = members.len();
@@ -156,8 +167,9 @@ mod tests {
     fn blocks_do_not_overlap_and_counters_are_aligned() {
         let members = [NodeId(0), NodeId(1), NodeId(2), NodeId(3), NodeId(4)];
         let lists = [&members[..], &members[1..4]];
-        let layout = Layout::new(lists.iter().copied(), 4096, 2048);
-        let mut used = alloc::vec![Layout::HEARTBEAT];
+        let layout = Layout::new(9, lists.iter().copied(), 4096, 2048);
+        let mut used = alloc::vec![Layout::HEARTBEAT, Layout::BARRIER_ASKED];
+        used.extend((0..9).map(|node| Layout::barrier_seen(NodeId(node))));
         for index in 0..2 {
             let shard = layout.shard(ShardIndex(index));
             used.extend([shard.counters(), shard.signed_size(), shard.signature()]);

@@ -19,6 +19,7 @@
 //! | `machine` | ordered commands to entries, seals and marks: the replicated part |
 //! | `checkpoint` | marks to checkpoints with a majority of signatures |
 //! | `outbox` | own submissions until they are answered |
+//! | `barrier` | linearizable reads at any member |
 //! | `memory`, `access` | what a shell provides: [`Memory`], [`StoreAccess`] |
 //! | `action`, `batch`, `config`, `error`, `ids`, `status` | the vocabulary of the interface |
 
@@ -28,6 +29,7 @@ extern crate alloc;
 
 mod access;
 mod action;
+mod barrier;
 mod batch;
 mod bulk;
 mod catch_up;
@@ -60,7 +62,7 @@ pub use error::{
     ConfigError, Divergence, Fatal, Loss, LostData, PeerFault, Refusal, Refused, SnapshotsDiffer,
 };
 pub use formation::Recollection;
-pub use ids::{BodyId, Incarnation, Instant, NodeId, Now, ShardIndex, Ticket};
+pub use ids::{Barrier, BodyId, Incarnation, Instant, NodeId, Now, ShardIndex, Ticket};
 pub use memory::Memory;
 pub use node::{NodeCore, RecoveredShard};
 pub use status::{Counters, PeerStatus, ReplicaStatus, ShardStatus, State, Status};

@@ -11,6 +11,7 @@ use tradewind_ledger::{Body, Digest, Entry, Hlc, Lineage, Policy, Replay, Versio
 
 use crate::access::StoreAccess;
 use crate::action::{Action, Promise, ReadFor, Submission};
+use crate::barrier::Barriers;
 use crate::batch::EntryBatch;
 use crate::bulk::Staged;
 use crate::catch_up::Pieces;
@@ -110,6 +111,7 @@ pub struct NodeCore<S> {
     pub(crate) remembered_at: Instant,
     /// Messages to the own node.
     pub(crate) inbox: VecDeque<Control>,
+    pub(crate) barriers: Barriers,
     pub(crate) out: Outputs,
     clock_ahead: Vec<u64>,
     /// A bug of the simulator's; none anywhere else.
@@ -135,7 +137,8 @@ impl<S: StoreAccess> NodeCore<S> {
         config.check()?;
         let members = config.shards.iter().map(|shard| &shard.members[..]);
         let limits = &config.limits;
-        let layout = Layout::new(members, limits.ring_bytes, limits.bulk.ring_bytes);
+        let nodes = config.nodes.len();
+        let layout = Layout::new(nodes, members, limits.ring_bytes, limits.bulk.ring_bytes);
         let expected = config.shards.iter().filter(|s| s.members.contains(&config.own)).count();
         if recovered.len() != expected {
             return Err(ConfigError::Recovered { found: recovered.len(), expected });
@@ -200,6 +203,7 @@ impl<S: StoreAccess> NodeCore<S> {
             remembered: Vec::new(),
             remembered_at: now.instant,
             inbox: VecDeque::new(),
+            barriers: Barriers::new(config.nodes.len()),
             planted: None,
             out,
             beat: 0,
@@ -224,7 +228,15 @@ impl<S: StoreAccess> NodeCore<S> {
         shard: ShardIndex,
         submission: Submission,
     ) -> Result<(), Refused> {
-        let Some(replica) = self.replicas.get_mut(shard.index()) else {
+        self.check_running(shard)?;
+        let Self { replicas, config, .. } = self;
+        let replica = replicas[shard.index()].as_mut().expect("looked at just now");
+        replica.outbox().accept(submission, &config.limits)
+    }
+
+    /// Whether the own node is a member of a shard that takes part in a running view.
+    pub(crate) fn check_running(&self, shard: ShardIndex) -> Result<(), Refused> {
+        let Some(replica) = self.replicas.get(shard.index()) else {
             return Err(Refused::UnknownShard(shard));
         };
         let Some(replica) = replica else {
@@ -233,9 +245,7 @@ impl<S: StoreAccess> NodeCore<S> {
             return Err(Refused::NotMember { ledger, members: self.names(&config.members) });
         };
         match &self.phase {
-            Phase::Active if replica.is_running() => {
-                replica.outbox().accept(submission, &self.config.limits)
-            }
+            Phase::Active if replica.is_running() => Ok(()),
             Phase::Active => {
                 let waiting_for = self.names(&self.absent(shard));
                 Err(Refused::Unavailable { waiting_for })
@@ -311,9 +321,14 @@ impl<S: StoreAccess> NodeCore<S> {
                 self.peer_faulty(now, peer, fault);
             } else if active {
                 self.compare_snapshots();
+                self.echo_barriers(memory);
+                self.turn_barriers(memory);
                 self.remember(now, false);
                 self.heartbeats(now, memory);
             } else {
+                if rows && planted == Some(Mutation::BarrierEchoedStopped) {
+                    self.echo_barriers(memory);
+                }
                 self.continue_forming(now);
                 self.watch_forming(now);
             }
@@ -548,7 +563,7 @@ impl<S: StoreAccess> NodeCore<S> {
         }
     }
 
-    fn replica(&mut self, shard: ShardIndex) -> &mut Replica<S> {
+    pub(crate) fn replica(&mut self, shard: ShardIndex) -> &mut Replica<S> {
         self.replicas[shard.index()].as_mut().expect("the shell works for own shards only")
     }
 

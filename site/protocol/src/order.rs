@@ -9,6 +9,9 @@ use alloc::collections::VecDeque;
 use alloc::vec;
 use alloc::vec::Vec;
 
+/// A place in the order: a round, and a rank in it.
+pub(crate) type Place = (u64, usize);
+
 /// What one sender decided, as seen here.
 #[derive(Debug)]
 struct Lane<T> {
@@ -65,6 +68,17 @@ impl<T> Order<T> {
     /// Messages of the sender of `rank` that were delivered.
     pub(crate) fn delivered(&self, rank: usize) -> u64 {
         self.lanes[rank].received - self.lanes[rank].waiting.len() as u64
+    }
+
+    /// The place in the order that is delivered next.
+    pub(crate) fn place(&self) -> Place {
+        (self.round, self.rank)
+    }
+
+    /// The last place that holds a message which is received and not delivered.
+    pub(crate) fn last(&self) -> Option<Place> {
+        let back = |(rank, lane): (usize, &Lane<T>)| Some((lane.waiting.back()?.0, rank));
+        self.lanes.iter().enumerate().filter_map(back).max()
     }
 
     /// The own rounds below this are decided: the round of the next own message.
@@ -178,8 +192,10 @@ mod tests {
         assert!(order.decide_nulls());
         assert_eq!(order.next(false), Some(Next::Null));
         assert_eq!(order.next(false), None, "not stable");
+        assert!(order.last() >= Some(order.place()));
         order.set_stable(0, 1);
         assert_eq!(order.next(false), Some(Next::Message(0, 'b')));
+        assert_eq!(order.last(), None);
     }
 
     #[test]

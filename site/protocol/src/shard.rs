@@ -4,6 +4,7 @@
 
 mod agreeing;
 mod pace;
+mod reading;
 mod recent;
 mod settling;
 mod timers;
@@ -34,6 +35,7 @@ use crate::status::{Counters, ReplicaStatus};
 use crate::wire::Shelf;
 use agreeing::Agreeing;
 use pace::Pace;
+use reading::Reads;
 use recent::Recent;
 use timers::Timers;
 
@@ -146,6 +148,7 @@ pub(crate) struct Replica<S> {
     agreeing: Agreeing,
     /// The next body's name.
     next_body: BodyId,
+    reads: Reads,
     /// Whether the shell is cutting the ledger.
     rewinding: bool,
     scratch: Vec<u8>,
@@ -184,6 +187,7 @@ impl<S: StoreAccess> Replica<S> {
             backlog_bytes: 0,
             recent: Recent::new(&config.limits),
             next_body: BodyId(0),
+            reads: Reads::default(),
             rewinding: false,
             scratch: Vec::new(),
         }
@@ -200,6 +204,11 @@ impl<S: StoreAccess> Replica<S> {
 
     pub(crate) fn members(&self) -> &[NodeId] {
         &self.members
+    }
+
+    /// The other members that are in the view.
+    pub(crate) fn peers(&self) -> &[NodeId] {
+        &self.peers
     }
 
     pub(crate) fn outbox(&mut self) -> &mut Outbox {
@@ -222,6 +231,11 @@ impl<S: StoreAccess> Replica<S> {
     /// Whether all that was delivered is on the own disk, and nothing is left to be delivered.
     pub(crate) fn is_settled(&self) -> bool {
         self.durable == self.machine.size() && !self.is_undrained() && !self.rewinding
+    }
+
+    /// Whether a view ran here, and of what it leaves something may be left to be delivered or to be synced.
+    pub(crate) fn is_unfinished(&self) -> bool {
+        self.flow.is_some() && !self.is_settled()
     }
 
     /// Whether messages of a stopped view may be left to be delivered.
@@ -359,6 +373,7 @@ impl<S: StoreAccess> Replica<S> {
         if let Some(flow) = &mut self.flow {
             flow.stage = Stage::Stopped;
         }
+        self.reads = Reads::default();
         if planted == Some(Mutation::PendingForgotten) {
             self.discard(out);
             self.outbox.forget();

@@ -156,6 +156,12 @@ pub struct Counters {
     pub promises_recovered: u64,
     /// Times what is known of other nodes was written down.
     pub remembered: u64,
+    /// Reads that took a barrier.
+    pub reads: u64,
+    /// Barriers asked for.
+    pub barriers: u64,
+    /// Barriers of others echoed.
+    pub echoes: u64,
     /// Messages sent.
     pub messages: u64,
     /// Commands delivered.

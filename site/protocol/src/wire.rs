@@ -82,6 +82,8 @@ pub(crate) struct Hello {
     pub(crate) waiting_for: Vec<NodeId>,
     /// Whether all that the sender has is on its disk, and nothing of a stopped view is still to be delivered.
     pub(crate) settled: bool,
+    /// Whether more of a view that the sender ran may get to its disk than is told here.
+    pub(crate) unfinished: bool,
     pub(crate) ledgers: Vec<LedgerState>,
 }
 

@@ -1,5 +1,5 @@
-// Command etcdload puts values into etcd with a fixed number of requests in flight, spread over all
-// endpoints, and prints one line of JSON. Built by ../etcd.sh against Debian's golang-etcd-server-dev.
+// Command etcdload puts values into etcd, or gets them linearizably (etcd's default), with a fixed number of
+// requests in flight, spread over all endpoints, and prints one line of JSON. Built by ../etcd.sh against Debian's golang-etcd-server-dev.
 package main
 
 import (
@@ -22,6 +22,7 @@ import (
 )
 
 type result struct {
+	Work             string  `json:"work"`
 	Size             int     `json:"size"`
 	Inflight         int     `json:"inflight"`
 	Ops              int     `json:"ops"`
@@ -37,11 +38,15 @@ type result struct {
 func main() {
 	endpoints := flag.String("endpoints", "127.0.0.1:2379", "the members, separated by commas")
 	pids := flag.String("pids", "", "process ids of the members, separated by commas")
+	work := flag.String("work", "put", "put or get")
 	size := flag.Int("size", 256, "bytes of a value")
 	inflight := flag.Int("inflight", 256, "requests in flight")
 	seconds := flag.Int("seconds", 10, "how long to measure, after a second to warm up")
 	keys := flag.Int("keys", 100000, "distinct keys")
 	flag.Parse()
+	if *work != "put" && *work != "get" {
+		log.Fatalf("work is %q; allowed: put, get", *work)
+	}
 	if *size < 0 || *inflight < 1 || *seconds < 1 || *keys < 1 {
 		log.Fatal("size must not be negative; inflight, seconds and keys must be at least 1")
 	}
@@ -59,12 +64,56 @@ func main() {
 		defer client.Close()
 		clients = append(clients, client)
 	}
-	if err := run(clients, strings.Split(*pids, ","), *size, *inflight, *seconds, *keys); err != nil {
+	if *work == "get" {
+		if err := fill(clients, *size, *keys); err != nil {
+			log.Fatalf("filling: %v", err)
+		}
+	}
+	if err := run(clients, *work, strings.Split(*pids, ","), *size, *inflight, *seconds, *keys); err != nil {
 		log.Fatal(err)
 	}
 }
 
-func run(clients []*clientv3.Client, pids []string, size, inflight, seconds, keys int) error {
+func key(number int) string {
+	return fmt.Sprintf("key-%09d", number)
+}
+
+// fill puts every key once, with many in flight.
+func fill(clients []*clientv3.Client, size, keys int) error {
+	const workers = 256
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
+	defer cancel()
+	failures := make(chan error, workers)
+	for worker := 0; worker < workers; worker++ {
+		go func(worker int) {
+			value := string(make([]byte, size))
+			for number := worker; number < keys; number += workers {
+				if _, err := clients[worker%len(clients)].Put(ctx, key(number), value); err != nil {
+					failures <- err
+					return
+				}
+			}
+			failures <- nil
+		}(worker)
+	}
+	for worker := 0; worker < workers; worker++ {
+		if err := <-failures; err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// get reads a key linearizably, as etcd does unless told otherwise.
+func get(ctx context.Context, client *clientv3.Client, key string) error {
+	response, err := client.Get(ctx, key)
+	if err == nil && len(response.Kvs) != 1 {
+		err = fmt.Errorf("%s is not there", key)
+	}
+	return err
+}
+
+func run(clients []*clientv3.Client, work string, pids []string, size, inflight, seconds, keys int) error {
 	limit := time.Duration(seconds)*time.Second + 30*time.Second
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
@@ -81,10 +130,15 @@ func run(clients []*clientv3.Client, pids []string, size, inflight, seconds, key
 			random.Read(value)
 			client := clients[worker%len(clients)]
 			for !done.Load() && ctx.Err() == nil {
-				key := fmt.Sprintf("key-%09d", random.Intn(keys))
+				key := key(random.Intn(keys))
 				counts := measuring.Load()
 				start := time.Now()
-				_, err := client.Put(ctx, key, string(value))
+				var err error
+				if work == "get" {
+					err = get(ctx, client, key)
+				} else {
+					_, err = client.Put(ctx, key, string(value))
+				}
 				took := time.Since(start)
 				if err != nil {
 					atomic.AddInt64(&errors, 1)
@@ -119,7 +173,7 @@ func run(clients []*clientv3.Client, pids []string, size, inflight, seconds, key
 		all = append(all, some...)
 	}
 	if len(all) == 0 {
-		return fmt.Errorf("no put went through (%d errors)", errors)
+		return fmt.Errorf("no %s went through (%d errors)", work, errors)
 	}
 	sort.Slice(all, func(a, b int) bool { return all[a] < all[b] })
 	at := func(part float64) float64 {
@@ -127,6 +181,7 @@ func run(clients []*clientv3.Client, pids []string, size, inflight, seconds, key
 	}
 	ops := float64(len(all))
 	return json.NewEncoder(os.Stdout).Encode(result{
+		Work:             work,
 		Size:             size,
 		Inflight:         inflight,
 		Ops:              len(all),

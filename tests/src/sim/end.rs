@@ -9,8 +9,10 @@ use super::world::{REST_WITHIN, Submitted, World, members_disks};
 impl World<'_> {
     pub(super) fn is_at_rest(&self) -> bool {
         let clients_done = self.clients.iter().all(|c| c.done == self.plan.requests_per_client);
-        clients_done
+        let readers_done = self.readers.iter().all(|r| r.begun == self.plan.reads_per_reader);
+        (clients_done && readers_done)
             && self.unanswered().is_none()
+            && self.unanswered_read().is_none()
             && (0..self.plan.shards.len()).all(|shard| self.shard_is_at_rest(shard))
     }
 
@@ -48,7 +50,7 @@ impl World<'_> {
     pub(super) fn admitted(&mut self, node: NodeId) -> Check {
         let Some(stopped) = self.admitting[node.index()].take() else { return Ok(()) };
         let slow = self.nodes.iter().any(|node| node.slow_until >= stopped);
-        if slow || self.troubled_at >= stopped {
+        if slow || self.troubled_at >= stopped || self.plan.veiled {
             return Ok(());
         }
         let pause = self.now - stopped;
@@ -88,7 +90,7 @@ impl World<'_> {
             }
             text.push('\n');
         }
-        text.extend(self.unanswered());
+        text.extend(self.unanswered().into_iter().chain(self.unanswered_read()));
         let done: Vec<_> = self.clients.iter().map(|client| client.done).collect();
         format!("{text}clients did {done:?} of {}", self.plan.requests_per_client)
     }

@@ -1,7 +1,8 @@
 //! The simulated fabric: rows that peers see late and in part, links that break, a control lane.
 //!
-//! Each ordered pair of nodes is a FIFO with random delays; nothing is ordered between pairs. A publish may
-//! arrive with what the row holds by then instead of what it held at the call, as a real fabric may send it.
+//! Each ordered pair of nodes is a FIFO with random delays, save that publishes overtake messages that are held back;
+//! nothing is ordered between pairs. A publish may arrive with what the row holds by then instead of what it held at the
+//! call, as a real fabric may send it.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -68,10 +69,34 @@ pub(crate) enum Frame {
 /// One direction of a link.
 #[derive(Debug, Default)]
 pub(crate) struct Lane {
-    /// When the last frame arrives: nothing overtakes it.
+    /// When the last frame arrives that is not held back: nothing overtakes it.
     pub(crate) last_arrival: u64,
+    /// When the last message arrives: no other message overtakes it.
+    pub(crate) last_message: u64,
     /// One-way trouble: nothing arrives before this.
     pub(crate) held_until: u64,
+    /// No message arrives before this.
+    pub(crate) messages_held_until: u64,
+}
+
+impl Lane {
+    /// When a frame arrives that would take until `at` if it were alone.
+    pub(crate) fn arrival(&mut self, frame: &Frame, at: u64) -> u64 {
+        let at = at.max(self.last_arrival).max(self.held_until);
+        self.last_arrival = at;
+        match frame {
+            Frame::Publish { .. } => at,
+            Frame::Message(_) => {
+                self.last_message = at.max(self.last_message).max(self.messages_held_until);
+                self.last_message
+            }
+        }
+    }
+
+    /// A new link: what the last one held back is lost with it, and nothing arrives before `at`.
+    pub(crate) fn begin(&mut self, at: u64) {
+        *self = Self { last_arrival: at, ..Self::default() };
+    }
 }
 
 /// A link between two nodes; each time it breaks it comes back with the next generation, and frames of older

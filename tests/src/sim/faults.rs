@@ -13,6 +13,9 @@ impl World<'_> {
             return;
         }
         self.troubled_at = self.now + 1_000 * MS;
+        if self.plan.veiled {
+            return self.veil();
+        }
         let count = self.nodes.len();
         let node = NodeId(self.rng.index(count) as u16);
         match self.rng.range(0..19) {
@@ -94,6 +97,7 @@ impl World<'_> {
         state.rows = None;
         state.links.clear();
         state.inbox.clear();
+        state.reads.clear();
         state.turn_at = None;
         state.paused_until = 0;
         // What was on its way to it is lost.
@@ -187,7 +191,7 @@ impl World<'_> {
         self.tell(|| "healed: no more faults".into());
         self.troubled_at = self.now;
         for lane in self.lanes.values_mut() {
-            lane.held_until = 0;
+            (lane.held_until, lane.messages_held_until) = (0, 0);
         }
         let cut: Vec<_> = std::mem::take(&mut self.cut).into_iter().collect();
         self.mend(&cut);

@@ -44,8 +44,7 @@ impl World<'_> {
         let (usual, longest) = self.plan.delay;
         let arrival = self.now + self.rng.delay(usual, longest);
         let lane = self.lanes.entry((from, to)).or_default();
-        lane.last_arrival = lane.last_arrival.max(arrival).max(lane.held_until);
-        let (at, incarnation) = (lane.last_arrival, self.nodes[to.index()].incarnation);
+        let (at, incarnation) = (lane.arrival(&frame, arrival), self.nodes[to.index()].incarnation);
         self.at(at, Event::Input(to, incarnation, Input::Frame(from, generation, frame)));
     }
 
@@ -85,18 +84,13 @@ impl World<'_> {
             // One end may learn only by this that the last one broke.
             self.troubled_at = self.troubled_at.max(self.now + 2 * MS);
         }
-        for ends in [(a, b), (b, a)] {
-            self.lanes.entry(ends).or_default().held_until = 0;
-        }
         let link = self.links.entry(pair(a, b)).or_default();
         link.generation += 1;
         let generation = link.generation;
         for (node, peer) in [(a, b), (b, a)] {
             let at = self.now + self.rng.range(10..2 * MS);
             // Nothing arrives before the link is known.
-            // What an older link held back is lost with it.
-            let lane = self.lanes.entry((peer, node)).or_default();
-            lane.last_arrival = at;
+            self.lanes.entry((peer, node)).or_default().begin(at);
             let incarnation = self.nodes[node.index()].incarnation;
             self.at(at, Event::Input(node, incarnation, Input::Linked(peer, generation)));
         }

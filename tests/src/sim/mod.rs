@@ -6,7 +6,7 @@
 //! |---|---|
 //! | `plan` | what a seed stands for: site, shards, limits, faults |
 //! | `world` | the event loop: shells around cores |
-//! | `links`, `faults`, `loss`, `work`, `end` | its parts: frames on their way, what goes wrong, clients, coming to rest |
+//! | `links`, `faults`, `loss`, `veils`, `work`, `readers`, `end` | its parts: frames on their way, what goes wrong, clients, coming to rest |
 //! | `fabric`, `disk`, `client` | the simulated surroundings |
 //! | `check` | the invariants |
 
@@ -19,7 +19,9 @@ mod faults;
 mod links;
 mod loss;
 mod plan;
+mod readers;
 mod rng;
+mod veils;
 mod work;
 mod world;
 
@@ -60,6 +62,8 @@ pub struct Coverage {
     pub partitions: u64,
     /// Times nothing arrived over a link one way.
     pub one_way: u64,
+    /// Times that nodes did not hear of what others did.
+    pub veils: u64,
     /// Times a link broke again and again.
     pub flapping: u64,
     /// Promises that were being written in a crash.
@@ -82,6 +86,10 @@ pub struct Coverage {
     pub repeated: u64,
     /// Requests answered.
     pub answered: u64,
+    /// Reads answered behind a barrier.
+    pub reads: u64,
+    /// Reads refused, or given up by a view that stopped.
+    pub reads_refused: u64,
     /// Detached values written.
     pub detached: u64,
     /// Of these, values that came by the bulk lane.
@@ -115,6 +123,9 @@ impl Coverage {
         sum.suspended += more.suspended;
         sum.promises_recovered += more.promises_recovered;
         sum.remembered += more.remembered;
+        sum.reads += more.reads;
+        sum.barriers += more.barriers;
+        sum.echoes += more.echoes;
         sum.messages += more.messages;
         sum.commands += more.commands;
         sum.resent += more.resent;
@@ -150,6 +161,7 @@ impl Coverage {
         self.disconnects += other.disconnects;
         self.partitions += other.partitions;
         self.one_way += other.one_way;
+        self.veils += other.veils;
         self.flapping += other.flapping;
         self.promises_torn += other.promises_torn;
         self.lost_disks_refused += other.lost_disks_refused;
@@ -161,6 +173,8 @@ impl Coverage {
         self.refused += other.refused;
         self.repeated += other.repeated;
         self.answered += other.answered;
+        self.reads += other.reads;
+        self.reads_refused += other.reads_refused;
         self.detached += other.detached;
         self.adopted += other.adopted;
         self.linear_calls += other.linear_calls;
@@ -182,6 +196,15 @@ pub struct Late {
 /// The first invariant that is broken.
 pub fn run_late(seed: u64, late: Late, mutation: Option<Mutation>) -> Result<Coverage, Failure> {
     let plan = plan::Plan::with_late(seed, late, mutation);
+    world::World::new(&plan, seed, None).run()
+}
+
+/// Runs a small site whose nodes go on without others that do not notice it for a while, with many reads.
+///
+/// # Errors
+/// The first invariant that is broken.
+pub fn run_veiled(seed: u64, mutation: Option<Mutation>) -> Result<Coverage, Failure> {
+    let plan = plan::Plan::with_veils(seed, mutation);
     world::World::new(&plan, seed, None).run()
 }
 

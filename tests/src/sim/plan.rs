@@ -25,6 +25,8 @@ pub(crate) struct Plan {
     pub(crate) limits: Limits,
     pub(crate) clients: usize,
     pub(crate) requests_per_client: u64,
+    pub(crate) readers: usize,
+    pub(crate) reads_per_reader: u64,
     /// Faults happen until here.
     pub(crate) faults_until: u64,
     /// Mean time between two faults; zero: none.
@@ -42,6 +44,8 @@ pub(crate) struct Plan {
     pub(crate) memory_percent: u64,
     /// Whether a majority alone has to make progress before the others come back.
     pub(crate) majority_first: bool,
+    /// Whether all faults are veils.
+    pub(crate) veiled: bool,
     /// Whether the last node starts late.
     pub(crate) late: Option<Late>,
     pub(crate) mutation: Option<Mutation>,
@@ -110,6 +114,8 @@ impl Plan {
             limits,
             clients: rng.range(2..9) as usize,
             requests_per_client: rng.range(10..50),
+            readers: 1 + seed as usize % 3,
+            reads_per_reader: 20 + seed / 3 % 60,
             faults_until: rng.range(300..2000) * MS,
             fault_every: *rng.pick(&[0, 60, 150, 300]) * MS,
             delay: (usual, (usual * *rng.pick(&[2, 10, 40])).min(12 * MS)),
@@ -119,6 +125,7 @@ impl Plan {
             bulk_bytes: if small_chunks { 34_000 } else { *rng.pick(&[34_000, 90_000]) },
             memory_percent: *rng.pick(&[0, 10, 50]),
             majority_first: rng.percent(40),
+            veiled: false,
             late: None,
             mutation,
         }
@@ -146,9 +153,39 @@ impl Plan {
         (plan.delay, plan.fsync) = ((300, 1_500), (500, 3_000));
         (plan.clients, plan.big_percent, plan.memory_percent) = (8, 0, 0);
         plan.bulk_percent = 0;
+        plan.readers = 0;
         plan.requests_per_client = late.after_us / (4 * MS) + 300;
         (plan.faults_until, plan.fault_every, plan.majority_first) = (0, 0, false);
         plan.late = Some(late);
+        plan
+    }
+
+    /// Three or five nodes, one shard on three of them, quick disks, many reads; what goes wrong is that nodes do not hear
+    /// of what others do.
+    pub(crate) fn with_veils(seed: u64, mutation: Option<Mutation>) -> Self {
+        let mut plan = Self::of_seed(seed, mutation);
+        let mut rng = Rng::new(seed);
+        let count = *rng.pick(&[3, 5]);
+        plan.signers = (1..=count).map(|i| Ed25519Signer::from_seed(&[i; 32])).collect();
+        let info = |(i, signer): (usize, &Ed25519Signer)| NodeInfo {
+            name: format!("n{i}"),
+            public_key: signer.public_key(),
+        };
+        plan.nodes = plan.signers.iter().enumerate().map(info).collect();
+        plan.shards = vec![loop {
+            let shard = shard_of(&mut rng, 0, &plan.nodes);
+            if shard.members.len() == 3 {
+                break shard;
+            }
+        }];
+        plan.limits.formation_us = 20 * MS;
+        plan.limits.silence_us = 300 * MS;
+        plan.limits.backoff_us = 5 * MS;
+        (plan.delay, plan.fsync) = ((200, 1_000), (100, 500));
+        (plan.clients, plan.requests_per_client) = (8, 150);
+        (plan.big_percent, plan.memory_percent, plan.majority_first) = (0, 0, false);
+        (plan.readers, plan.reads_per_reader) = (8, 200);
+        (plan.faults_until, plan.fault_every, plan.veiled) = (2_000 * MS, 100 * MS, true);
         plan
     }
 

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 
 use tradewind_ledger::{Checkpoint, Digest, RequestId, Signer, Version};
 use tradewind_site_protocol::{
-    Action, Answer, BodyId, EntryBatch, Fatal, Instant, NodeCore, NodeId, Now, Promise, ReadFor,
-    Recollection, ShardIndex, Staged, State, Stop, Submission, Ticket,
+    Action, Answer, Barrier, BodyId, EntryBatch, Fatal, Instant, NodeCore, NodeId, Now, Promise,
+    ReadFor, Recollection, ShardIndex, Staged, State, Stop, Submission, Ticket,
 };
 use tradewind_store::Store;
 
@@ -16,6 +16,7 @@ use super::disk::Disk;
 use super::fabric::{Frame, Lane, Link, Rows};
 use super::loss::Lost;
 use super::plan::{MS, Plan};
+use super::readers::{Read, Reader};
 use super::rng::Rng;
 use super::{Coverage, Failure, Late, Violation};
 use crate::linear::History;
@@ -29,6 +30,8 @@ pub(super) enum Event {
     Input(NodeId, u64, Input),
     /// A client looks at its request: submits, or repeats.
     Client(usize),
+    /// A reader begins a read, unless it has begun another one since this one.
+    Reader(usize, u64),
     /// The answer to an attempt reaches a client.
     Reply(usize, u64, Answer),
     Fault,
@@ -67,6 +70,7 @@ pub(super) enum Input {
     /// The ledger is cut.
     Rewound(usize, Version),
     Submit(usize, Submission),
+    Read(usize, Read),
 }
 
 /// A submission on its way or at work.
@@ -101,6 +105,8 @@ pub(super) struct Node {
     /// By peer: the generation of the link, as this node knows it.
     pub(super) links: BTreeMap<NodeId, u64>,
     pub(super) inbox: VecDeque<Input>,
+    /// Reads that wait for a barrier of their shard.
+    pub(super) reads: Vec<(usize, Barrier, Read)>,
     pub(super) turn_at: Option<u64>,
     pub(super) paused_until: u64,
     /// An fsync that starts before ends after this.
@@ -123,6 +129,7 @@ pub(crate) struct World<'a> {
     /// Pairs that cannot reach each other.
     pub(super) cut: BTreeSet<(NodeId, NodeId)>,
     pub(super) clients: Vec<Client>,
+    pub(super) readers: Vec<Reader>,
     pub(super) tickets: BTreeMap<Ticket, Submitted>,
     pub(super) checker: Checker,
     /// By shard: what clients were told.
@@ -170,6 +177,7 @@ impl<'a> World<'a> {
                 .collect(),
             links: BTreeMap::new(),
             inbox: VecDeque::new(),
+            reads: Vec::new(),
             turn_at: None,
             paused_until: 0,
             slow_until: 0,
@@ -191,6 +199,7 @@ impl<'a> World<'a> {
             links: BTreeMap::new(),
             cut: BTreeSet::new(),
             clients: (0..plan.clients).map(Client::new).collect(),
+            readers: (0..plan.readers).map(|_| Reader::default()).collect(),
             tickets: BTreeMap::new(),
             checker: Checker::new(plan),
             histories: vec![History::default(); plan.shards.len()],
@@ -208,6 +217,9 @@ impl<'a> World<'a> {
         }
         for client in 0..plan.clients {
             world.at(client as u64 * MS, Event::Client(client));
+        }
+        for reader in 0..plan.readers {
+            world.at(reader as u64 * MS, Event::Reader(reader, 0));
         }
         if plan.fault_every > 0 {
             world.at(plan.fault_every, Event::Fault);
@@ -286,6 +298,7 @@ impl<'a> World<'a> {
                 }
             }
             Event::Client(client) => self.client(client),
+            Event::Reader(reader, number) => self.reader(reader, number),
             Event::Reply(client, attempt, answer) => self.answered(client, attempt, &answer),
             Event::Fault => self.fault(),
             Event::Crash(node) if !self.healed => self.crash(node),
@@ -310,7 +323,12 @@ impl<'a> World<'a> {
     // Nodes.
 
     pub(super) fn give(&mut self, node: NodeId, input: Input) {
-        self.nodes[node.index()].inbox.push_back(input);
+        let inbox = &mut self.nodes[node.index()].inbox;
+        match input {
+            // A shell has its clients' requests from another queue than what the fabric brings.
+            Input::Read(..) if self.rng.percent(50) => inbox.push_front(input),
+            _ => inbox.push_back(input),
+        }
         self.wake(node);
     }
 
@@ -434,6 +452,7 @@ impl<'a> World<'a> {
                 let recovered = disk.recover();
                 core.handle_rewound(now, ShardIndex(shard as u16), recovered);
             }
+            Input::Read(shard, read) => self.take_read(node, shard, read),
             Input::Submit(shard, submission) => {
                 let ticket = submission.ticket;
                 if let Err(refused) = core.handle_submit(ShardIndex(shard as u16), submission) {
@@ -517,6 +536,9 @@ impl<'a> World<'a> {
                 let of = shard.index();
                 self.checker.invariant_committed_is_durable(of, version, own, &disks)?;
             }
+            Action::BarrierPassed { shard, barrier } => {
+                self.barrier_passed(node, shard.index(), barrier);
+            }
             Action::Checkpoint { shard, size, note } => {
                 self.tell(|| {
                     format!("{node} has a checkpoint of shard {} at {size}", shard.index())
@@ -525,6 +547,7 @@ impl<'a> World<'a> {
             }
             Action::Stopped { view, why } => {
                 self.tell(|| format!("{node} stops view {view}: {why:?}"));
+                self.refuse_reads(node);
                 let admits = matches!(why, Stop::Admits(_));
                 self.admitting[node.index()] = admits.then_some(self.now);
             }

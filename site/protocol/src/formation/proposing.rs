@@ -84,7 +84,8 @@ impl<S: StoreAccess> NodeCore<S> {
             None => quorum(self.config.own, &forming.hellos, quick),
         };
         if !self.is_majority(members.len()) {
-            members = reachable;
+            // As whoever is not slow to anybody would: all must take the same one for the leader.
+            members = self.without_laggards(forming, |_| true).unwrap_or(reachable);
         }
         let leads = there && members.first() == Some(&self.config.own);
         let complete = members.iter().all(settled);
@@ -488,6 +489,7 @@ impl<S: StoreAccess> NodeCore<S> {
         self.view = view;
         self.note_members();
         self.rows = true;
+        self.barriers.begin_view();
         self.phase = Phase::Active;
         self.out.counters.views += 1;
         self.out.counters.partial_views += u64::from(self.members.len() < self.config.nodes.len());

@@ -80,6 +80,7 @@ mod tests {
                 })
                 .collect(),
             settled: true,
+            unfinished: false,
             ledgers: vec![],
         };
         (0..nodes).map(|node| Some(hello(node))).collect()

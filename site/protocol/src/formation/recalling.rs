@@ -74,6 +74,10 @@ impl<S: StoreAccess> NodeCore<S> {
             // This stand, or a later one of the same start, was looked at before; its hello may be older than the view.
             return None;
         }
+        if told.is_some() && hello.unfinished {
+            // Its row may have overtaken this. A start whose disk is another's has run no view.
+            return None;
+        }
         let number = hello.stand.incarnation.0;
         let loss = match known.missing_in(hello) {
             None if hello.last_view < known.view => {

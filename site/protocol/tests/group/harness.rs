@@ -9,8 +9,8 @@ use tradewind_ledger::{
     Signer, Version,
 };
 use tradewind_site_protocol::{
-    Action, Adopted, Answer, BodyId, ConfigError, Durability, Fatal, Incarnation, Instant, Limits,
-    Memory, NodeConfig, NodeCore, NodeId, NodeInfo, Now, PeerFault, Promise, Recollection,
+    Action, Adopted, Answer, Barrier, BodyId, ConfigError, Durability, Fatal, Incarnation, Instant,
+    Limits, Memory, NodeConfig, NodeCore, NodeId, NodeInfo, Now, PeerFault, Promise, Recollection,
     RecoveredShard, Refused, ShardConfig, ShardIndex, Staged, Submission, Ticket,
 };
 use tradewind_store::{Command, Condition, Store};
@@ -101,6 +101,7 @@ pub(crate) struct Node {
     pub(crate) adopted: usize,
     /// Whether its memory flips bits of what is staged.
     pub(crate) corrupts: bool,
+    pub(crate) passed: Vec<(ShardIndex, Barrier)>,
 }
 
 /// What a node starts with: its shards as recovered, and the entries of its ledgers.
@@ -138,6 +139,7 @@ impl Group {
                 staged: BTreeMap::new(),
                 adopted: 0,
                 corrupts: false,
+                passed: Vec::new(),
             });
             group.rows.push(Vec::new());
         }
@@ -300,6 +302,7 @@ impl Group {
                 Action::Checkpoint { shard, size, .. } => node.checkpoints.push((shard, size)),
                 Action::Failed(fatal) => node.failed = Some(fatal),
                 Action::Sign { .. } | Action::Snapshot { .. } | Action::Committed { .. } => {}
+                Action::BarrierPassed { shard, barrier } => node.passed.push((shard, barrier)),
                 Action::Stopped { .. } | Action::Installed { .. } => {}
                 Action::ReadRoots { reader, sizes } => {
                     let ledger = &node.ledgers[reader.shard.index()];

@@ -2,6 +2,7 @@
 
 mod bulk;
 mod harness;
+mod reads;
 mod snapshots;
 
 use harness::{Group, Node, SHARD, config, empty, recovered};
