@@ -3,7 +3,6 @@
 //! what becomes of that once it is on disks in `settling`.
 
 mod agreeing;
-mod pace;
 mod recent;
 mod settling;
 mod timers;
@@ -32,7 +31,6 @@ use crate::ring::{Flags, Reader, Words, Writer};
 use crate::status::{Counters, ReplicaStatus};
 use crate::wire::Shelf;
 use agreeing::Agreeing;
-use pace::Pace;
 use recent::Recent;
 use timers::Timers;
 
@@ -96,8 +94,6 @@ struct Flow {
     readers: Vec<Reader>,
     checkers: Vec<Checker>,
     assemblies: Vec<Assembly>,
-    /// Whom the others wait for.
-    pace: Pace,
     /// The counters as last published.
     published: Vec<u64>,
     /// Seal requests and marks that are sent and not delivered.
@@ -318,7 +314,6 @@ impl<S: StoreAccess> Replica<S> {
                 .collect(),
             checkers: (0..senders).map(|_| Checker::default()).collect(),
             assemblies: (0..senders).map(|_| Assembly::default()).collect(),
-            pace: Pace::new(senders),
             published: vec![0; 4 + senders],
             seals_sent: 0,
             marks_sent: 0,
