@@ -282,7 +282,6 @@ impl NodeBackend {
             "counters": {
                 "views": counters.views,
                 "stalls": counters.stalls,
-                "slow": counters.slow,
                 "messages": counters.messages,
                 "commands": counters.commands,
                 "resent": counters.resent,

@@ -52,7 +52,6 @@ fn invariants_hold_and_the_hard_places_are_reached() {
         ("sources lost while learning", core.sources_lost),
         ("proposals prolonged for who catches up", core.prolonged),
         ("laggards left out", core.laggards),
-        ("members left out because they held others up", core.slow),
         ("joins while nothing goes wrong", coverage.joins),
         ("messages delivered after their view stopped", core.drained),
         ("barriers", core.barriers),

@@ -104,9 +104,6 @@ pub struct Limits {
     pub heartbeat_us: u64,
     /// A peer whose heartbeat did not move for so long is disconnected and counts as missing, µs.
     pub silence_us: u64,
-    /// A member that has still not received what all others of a shard had so long ago is left out of the next view, if
-    /// they are enough without it, and let in again after as long, µs.
-    pub slow_us: u64,
     /// How long a node that starts waits for the others once a majority is there, µs; and how long a proposal may take
     /// before its leader goes on without those who are slow, if it can.
     pub formation_us: u64,
@@ -147,7 +144,6 @@ impl Default for Limits {
             mark_interval_us: 20_000,
             heartbeat_us: 100_000,
             silence_us: 3_000_000,
-            slow_us: 5_000_000,
             formation_us: 3_000_000,
             backoff_us: 100_000,
             remember_us: 1_000_000,

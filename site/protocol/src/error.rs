@@ -119,9 +119,6 @@ pub enum PeerFault {
     /// Its heartbeat does not move.
     #[error("no heartbeat for {0} us")]
     Silent(u64),
-    /// It holds a shard up.
-    #[error("the others of a shard have waited {0} us for it to receive what they have")]
-    Slow(u64),
     /// Its ring or counters make no sense.
     #[error("row of {shard}: {problem}")]
     Row {

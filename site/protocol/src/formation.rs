@@ -19,7 +19,6 @@
 
 mod completion;
 mod learning;
-mod pace;
 mod proposing;
 mod quorum;
 mod recalling;
@@ -236,7 +235,6 @@ impl<S: StoreAccess> NodeCore<S> {
             let peer = &mut self.peers[node.index()];
             peer.heard_at = peer.heard_at.max(peer.moved_at);
         }
-        self.leave_slow_out(now);
         self.phase = Phase::Forming(Forming::new(now.instant, self.config.nodes.len()));
         self.attempt += 1;
         self.tell_all(now);
@@ -391,7 +389,7 @@ impl<S: StoreAccess> NodeCore<S> {
             true => backoff_us,
             false => (2 * peer.admit_wait).min(64 * backoff_us),
         };
-        peer.admit_at = peer.admit_at.max(now.instant.plus(peer.admit_wait));
+        peer.admit_at = now.instant.plus(peer.admit_wait);
     }
 
     pub(crate) fn is_active(&self) -> bool {

@@ -10,8 +10,7 @@
 //! | `node` | [`NodeCore`]: inputs, outputs, heartbeats, status |
 //! | `formation` (`quorum`, `proposing`, `completion`, `rewinding`, `recalling`), `catch_up`, `wire` | agreement on a view and on its first state; control messages |
 //! | `formation::learning` | catching up beside a view that runs without this node |
-//! | `formation::pace` | leaving out a member that holds the others up |
-//! | `shard` (`turning`, `settling`, `timers`, `pace`, `recent`, `agreeing`) | one shard at one member: its views; a turn; what is on disks; who holds it up; agreed snapshots |
+//! | `shard` (`turning`, `settling`, `timers`, `recent`, `agreeing`) | one shard at one member: its views; a turn; what is on disks; agreed snapshots |
 //! | `snapshots` | which snapshots were made, and who computed wrongly |
 //! | `layout`, `ring`, `payload` | where columns lie; messages in a ring; commands in a message |
 //! | `bulk` | large values, in blocks beside the order |

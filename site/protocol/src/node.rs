@@ -543,8 +543,6 @@ impl<S: StoreAccess> NodeCore<S> {
         }
         if let Some((node, fault)) = silent {
             self.peer_faulty(now, node, fault);
-        } else {
-            self.watch_pace(now, memory, slept);
         }
     }
 

@@ -3,7 +3,6 @@
 //! what becomes of that once it is on disks in `settling`.
 
 mod agreeing;
-mod pace;
 mod reading;
 mod recent;
 mod settling;
@@ -34,7 +33,6 @@ use crate::ring::{Flags, Reader, Words, Writer};
 use crate::status::{Counters, ReplicaStatus};
 use crate::wire::Shelf;
 use agreeing::Agreeing;
-use pace::Pace;
 use reading::Reads;
 use recent::Recent;
 use timers::Timers;
@@ -99,8 +97,6 @@ struct Flow {
     readers: Vec<Reader>,
     checkers: Vec<Checker>,
     assemblies: Vec<Assembly>,
-    /// Whom the others wait for.
-    pace: Pace,
     bulk: Bulk,
     /// The counters as last published.
     published: Vec<u64>,
@@ -351,7 +347,6 @@ impl<S: StoreAccess> Replica<S> {
                 .collect(),
             checkers: (0..senders).map(|_| Checker::default()).collect(),
             assemblies: (0..senders).map(|_| Assembly::default()).collect(),
-            pace: Pace::new(senders),
             bulk,
             published: vec![0; ShardLayout::columns(senders)],
             seals_sent: 0,

@@ -116,7 +116,6 @@ impl Coverage {
         sum.sources_lost += more.sources_lost;
         sum.prolonged += more.prolonged;
         sum.laggards += more.laggards;
-        sum.slow += more.slow;
         sum.drained += more.drained;
         sum.compared += more.compared;
         sum.rewinds += more.rewinds;

@@ -78,11 +78,6 @@ impl Plan {
             mark_interval_us: rng.range(20..100) * MS,
             heartbeat_us: 30 * MS,
             silence_us: rng.range(100..300) * MS,
-            // Not where planted bugs are looked for: those seeds are to stay the same runs.
-            slow_us: match mutation {
-                None => [300, 1_000, 5_000][(seed % 3) as usize] * MS,
-                Some(_) => 5_000 * MS,
-            },
             backoff_us: *rng.pick(&[5, 20]) * MS,
             formation_us: rng.range(20..300) * MS,
             remember_us: 50 * MS,

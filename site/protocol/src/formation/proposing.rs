@@ -34,7 +34,7 @@ pub(super) struct Leading {
 }
 
 impl<S: StoreAccess> NodeCore<S> {
-    pub(super) fn is_majority(&self, nodes: usize) -> bool {
+    fn is_majority(&self, nodes: usize) -> bool {
         nodes > self.config.nodes.len() / 2 || self.planted == Some(Mutation::MinorityInstalls)
     }
 
