@@ -8,7 +8,7 @@ use tokio::{
     net::TcpStream,
 };
 use tradewind_client::{Command, Condition, wire::Role};
-use tradewind_gateway::{Security, Shard};
+use tradewind_gateway::Security;
 use tradewind_ledger::{
     Digest, SignedNote, Version,
     tile::{TileId, TileKind, decode_bundle, decode_hashes},
