@@ -175,6 +175,7 @@ impl<S: StoreAccess> NodeCore<S> {
             _ if self.planted == Some(Mutation::ShortestLogWins) && size >= goal.size => {
                 Standing::Apart
             }
+            Ordering::Greater if self.planted == Some(Mutation::LengthAloneWins) => Standing::Apart,
             Ordering::Greater => Standing::Ahead,
             Ordering::Equal if size > goal.size => Standing::Ahead,
             _ if goal.source == self.config.own => Standing::Ahead,
