@@ -23,6 +23,7 @@ mod proposing;
 mod quorum;
 mod recalling;
 mod rewinding;
+mod steps;
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -41,6 +42,7 @@ use completion::Completion;
 use learning::Running;
 use proposing::Leading;
 pub use recalling::Recollection;
+pub use steps::{ShardStep, Step};
 
 /// What a node holds while no view runs.
 #[derive(Debug)]

@@ -8,7 +8,7 @@
 //! | module | holds |
 //! |---|---|
 //! | `node` | [`NodeCore`]: inputs, outputs, heartbeats, status |
-//! | `formation` (`quorum`, `proposing`, `completion`, `rewinding`, `recalling`), `catch_up`, `wire` | agreement on a view and on its first state; control messages |
+//! | `formation` (`quorum`, `proposing`, `completion`, `rewinding`, `recalling`, `steps`), `catch_up`, `wire` | agreement on a view and on its first state; control messages |
 //! | `formation::learning` | catching up beside a view that runs without this node |
 //! | `shard` (`turning`, `settling`, `timers`, `recent`, `agreeing`) | one shard at one member: its views; a turn; what is on disks; agreed snapshots |
 //! | `snapshots` | which snapshots were made, and who computed wrongly |
@@ -60,7 +60,7 @@ pub use config::{
 pub use error::{
     ConfigError, Divergence, Fatal, Loss, LostData, PeerFault, Refusal, Refused, SnapshotsDiffer,
 };
-pub use formation::Recollection;
+pub use formation::{Recollection, ShardStep, Step};
 pub use ids::{Barrier, BodyId, Incarnation, Instant, NodeId, Now, ShardIndex, Ticket};
 pub use memory::Memory;
 pub use node::{NodeCore, RecoveredShard};

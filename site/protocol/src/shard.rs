@@ -22,6 +22,7 @@ use crate::batch::Values;
 use crate::bulk::{Bulk, Staged};
 use crate::checkpoint::Marks;
 use crate::config::{Limits, Mutation, NodeConfig, Schedule};
+use crate::formation::ShardStep;
 use crate::ids::{BodyId, NodeId, Now, ShardIndex};
 use crate::layout::ShardLayout;
 use crate::machine::Machine;
@@ -242,6 +243,17 @@ impl<S: StoreAccess> Replica<S> {
     /// Whether the shard is part of a running view.
     pub(crate) fn is_running(&self) -> bool {
         self.flow.as_ref().is_some_and(|flow| flow.stage == Stage::Running)
+    }
+
+    /// How far it is.
+    pub(crate) fn step(&self) -> ShardStep {
+        match self.flow.as_ref().map(|flow| flow.stage) {
+            _ if self.rewinding => ShardStep::Rewinding,
+            None => ShardStep::Idle,
+            Some(Stage::Running) => ShardStep::Running,
+            Some(Stage::Stopped) => ShardStep::Stopped,
+            Some(Stage::Drained) => ShardStep::Drained,
+        }
     }
 
     /// Whether the ledger is being cut.

@@ -1,4 +1,5 @@
-//! A simulated disk with one ledger on it: what is synced survives a crash, what is only written may or may not.
+//! A simulated disk with one ledger on it: what is synced survives a crash, what is only written may or may not. A disk may
+//! lie (say to have synced what a crash takes), be full, and rot.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -10,10 +11,16 @@ use tradewind_store::Store;
 
 use super::rng::Rng;
 
+/// An entry that is not what was written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Damaged(pub(crate) Version);
+
 /// A ledger on disk.
 #[derive(Debug, Default)]
 pub(crate) struct Disk {
     entries: Vec<Vec<u8>>,
+    /// By entry: its checksum, as it was written.
+    leaves: Vec<Digest>,
     /// By size, from 1: a hash of the entries so far.
     heads: Vec<u64>,
     /// By size, from 1: the root over the entries so far; and the tree over all of them.
@@ -25,6 +32,14 @@ pub(crate) struct Disk {
     synced: usize,
     /// The size that the running fsync will have made durable.
     syncing: Option<usize>,
+    /// While set, it says to sync and does not: entries that are on it nevertheless.
+    lies: Option<usize>,
+    /// What it once said to have synced and lost: size, and the number of what was below it.
+    lost: BTreeMap<usize, u64>,
+    /// While set, it is full: entries that found room.
+    room: Option<usize>,
+    /// Which entry is damaged: for the simulator only, readers go by checksums.
+    rotten: Option<usize>,
 }
 
 impl Disk {
@@ -35,7 +50,9 @@ impl Disk {
             let mut hasher = DefaultHasher::new();
             (self.heads.last(), entry).hash(&mut hasher);
             self.heads.push(hasher.finish());
-            self.tree.push(leaf_hash(entry));
+            let leaf = leaf_hash(entry);
+            self.tree.push(leaf);
+            self.leaves.push(leaf);
             self.roots.push(self.tree.root());
             self.entries.push(entry.to_vec());
         }
@@ -83,12 +100,70 @@ impl Disk {
         Version(self.synced as u64)
     }
 
-    /// Power is lost: of what was not synced, any prefix may have reached the disk.
-    pub(crate) fn crash(&mut self, rng: &mut Rng) {
-        let kept = rng.range(self.synced as u64..self.entries.len() as u64 + 1) as usize;
+    /// Power is lost: of what was not synced, any prefix may have reached the disk; with `least` nothing did. Returns what
+    /// happened to it.
+    pub(crate) fn crash(&mut self, rng: &mut Rng, least: bool) -> Loss {
+        let (safe, written) = (self.lies.unwrap_or(self.synced), self.entries.len());
+        let most = self.room.unwrap_or(written).clamp(safe, written);
+        let kept = match least {
+            true => safe,
+            false => rng.range(safe as u64..most as u64 + 1) as usize,
+        };
+        let lost = kept < self.synced;
+        for size in kept + 1..=self.synced {
+            self.lost.insert(size, self.heads[size - 1]);
+        }
         self.truncate(kept);
-        self.syncing = None;
         self.staged.clear();
+        (self.syncing, self.lies, self.room) = (None, None, None);
+        Loss { torn: kept < written && kept > safe, lost }
+    }
+
+    /// From now on it says to sync, and does not; or it does again, with all that it was to sync.
+    pub(crate) fn lie(&mut self, lies: bool) {
+        self.lies = lies.then_some(self.lies.unwrap_or(self.synced));
+    }
+
+    /// From now on nothing more fits on it; or something does again.
+    pub(crate) fn fill(&mut self, full: bool) {
+        self.room = full.then_some(self.entries.len());
+    }
+
+    /// A byte of an entry changes.
+    pub(crate) fn rot(&mut self, at: usize, rng: &mut Rng) {
+        let entry = &mut self.entries[at];
+        let (byte, bit) = (rng.index(entry.len()), rng.range(0..8));
+        entry[byte] ^= 1 << bit;
+        self.rotten = Some(at);
+    }
+
+    pub(crate) fn is_rotten(&self) -> bool {
+        self.rotten.is_some()
+    }
+
+    /// The first damaged entry from `first` on.
+    pub(crate) fn damage(&self, first: Version) -> Result<(), Damaged> {
+        let entries = self.entries.iter().zip(&self.leaves).enumerate();
+        let mut rest = entries.skip(first.0 as usize);
+        let damaged = rest.find(|(_, (entry, leaf))| leaf_hash(entry) != **leaf);
+        damaged.map_or(Ok(()), |(at, _)| Err(Damaged(Version(at as u64))))
+    }
+
+    /// Takes an entry from another disk in place of a damaged one, if it is the one that was here. Returns whether it is.
+    pub(crate) fn mend(&mut self, at: Version, other: &Disk) -> bool {
+        let at = at.0 as usize;
+        let fits = |entry: &&Vec<u8>| leaf_hash(entry) == self.leaves[at];
+        let Some(entry) = other.entries.get(at).filter(fits) else { return false };
+        self.entries[at].clone_from(entry);
+        self.rotten = None;
+        true
+    }
+
+    /// Whether these are the entries that were written here.
+    pub(crate) fn wrote(&self, first: Version, entries: &EntryBatch) -> bool {
+        let leaves = self.leaves.get(first.0 as usize..).unwrap_or_default();
+        entries.len() <= leaves.len()
+            && entries.iter().zip(leaves).all(|(entry, leaf)| leaf_hash(entry) == *leaf)
     }
 
     /// Cuts the ledger to its first entries.
@@ -99,12 +174,16 @@ impl Disk {
 
     fn truncate(&mut self, kept: usize) {
         self.entries.truncate(kept);
+        self.leaves.truncate(kept);
         self.heads.truncate(kept);
         if kept < self.roots.len() {
             self.roots.truncate(kept);
-            self.tree = tree_of(&self.entries);
+            self.tree = CompactRange::new();
+            self.leaves.iter().for_each(|leaf| self.tree.push(*leaf));
         }
         self.synced = kept;
+        self.lies = self.lies.map(|safe| safe.min(kept));
+        self.rotten = self.rotten.filter(|at| *at < kept);
     }
 
     /// Names the first `size` entries: no others have this number.
@@ -115,12 +194,16 @@ impl Disk {
         }
     }
 
-    /// Whether the first `size` entries are these, and survive any crash.
+    /// Whether the first `size` entries are these, and survive any crash; or it said so, and lost them.
     pub(crate) fn keeps(&self, size: Version, head: u64) -> bool {
-        self.synced() >= size && self.head(size) == Some(head)
+        let lost = self.lost.get(&(size.0 as usize));
+        self.synced() >= size && self.head(size) == Some(head) || lost == Some(&head)
     }
 
     /// Reads everything back as a shell does at its start.
+    ///
+    /// # Panics
+    /// If an entry is damaged: that is looked for before.
     pub(crate) fn recover(&self) -> RecoveredShard<Store> {
         let (mut replay, mut store) = (Replay::new(), Store::new());
         for (version, bytes) in self.entries.iter().enumerate() {
@@ -140,17 +223,32 @@ impl Disk {
         &self.entries
     }
 
-    /// Synced entries from `first`, at least one, up to `end` and about `max_bytes`.
-    pub(crate) fn read(&self, first: Version, end: Version, max_bytes: usize) -> EntryBatch {
+    /// An entry, unless it is damaged.
+    pub(crate) fn entry(&self, at: Version) -> Option<&[u8]> {
+        let (entry, leaf) = (&self.entries[at.0 as usize], &self.leaves[at.0 as usize]);
+        (leaf_hash(entry) == *leaf).then_some(entry)
+    }
+
+    /// Synced entries from `first`, at least one, up to `end` and about `max_bytes`; `checked`: none that is damaged.
+    pub(crate) fn read(
+        &self,
+        (first, end): (Version, Version),
+        max_bytes: usize,
+        checked: bool,
+    ) -> Result<EntryBatch, Damaged> {
         assert!(first < end && end <= self.synced(), "only durable entries are read");
         let mut batch = EntryBatch::default();
-        for entry in &self.entries[first.0 as usize..end.0 as usize] {
+        for at in first.0 as usize..end.0 as usize {
+            let entry = &self.entries[at];
             if !batch.is_empty() && batch.bytes() + entry.len() > max_bytes {
                 break;
             }
+            if checked && leaf_hash(entry) != self.leaves[at] {
+                return Err(Damaged(Version(at as u64)));
+            }
             batch.push(entry);
         }
-        batch
+        Ok(batch)
     }
 
     pub(crate) fn value(&self, digest: &Digest) -> &[u8] {
@@ -166,13 +264,17 @@ impl Disk {
     }
 }
 
-/// The root over entries.
-pub(crate) fn root_of(entries: &[Vec<u8>]) -> Digest {
-    tree_of(entries).root()
+/// What a crash did to a disk.
+pub(crate) struct Loss {
+    /// A part of what was being written is there.
+    pub(crate) torn: bool,
+    /// Something is gone that was said to be synced.
+    pub(crate) lost: bool,
 }
 
-fn tree_of(entries: &[Vec<u8>]) -> CompactRange {
+/// The root over entries.
+pub(crate) fn root_of(entries: &[Vec<u8>]) -> Digest {
     let mut tree = CompactRange::new();
     entries.iter().for_each(|entry| tree.push(leaf_hash(entry)));
-    tree
+    tree.root()
 }

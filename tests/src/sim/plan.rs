@@ -4,11 +4,14 @@ use std::time::Duration;
 
 use tradewind_ledger::{Digest, Ed25519Signer, Genesis, LedgerId, Member, SealLimits, Signer};
 use tradewind_site_protocol::{
-    BulkLimits, Incarnation, Limits, Mutation, NodeConfig, NodeId, NodeInfo, Schedule, ShardConfig,
+    BulkLimits, Incarnation, Limits, NodeConfig, NodeId, NodeInfo, Schedule, ShardConfig,
 };
+use tradewind_store::snapshot::SnapshotRule;
 
-use super::Late;
+use super::points::Injection;
 use super::rng::Rng;
+use super::script::{Scene, Script};
+use super::{Late, Planted};
 
 /// Milliseconds and seconds in the simulator's microseconds.
 pub(crate) const MS: u64 = 1_000;
@@ -48,11 +51,19 @@ pub(crate) struct Plan {
     pub(crate) veiled: bool,
     /// Whether the last node starts late.
     pub(crate) late: Option<Late>,
-    pub(crate) mutation: Option<Mutation>,
+    /// What is laid down.
+    pub(crate) scenes: Vec<Scene>,
+    /// Where nodes crash.
+    pub(crate) injections: Vec<Injection>,
+    /// Whether nothing that is not synced is on a disk after a crash; otherwise any part of it may be.
+    pub(crate) crashes_keep_least: bool,
+    /// How long a client waits at most before its next request.
+    pub(crate) think_us: u64,
+    pub(crate) planted: Option<Planted>,
 }
 
 impl Plan {
-    pub(crate) fn of_seed(seed: u64, mutation: Option<Mutation>) -> Self {
+    pub(crate) fn of_seed(seed: u64, planted: Option<Planted>) -> Self {
         let mut rng = Rng::new(seed);
         let count = *rng.pick(&[3, 3, 3, 4, 5, 5, 6, 7]);
         let signers: Vec<_> =
@@ -75,6 +86,7 @@ impl Plan {
                 age: Duration::from_millis(rng.range(50..600)),
                 heartbeat: Duration::from_millis(rng.range(500..1500)),
             },
+            snapshots: SnapshotRule::every(*rng.pick(&[2_000, 20_000, 1 << 30])),
             mark_interval_us: rng.range(20..100) * MS,
             heartbeat_us: 30 * MS,
             silence_us: rng.range(100..300) * MS,
@@ -122,23 +134,20 @@ impl Plan {
             majority_first: rng.percent(40),
             veiled: false,
             late: None,
-            mutation,
+            scenes: Vec::new(),
+            injections: Vec::new(),
+            crashes_keep_least: false,
+            think_us: 3 * MS,
+            planted,
         }
     }
 
     /// Three nodes with one shard, no faults, and small chunks; clients are at work until some time after the last node
     /// started.
-    pub(crate) fn with_late(seed: u64, late: Late, mutation: Option<Mutation>) -> Self {
-        let mut plan = Self::of_seed(seed, mutation);
+    pub(crate) fn with_late(seed: u64, late: Late, planted: Option<Planted>) -> Self {
+        let mut plan = Self::of_seed(seed, planted);
         let mut rng = Rng::new(seed);
-        plan.nodes.truncate(3);
-        plan.signers.truncate(3);
-        plan.shards = vec![loop {
-            let shard = shard_of(&mut rng, 0, &plan.nodes);
-            if shard.members.len() == 3 {
-                break shard;
-            }
-        }];
+        plan.of_three(&mut rng);
         plan.limits.chunk_bytes = 100;
         plan.limits.lag_entries = 4_000;
         plan.limits.lag_bytes = 3_000;
@@ -157,8 +166,8 @@ impl Plan {
 
     /// Three or five nodes, one shard on three of them, quick disks, many reads; what goes wrong is that nodes do not hear
     /// of what others do.
-    pub(crate) fn with_veils(seed: u64, mutation: Option<Mutation>) -> Self {
-        let mut plan = Self::of_seed(seed, mutation);
+    pub(crate) fn with_veils(seed: u64, planted: Option<Planted>) -> Self {
+        let mut plan = Self::of_seed(seed, planted);
         let mut rng = Rng::new(seed);
         let count = *rng.pick(&[3, 5]);
         plan.signers = (1..=count).map(|i| Ed25519Signer::from_seed(&[i; 32])).collect();
@@ -167,12 +176,7 @@ impl Plan {
             public_key: signer.public_key(),
         };
         plan.nodes = plan.signers.iter().enumerate().map(info).collect();
-        plan.shards = vec![loop {
-            let shard = shard_of(&mut rng, 0, &plan.nodes);
-            if shard.members.len() == 3 {
-                break shard;
-            }
-        }];
+        plan.shard_of_three(&mut rng);
         plan.limits.formation_us = 20 * MS;
         plan.limits.silence_us = 300 * MS;
         plan.limits.backoff_us = 5 * MS;
@@ -182,6 +186,40 @@ impl Plan {
         (plan.readers, plan.reads_per_reader) = (8, 200);
         (plan.faults_until, plan.fault_every, plan.veiled) = (2_000 * MS, 100 * MS, true);
         plan
+    }
+
+    /// Three nodes with one shard, no faults but those that the script lays down, and as little as possible of anything else.
+    pub(crate) fn of_script(script: Script, seed: u64, planted: Option<Planted>) -> Self {
+        let mut plan = Self::of_seed(seed, planted);
+        plan.of_three(&mut Rng::new(seed));
+        plan.limits.chunk_bytes = 300;
+        plan.limits.lag_entries = 16;
+        plan.limits.lag_bytes = 300;
+        plan.limits.formation_us = 40 * MS;
+        plan.limits.silence_us = 200 * MS;
+        (plan.delay, plan.fsync) = ((300, 1_500), (500, 3_000));
+        (plan.clients, plan.big_percent, plan.memory_percent) = (6, 0, 0);
+        (plan.readers, plan.bulk_percent) = (0, 0);
+        (plan.requests_per_client, plan.think_us) = (6, 40 * MS);
+        (plan.fault_every, plan.majority_first, plan.crashes_keep_least) = (0, false, true);
+        let (scenes, until) = script.scenes();
+        (plan.scenes, plan.faults_until) = (scenes, until);
+        plan
+    }
+
+    fn of_three(&mut self, rng: &mut Rng) {
+        self.nodes.truncate(3);
+        self.signers.truncate(3);
+        self.shard_of_three(rng);
+    }
+
+    fn shard_of_three(&mut self, rng: &mut Rng) {
+        self.shards = vec![loop {
+            let shard = shard_of(rng, 0, &self.nodes);
+            if shard.members.len() == 3 {
+                break shard;
+            }
+        }];
     }
 
     pub(crate) fn config(&self, own: NodeId, incarnation: u64) -> NodeConfig {

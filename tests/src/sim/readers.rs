@@ -5,6 +5,7 @@ use tradewind_ledger::Entry;
 use tradewind_site_protocol::{Barrier, NodeId, ShardIndex};
 use tradewind_store::BrokenChain;
 
+use super::coverage::Seen;
 use super::plan::MS;
 use super::world::{Event, Input, World};
 
@@ -72,7 +73,7 @@ impl World<'_> {
     }
 
     fn read_refused(&mut self, read: &Read) {
-        self.coverage.reads_refused += 1;
+        self.see(Seen::ReadRefused);
         self.read_again(read, 30 * MS);
     }
 
@@ -113,7 +114,7 @@ impl World<'_> {
             let times = (read.began, self.now);
             let client = self.clients.len() + read.reader;
             self.histories[shard].record_get(client, &read.key, times, item.as_ref());
-            self.coverage.reads += 1;
+            self.see(Seen::Read);
         }
     }
 
