@@ -4,11 +4,11 @@ use std::fs;
 
 use tradewind_ledger::tree::value_digest;
 
-use crate::open::{Options, open};
+use crate::open::{Face, Options, open};
 use crate::testing::{Author, tempdir};
 
 fn options() -> Options {
-    Options { preallocate: 8 << 10, bundles: false, ..Options::default() }
+    Options { preallocate: 8 << 10, face: Face::Packed, ..Options::default() }
 }
 
 #[test]
