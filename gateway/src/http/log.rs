@@ -20,6 +20,9 @@ use tradewind_ledger::{
     tile::{HASH_BYTES, TILE_WIDTH, TileId, TileKind, decode_bundle, encode_bundle},
 };
 
+/// How often a tile is looked for while wider ones take the place of what was found.
+const READS: usize = 8;
+
 pub(super) async fn ledgers(State(http): Shared) -> Json<Value> {
     let ledgers = http.service.backend.ledgers();
     let url = |id: &LedgerId| json!({ "ledger": id.to_string(), "checkpoint": format!("/log/{id}/checkpoint") });
@@ -107,8 +110,8 @@ async fn newest(file: path::PathBuf, content_type: &'static str) -> Result<Respo
 
 /// The bytes of a tile, from its file or from that of a wider one; `None` if there is neither.
 fn read_tile(directory: &path::Path, tile: TileId) -> io::Result<Option<Vec<u8>>> {
-    // Twice: the file that was there when the directory was read may be replaced by a wider one before it is opened.
-    for _ in 0..2 {
+    // Again: the file that was there when the directory was read may be replaced by a wider one before it is opened.
+    for _ in 0..READS {
         if let Some(bytes) = read_file(&directory.join(tile.to_string()))? {
             return Ok(Some(bytes));
         }
