@@ -123,7 +123,9 @@ impl Backend for NodeBackend {
             }
             Some(submitted)
         });
-        hand_in(&self.inbox, submitted);
+        // All of it before the group thread's box is open: a large one may be handed in on the way.
+        let submitted: Vec<_> = submitted.collect();
+        hand_in(&self.inbox, submitted.into_iter());
     }
 
     fn shard(&self, pool: PoolIndex, shard: u32) -> Option<Arc<dyn Shard>> {
