@@ -175,12 +175,12 @@ fn letting_a_barrier_pass_without_a_majority_is_found() {
 
 #[test]
 fn counting_an_echo_from_before_the_barrier_is_found() {
-    assert_eq!(found_veiled_by(Mutation::BarrierOutrun, 300), Some("invariant_linearizable"));
+    assert_eq!(found_veiled_by(Mutation::BarrierOutrun, 2_000), Some("invariant_linearizable"));
 }
 
 #[test]
 fn echoing_a_barrier_after_the_view_stopped_is_found() {
-    let found = found_veiled_by(Mutation::BarrierEchoedStopped, 300);
+    let found = found_veiled_by(Mutation::BarrierEchoedStopped, 2_000);
     assert_eq!(found, Some("invariant_linearizable"));
 }
 

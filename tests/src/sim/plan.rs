@@ -184,6 +184,7 @@ impl Plan {
         (plan.clients, plan.requests_per_client) = (8, 150);
         (plan.big_percent, plan.memory_percent, plan.majority_first) = (0, 0, false);
         (plan.readers, plan.reads_per_reader) = (8, 200);
+        (plan.bulk_percent, plan.limits.snapshots) = (0, SnapshotRule::default());
         (plan.faults_until, plan.fault_every, plan.veiled) = (2_000 * MS, 100 * MS, true);
         plan
     }
