@@ -250,6 +250,8 @@ impl NodeBackend {
             "inactive_ms": inactive.map(|inactive| inactive.as_millis() as u64),
             "view": status.view.0,
             "view_members": self.names(&status.members),
+            "roster": status.roster.0,
+            "file_roster": status.last_roster.0,
             "peers": peers.collect::<Vec<_>>(),
             "shards": shards.collect::<Vec<_>>(),
             "counters": {

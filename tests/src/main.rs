@@ -26,30 +26,37 @@ enum Command {
         /// The first of them.
         #[arg(long, default_value_t = 0)]
         from: u64,
+        /// With nodes that are added and removed meanwhile.
+        #[arg(long)]
+        changes: bool,
     },
 }
 
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
-        Command::Sim { seed: Some(seed), .. } => {
-            match sim::run_traced(seed, None, |line| println!("{line}")) {
+        Command::Sim { seed: Some(seed), changes, .. } => {
+            match sim::run_traced(seed, None, changes, |line| println!("{line}")) {
                 Ok(coverage) => println!("seed {seed} holds: {coverage:#?}"),
                 Err(failure) => bail!("seed {seed}: {failure}"),
             }
         }
-        Command::Sim { seed: None, seeds, from } => run_many(from, seeds)?,
+        Command::Sim { seed: None, seeds, from, changes } => run_many(from, seeds, changes)?,
     }
     Ok(())
 }
 
-fn run_many(from: u64, seeds: u64) -> anyhow::Result<()> {
+fn run_many(from: u64, seeds: u64, changes: bool) -> anyhow::Result<()> {
     let (start, mut sum) = (Instant::now(), Coverage::default());
     for seed in from..from + seeds {
         let _named = NameSeed(seed);
-        match sim::run(seed, None) {
+        let run = if changes { sim::run_changes } else { sim::run };
+        match run(seed, None) {
             Ok(coverage) => sum.join(&coverage),
             Err(failure) => {
-                bail!("seed {seed}: {failure}\nreplay with: tradewind-tests sim --seed {seed}")
+                let changes = if changes { " --changes" } else { "" };
+                bail!(
+                    "seed {seed}: {failure}\nreplay with: tradewind-tests sim --seed {seed}{changes}"
+                )
             }
         }
     }

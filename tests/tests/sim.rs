@@ -97,7 +97,7 @@ fn invariants_hold_and_the_hard_places_are_reached() {
 fn a_seed_is_the_same_run_each_time() {
     let run = |seed| {
         let mut lines = Vec::new();
-        let result = sim::run_traced(seed, None, |line| lines.push(line.to_owned()));
+        let result = sim::run_traced(seed, None, false, |line| lines.push(line.to_owned()));
         (result, lines)
     };
     assert_eq!(run(7), run(7));

@@ -3,11 +3,12 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use tradewind_ledger::{Digest, Genesis, Member, SealLimits};
+use tradewind_ledger::{Genesis, Member, SealLimits};
 use tradewind_store::SnapshotRule;
 
 use crate::error::ConfigError;
-use crate::ids::{Incarnation, NodeId};
+use crate::ids::{Incarnation, NodeId, ShardIndex};
+use crate::roster::{Roster, RosterId, Seat};
 
 /// A node of the site.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -24,8 +25,8 @@ pub struct ShardConfig {
     /// The first entry of the ledger; it names the ledger and its members. Byte-identical at all
     /// nodes.
     pub genesis: Genesis,
-    /// The members, in the order of their ranks and of `genesis.members`. The first one (rank 0)
-    /// sends the ordered control marks. Strictly ascending.
+    /// The members that it begins with, in the order of their ranks and of `genesis.members`: those of the first roster.
+    /// Strictly ascending.
     pub members: Vec<NodeId>,
 }
 
@@ -136,16 +137,16 @@ impl Limits {
 pub struct NodeConfig {
     /// This node.
     pub own: NodeId,
-    /// All nodes of the site; `NodeId(i)` is the i-th.
+    /// All nodes that the site ever had or is to have, as far as the own topology file tells; `NodeId(i)` is the i-th.
     pub nodes: Vec<NodeInfo>,
     /// All shards of the site, also those that this node has no part in (their place in the rows is the
     /// same everywhere).
     pub shards: Vec<ShardConfig>,
     /// This start of the process.
     pub incarnation: Incarnation,
-    /// Digest of everything in the topology that the nodes of a site must agree on, and of `limits` that
-    /// shape the rows; peers with another one are refused.
-    pub topology_digest: Digest,
+    /// Who of them is a member of the site, and of which shard: at its founding, and after each change that the own file
+    /// tells of. Never empty. Peers whose file tells another story are refused.
+    pub rosters: Vec<Roster>,
     /// Sizes, periods and bounds.
     pub limits: Limits,
 }
@@ -158,16 +159,33 @@ impl NodeConfig {
             return Err(ConfigError::UnknownSelf { own, nodes });
         }
         self.shards.iter().try_for_each(|shard| self.check_shard(shard))?;
+        let founding = self.rosters.first().map(|roster| &roster.shards);
+        if !founding.is_some_and(|shards| shards.iter().eq(self.shards.iter().map(|s| &s.members)))
+        {
+            let problem = "the first one must have the shards' first members";
+            return Err(ConfigError::Roster { roster: RosterId(0), problem });
+        }
+        for (roster, id) in self.rosters.iter().zip(0..) {
+            if let Some(problem) = roster.fault(nodes, self.shards.len()) {
+                return Err(ConfigError::Roster { roster: RosterId(id), problem });
+            }
+        }
+        if !self.is_seated(self.last(), own) {
+            let name = self.nodes[own.index()].name.clone();
+            return Err(ConfigError::NotOnRoster { name, roster: self.last() });
+        }
         self.limits.check()
     }
 
-    /// The members of a shard with the keys that they have now, as VIEW entries record them: the roster.
-    pub(crate) fn roster(&self, shard: &ShardConfig) -> Vec<Member> {
-        let member = |node: &NodeId| {
-            let NodeInfo { name, public_key } = self.nodes[node.index()].clone();
-            Member { name, public_key }
+    /// The members of a shard on a roster, with the keys that they have there, as VIEW entries record them.
+    pub(crate) fn records(&self, id: RosterId, shard: ShardIndex) -> Vec<Member> {
+        let roster = self.roster(id);
+        let seats = roster.seats.iter().filter(|seat| roster.shard(shard).contains(&seat.node));
+        let member = |seat: &Seat| Member {
+            name: self.nodes[seat.node.index()].name.clone(),
+            public_key: seat.public_key,
         };
-        shard.members.iter().map(member).collect()
+        seats.map(member).collect()
     }
 
     fn check_shard(&self, shard: &ShardConfig) -> Result<(), ConfigError> {
@@ -233,4 +251,8 @@ pub enum Mutation {
     ProgressUntold,
     /// A ledger is cut one entry too far.
     RewindTooFar,
+    /// A view of a new roster does not need a majority of the one before.
+    NewRosterAlone,
+    /// A node that promised a view of a new roster helps to make one of the one before.
+    RosterForgotten,
 }

@@ -8,6 +8,12 @@ use super::world::{REST_WITHIN, Submitted, World, members_disks};
 
 impl World<'_> {
     pub(super) fn is_at_rest(&self) -> bool {
+        let last = self.plan.last_roster();
+        let of_last = |node: &NodeId| self.plan.is_seated(*node, last);
+        let mut all = (0..self.nodes.len() as u16).map(NodeId).filter(of_last);
+        if !all.all(|node| self.roster(node) == last) {
+            return false;
+        }
         let clients_done = self.clients.iter().all(|c| c.done == self.plan.requests_per_client);
         clients_done
             && self.unanswered().is_none()
@@ -28,7 +34,7 @@ impl World<'_> {
         first.is_some()
             && views.all(|view| view == first)
             && (0..self.plan.shards.len()).all(|shard| {
-                let members = self.plan.members(shard);
+                let members = self.plan.members(shard, self.plan.last_roster());
                 let here: Vec<_> = members.iter().filter(|node| up.contains(node)).collect();
                 here.len() <= members.len() / 2
                     || here.iter().all(|node| self.rests(**node, shard).is_some())
@@ -70,7 +76,7 @@ impl World<'_> {
     }
 
     pub(super) fn shard_is_at_rest(&self, shard: usize) -> bool {
-        let members = self.plan.members(shard).iter();
+        let members = self.plan.members(shard, self.plan.last_roster()).iter();
         let mut statuses = members.map(|member| self.rests(*member, shard));
         let first = statuses.next().flatten();
         first.is_some() && statuses.all(|status| status == first)
@@ -105,11 +111,12 @@ impl World<'_> {
 
     pub(super) fn check_end(&mut self) -> Check {
         for shard in 0..self.plan.shards.len() {
-            let disks = members_disks(self.plan, &self.nodes, shard);
+            let disks = members_disks(self.plan, &self.nodes, shard, self.plan.last_roster());
             self.checker.invariant_segments_identical(shard, &disks)?;
         }
         let crashes: Vec<u64> = self.nodes.iter().map(|node| node.crashes).collect();
-        let ledger = |shard| members_disks(self.plan, &self.nodes, shard)[0].entries();
+        let last = self.plan.last_roster();
+        let ledger = |shard| members_disks(self.plan, &self.nodes, shard, last)[0].entries();
         let ledgers: Vec<&[Vec<u8>]> = (0..self.plan.shards.len()).map(ledger).collect();
         self.checker.invariant_acknowledged_is_present(&crashes, &ledgers)?;
         Checker::invariant_each_request_once(&ledgers)?;

@@ -3,7 +3,6 @@
 use tradewind_site_protocol::{NodeCore, NodeId};
 
 use super::check::Check;
-use super::disk::Disk;
 use super::plan::MS;
 use super::world::{Event, World};
 
@@ -123,9 +122,9 @@ impl World<'_> {
 
     pub(super) fn restart(&mut self, node: NodeId) -> Check {
         let state = &mut self.nodes[node.index()];
-        if state.held {
+        let Some(file) = state.file.filter(|_| !state.held && !state.dismissed) else {
             return Ok(());
-        }
+        };
         if state.core.is_some() {
             // Healing: make sure that it is linked to everybody.
             self.link_all(node);
@@ -133,10 +132,12 @@ impl World<'_> {
         }
         state.incarnation += 1;
         let incarnation = state.incarnation;
-        let recovered = state.disks.values().map(Disk::recover).collect();
         // An empty disk begins to count anew.
         let counted = if state.lost.is_some() { 1 } else { incarnation };
-        let config = self.plan.config(node, counted);
+        let config = self.plan.config(node, file, counted);
+        let own = |shard: &usize| self.plan.members(*shard, file).contains(&node);
+        let disks = self.nodes[node.index()].disks.iter().filter(|(shard, _)| own(shard));
+        let recovered = disks.map(|(_, disk)| disk.recover()).collect();
         let now = self.clock(node);
         let promise = self.nodes[node.index()].promise.clone();
         let core = NodeCore::new(config, recovered, promise, now);
@@ -144,7 +145,7 @@ impl World<'_> {
         core.plant(self.plan.mutation);
         core.recall(self.nodes[node.index()].remembered.clone());
         self.nodes[node.index()].core = Some(core);
-        self.tell(|| format!("{node} starts as incarnation {incarnation}"));
+        self.tell(|| format!("{node} starts as incarnation {incarnation}, file {file}"));
         self.perform(node)?;
         self.wake(node);
         self.link_all(node);
@@ -185,6 +186,7 @@ impl World<'_> {
     /// No more faults: all come back, or a majority first.
     pub(super) fn heal(&mut self) {
         self.tell(|| "healed: no more faults".into());
+        self.complete_changes();
         self.troubled_at = self.now;
         for lane in self.lanes.values_mut() {
             lane.held_until = 0;

@@ -25,7 +25,13 @@ impl World<'_> {
             other == node.index() || of.is_some_and(|known| known.view > ViewId(0))
         };
         let state = &self.nodes[node.index()];
-        if state.core.is_none() || state.lost.is_some() || !(0..self.nodes.len()).all(known) {
+        // Who was never there knows nobody.
+        let changes = self.plan.last_roster() > 0;
+        if changes
+            || state.core.is_none()
+            || state.lost.is_some()
+            || !(0..self.nodes.len()).all(known)
+        {
             return;
         }
         self.crash(node);

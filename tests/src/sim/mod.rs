@@ -6,7 +6,7 @@
 //! |---|---|
 //! | `plan` | what a seed stands for: site, shards, limits, faults |
 //! | `world` | the event loop: shells around cores |
-//! | `links`, `faults`, `loss`, `work`, `end` | its parts: frames on their way, what goes wrong, clients, coming to rest |
+//! | `links`, `faults`, `loss`, `roster`, `work`, `end` | its parts: frames on their way, what goes wrong, who comes and goes, clients, coming to rest |
 //! | `fabric`, `disk`, `client` | the simulated surroundings |
 //! | `check` | the invariants |
 
@@ -20,6 +20,7 @@ mod links;
 mod loss;
 mod plan;
 mod rng;
+mod roster;
 mod work;
 mod world;
 
@@ -70,6 +71,12 @@ pub struct Coverage {
     pub joins: u64,
     /// The longest of these changes, microseconds.
     pub join_pause_max: u64,
+    /// Topology files with another roster that were given to the nodes.
+    pub changes: u64,
+    /// Rosters after the founders' that a view was installed of.
+    pub rosters_begun: u64,
+    /// Nodes that were told that they were removed.
+    pub dismissed: u64,
     /// Runs in which a majority alone had to make progress.
     pub majorities_alone: u64,
     /// Submissions whose outcome was given up.
@@ -101,6 +108,8 @@ impl Coverage {
         sum.outbid += more.outbid;
         sum.admissions += more.admissions;
         sum.backoffs += more.backoffs;
+        sum.rosters += more.rosters;
+        sum.outdated += more.outdated;
         sum.lessons += more.lessons;
         sum.learned += more.learned;
         sum.sources_lost += more.sources_lost;
@@ -145,6 +154,9 @@ impl Coverage {
         self.lost_disks_refused += other.lost_disks_refused;
         self.joins += other.joins;
         self.join_pause_max = self.join_pause_max.max(other.join_pause_max);
+        self.changes += other.changes;
+        self.rosters_begun += other.rosters_begun;
+        self.dismissed += other.dismissed;
         self.majorities_alone += other.majorities_alone;
         self.unknown += other.unknown;
         self.frames_of_old_views += other.frames_of_old_views;
@@ -174,6 +186,15 @@ pub fn run_late(seed: u64, late: Late, mutation: Option<Mutation>) -> Result<Cov
     world::World::new(&plan, seed, None).run()
 }
 
+/// Runs a seed to its end, with nodes that are added and removed meanwhile.
+///
+/// # Errors
+/// The first invariant that is broken.
+pub fn run_changes(seed: u64, mutation: Option<Mutation>) -> Result<Coverage, Failure> {
+    let plan = plan::Plan::with_changes(seed, mutation);
+    world::World::new(&plan, seed, None).run()
+}
+
 /// Runs a seed to its end.
 ///
 /// # Errors
@@ -183,19 +204,27 @@ pub fn run(seed: u64, mutation: Option<Mutation>) -> Result<Coverage, Failure> {
     world::World::new(&plan, seed, None).run()
 }
 
-/// Runs a seed and tells each step, one line at a time.
+/// Runs a seed, with nodes that are added and removed or without, and tells each step, one line at a time.
 ///
 /// # Errors
 /// As [`run`].
 pub fn run_traced(
     seed: u64,
     mutation: Option<Mutation>,
+    changes: bool,
     mut tell: impl FnMut(&str),
 ) -> Result<Coverage, Failure> {
-    let plan = plan::Plan::of_seed(seed, mutation);
+    let plan = match changes {
+        true => plan::Plan::with_changes(seed, mutation),
+        false => plan::Plan::of_seed(seed, mutation),
+    };
     tell(&format!("seed {seed}: {} nodes, {} shards", plan.nodes.len(), plan.shards.len()));
     for shard in &plan.shards {
         tell(&format!("  {} on {:?}", shard.genesis.ledger, shard.members));
+    }
+    for (roster, at) in plan.rosters.iter().zip([0].iter().chain(&plan.changes_at)) {
+        let nodes: Vec<_> = roster.seats.iter().map(|seat| seat.node).collect();
+        tell(&format!("  at {at} us: {nodes:?}, shards {:?}", roster.shards));
     }
     tell(&format!("  {:?}", plan.limits));
     let trace = Box::new(|line: String| tell(&line));

@@ -1,10 +1,11 @@
 //! What a seed stands for: the site, its shards, its limits, the kinds of faults.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tradewind_ledger::{Digest, Ed25519Signer, Genesis, LedgerId, Member, SealLimits, Signer};
 use tradewind_site_protocol::{
-    Incarnation, Limits, Mutation, NodeConfig, NodeId, NodeInfo, ShardConfig,
+    Incarnation, Limits, Mutation, NodeConfig, NodeId, NodeInfo, Roster, Seat, ShardConfig,
 };
 
 use super::Late;
@@ -16,7 +17,11 @@ pub(crate) const MS: u64 = 1_000;
 /// The scenario of one run.
 #[derive(Debug)]
 pub(crate) struct Plan {
+    /// All that there ever are.
     pub(crate) nodes: Vec<NodeInfo>,
+    /// The founders', then one for each change of the nodes; and when each change is made.
+    pub(crate) rosters: Vec<Roster>,
+    pub(crate) changes_at: Vec<u64>,
     pub(crate) signers: Vec<Ed25519Signer>,
     pub(crate) shards: Vec<ShardConfig>,
     pub(crate) limits: Limits,
@@ -45,14 +50,9 @@ impl Plan {
     pub(crate) fn of_seed(seed: u64, mutation: Option<Mutation>) -> Self {
         let mut rng = Rng::new(seed);
         let count = *rng.pick(&[3, 3, 3, 4, 5, 5, 6, 7]);
-        let signers: Vec<_> =
-            (0..count).map(|i| Ed25519Signer::from_seed(&[(i as u8) + 1; 32])).collect();
-        let nodes: Vec<_> = signers
-            .iter()
-            .enumerate()
-            .map(|(i, signer)| NodeInfo { name: format!("n{i}"), public_key: signer.public_key() })
-            .collect();
-        let shards =
+        let signers: Vec<_> = (0..count).map(signer).collect();
+        let nodes: Vec<_> = signers.iter().enumerate().map(info).collect();
+        let shards: Vec<_> =
             (0..rng.range(1..4)).map(|shard| shard_of(&mut rng, shard as u32, &nodes)).collect();
         let ring_bytes = *rng.pick(&[1024, 2048, 16_384, 16_384]);
         let limits = Limits {
@@ -81,6 +81,8 @@ impl Plan {
         let usual = rng.range(100..1500);
         let fsync = rng.range(100..3000);
         Self {
+            rosters: vec![Roster::founding(Digest([7; 32]), &nodes, &shards)],
+            changes_at: Vec::new(),
             nodes,
             signers,
             shards,
@@ -99,6 +101,60 @@ impl Plan {
         }
     }
 
+    /// The same, and nodes are added and removed meanwhile: each time one.
+    pub(crate) fn with_changes(seed: u64, mutation: Option<Mutation>) -> Self {
+        let mut plan = Self::of_seed(seed, mutation);
+        // Half of what a majority alone might need may be an older topology file.
+        plan.majority_first = false;
+        let mut rng = Rng::new(seed ^ 0x0052_6f73_7465_7273);
+        for change in 1..=rng.range(1..4) as u8 {
+            let before = plan.rosters.last().expect("the founders'");
+            let mut roster = Roster { digest: Digest([7 + change; 32]), ..before.clone() };
+            let removed = rng.pick(&roster.seats).node;
+            if rng.percent(50) && plan.may_remove(removed) {
+                roster.seats.retain(|seat| seat.node != removed);
+                let ids: Vec<NodeId> = roster.seats.iter().map(|seat| seat.node).collect();
+                for shard in &mut roster.shards {
+                    // Sometimes another takes the place.
+                    let others: Vec<_> = ids.iter().filter(|node| !shard.contains(node)).collect();
+                    let other =
+                        (!others.is_empty() && rng.percent(50)).then(|| **rng.pick(&others));
+                    let leaves = shard.contains(&removed);
+                    shard.retain(|node| *node != removed);
+                    shard.extend(other.filter(|_| leaves));
+                    shard.sort_unstable();
+                }
+            } else {
+                let index = plan.nodes.len();
+                plan.signers.push(signer(index));
+                plan.nodes.push(info((index, &plan.signers[index])));
+                let (node, public_key) = (NodeId(index as u16), plan.nodes[index].public_key);
+                roster.seats.push(Seat { node, public_key });
+                let joins = roster.shards.iter_mut().filter(|_| rng.percent(75));
+                joins.for_each(|shard| shard.push(node));
+            }
+            plan.rosters.push(roster);
+            plan.changes_at.push(rng.range(20 * MS..plan.faults_until));
+        }
+        plan.changes_at.sort_unstable();
+        plan
+    }
+
+    /// Whether those who stay are majorities of all that there were before, so that each roster can be begun from any
+    /// earlier one: a change may come before the last one took place.
+    fn may_remove(&self, node: NodeId) -> bool {
+        let last = self.rosters.last().expect("the founders'");
+        let is_majority = |now: &[NodeId], then: &[NodeId]| {
+            let stay = then.iter().filter(|it| **it != node && now.contains(it));
+            stay.count() > then.len() / 2
+        };
+        let nodes = |roster: &Roster| roster.seats.iter().map(|seat| seat.node).collect::<Vec<_>>();
+        self.rosters.iter().all(|then| {
+            is_majority(&nodes(last), &nodes(then))
+                && then.shards.iter().zip(&last.shards).all(|(then, now)| is_majority(now, then))
+        })
+    }
+
     /// Three nodes with one shard, no faults, and small chunks; clients are at work until some time after the last node
     /// started.
     pub(crate) fn with_late(seed: u64, late: Late, mutation: Option<Mutation>) -> Self {
@@ -112,6 +168,7 @@ impl Plan {
                 break shard;
             }
         }];
+        plan.rosters = vec![Roster::founding(Digest([7; 32]), &plan.nodes, &plan.shards)];
         plan.limits.chunk_bytes = 100;
         plan.limits.lag_entries = 4_000;
         plan.limits.lag_bytes = 3_000;
@@ -126,13 +183,16 @@ impl Plan {
         plan
     }
 
-    pub(crate) fn config(&self, own: NodeId, incarnation: u64) -> NodeConfig {
+    /// What a node is told by a topology file that ends with a roster.
+    pub(crate) fn config(&self, own: NodeId, file: usize, incarnation: u64) -> NodeConfig {
+        let rosters = self.rosters[..=file].to_vec();
+        let known = rosters.iter().flat_map(|r| &r.seats).map(|seat| seat.node.index() + 1);
         NodeConfig {
             own,
-            nodes: self.nodes.clone(),
+            nodes: self.nodes[..known.max().expect("a node")].to_vec(),
+            rosters,
             shards: self.shards.clone(),
             incarnation: Incarnation(incarnation),
-            topology_digest: Digest([7; 32]),
             limits: self.limits.clone(),
         }
     }
@@ -163,9 +223,33 @@ impl Plan {
         rounds + limits.formation_us + self.transfer_us(entries, bytes)
     }
 
-    pub(crate) fn members(&self, shard: usize) -> &[NodeId] {
-        &self.shards[shard].members
+    /// The members of a shard on a roster.
+    pub(crate) fn members(&self, shard: usize, roster: usize) -> &[NodeId] {
+        &self.rosters[roster].shards[shard]
     }
+
+    /// Who is a member of a shard at any time.
+    pub(crate) fn ever(&self, shard: usize) -> Vec<NodeId> {
+        let all: BTreeSet<_> = self.rosters.iter().flat_map(|r| &r.shards[shard]).collect();
+        all.into_iter().copied().collect()
+    }
+
+    pub(crate) fn last_roster(&self) -> usize {
+        self.rosters.len() - 1
+    }
+
+    /// Whether a node is on a roster.
+    pub(crate) fn is_seated(&self, node: NodeId, roster: usize) -> bool {
+        self.rosters[roster].seats.iter().any(|seat| seat.node == node)
+    }
+}
+
+fn signer(index: usize) -> Ed25519Signer {
+    Ed25519Signer::from_seed(&[(index as u8) + 1; 32])
+}
+
+fn info((index, signer): (usize, &Ed25519Signer)) -> NodeInfo {
+    NodeInfo { name: format!("n{index}"), public_key: signer.public_key() }
 }
 
 /// A shard on a random subset of the nodes, mostly three or more of them.

@@ -46,6 +46,10 @@ pub(super) enum Event {
     Look,
     /// The last node starts for the first time.
     Late,
+    /// Somebody writes a topology file that ends with this roster, and begins to give it to the nodes.
+    Change(usize),
+    /// A node gets it, and is restarted.
+    File(NodeId, usize),
 }
 
 #[derive(Debug)]
@@ -94,6 +98,10 @@ pub(super) struct Node {
     pub(super) lost: Option<Lost>,
     /// Stays down until the rest is healed.
     pub(super) held: bool,
+    /// The roster that its topology file ends with; none before it has one.
+    pub(super) file: Option<usize>,
+    /// It was told that it is removed.
+    pub(super) dismissed: bool,
     /// By shard.
     pub(super) disks: BTreeMap<usize, Disk>,
     /// By peer: the generation of the link, as this node knows it.
@@ -133,6 +141,8 @@ pub(crate) struct World<'a> {
     pub(super) troubled_at: u64,
     /// By node: when it stopped a view to let somebody in.
     pub(super) admitting: Vec<Option<u64>>,
+    /// The newest roster that there was a view of.
+    pub(super) newest_roster: usize,
     /// Whether the present turn delivered anything.
     pub(super) delivered: bool,
     pub(crate) coverage: Coverage,
@@ -162,8 +172,10 @@ impl<'a> World<'a> {
             remembered: Vec::new(),
             lost: None,
             held: false,
+            file: plan.is_seated(NodeId(index as u16), 0).then_some(0),
+            dismissed: false,
             disks: (0..plan.shards.len())
-                .filter(|shard| plan.members(*shard).contains(&NodeId(index as u16)))
+                .filter(|shard| plan.ever(*shard).contains(&NodeId(index as u16)))
                 .map(|shard| (shard, Disk::default()))
                 .collect(),
             links: BTreeMap::new(),
@@ -197,6 +209,7 @@ impl<'a> World<'a> {
             late: plan.late,
             troubled_at: 0,
             admitting: vec![None; count],
+            newest_roster: 0,
             delivered: false,
             coverage: Coverage::default(),
             trace,
@@ -209,6 +222,9 @@ impl<'a> World<'a> {
         }
         if plan.fault_every > 0 {
             world.at(plan.fault_every, Event::Fault);
+        }
+        for (change, at) in plan.changes_at.iter().enumerate() {
+            world.at(*at, Event::Change(change + 1));
         }
         world.at(plan.faults_until, Event::Heal);
         if let Some(late) = plan.late {
@@ -300,12 +316,20 @@ impl<'a> World<'a> {
             Event::Mend(pairs) => self.mend(&pairs),
             Event::HealAll => self.heal_all(),
             Event::Late => self.start_late(),
+            Event::Change(roster) => self.change(roster),
+            Event::File(node, roster) => self.give_file(node, roster),
             Event::Look => self.at(self.now + 5 * MS, Event::Look),
         }
         Ok(())
     }
 
     // Nodes.
+
+    /// The roster of the last view that a node installed.
+    pub(super) fn roster(&self, node: NodeId) -> usize {
+        let core = self.nodes[node.index()].core.as_ref();
+        core.map_or(0, |core| core.roster().index())
+    }
 
     pub(super) fn give(&mut self, node: NodeId, input: Input) {
         self.nodes[node.index()].inbox.push_back(input);
@@ -498,7 +522,7 @@ impl<'a> World<'a> {
                 }
             }
             Action::Committed { shard, version } => {
-                let disks = members_disks(self.plan, &self.nodes, shard.index());
+                let disks = members_disks(self.plan, &self.nodes, shard.index(), self.roster(node));
                 let own = &self.nodes[node.index()].disks[&shard.index()];
                 let of = shard.index();
                 self.checker.invariant_committed_is_durable(of, version, own, &disks)?;
@@ -507,7 +531,8 @@ impl<'a> World<'a> {
                 self.tell(|| {
                     format!("{node} has a checkpoint of shard {} at {size}", shard.index())
                 });
-                self.checker.invariant_checkpoint_has_majority(shard.index(), size, &note)?;
+                let of = (shard.index(), self.roster(node));
+                self.checker.invariant_checkpoint_has_majority(of, size, &note)?;
             }
             Action::Stopped { view, why } => {
                 self.tell(|| format!("{node} stops view {view}: {why:?}"));
@@ -517,7 +542,10 @@ impl<'a> World<'a> {
             Action::Installed { view, members } => {
                 self.tell(|| format!("{node} installs view {view} of {members:?}"));
                 self.admitted(node)?;
-                self.checker.invariant_one_successor_view(view, &members)?;
+                let roster = self.roster(node);
+                self.coverage.rosters_begun += u64::from(self.newest_roster < roster);
+                self.newest_roster = self.newest_roster.max(roster);
+                self.checker.invariant_one_successor_view(view, roster, &members)?;
                 self.invariant_lost_disk_has_no_voice(node)?;
             }
             Action::Promise(promise) => {
@@ -566,6 +594,11 @@ impl<'a> World<'a> {
             Action::Failed(Fatal::LostData { .. }) if self.nodes[node.index()].lost.is_some() => {
                 self.find_disk(node);
             }
+            Action::Failed(Fatal::Removed { .. })
+                if !self.plan.is_seated(node, self.newest_roster) =>
+            {
+                self.dismiss(node);
+            }
             Action::Failed(fatal) => {
                 let detail = format!("{node}: {fatal}");
                 return Err(Violation { invariant: "invariant_no_node_fails", detail });
@@ -575,7 +608,8 @@ impl<'a> World<'a> {
     }
 
     fn sign(&mut self, node: NodeId, shard: usize, checkpoint: &Checkpoint) -> Check {
-        let disks: Vec<&Disk> = members_disks(self.plan, &self.nodes, shard);
+        let roster = self.roster(node);
+        let disks: Vec<&Disk> = members_disks(self.plan, &self.nodes, shard, roster);
         let own = &self.nodes[node.index()].disks[&shard];
         self.checker.invariant_signed_is_durable(shard, checkpoint, own, &disks)?;
         let signature = self.plan.signers[node.index()].sign(checkpoint.to_string().as_bytes());
@@ -598,8 +632,8 @@ impl<'a> World<'a> {
 
     fn check_turn(&self, node: NodeId) -> Check {
         for shard in self.nodes[node.index()].disks.keys() {
-            let members = self.plan.members(*shard).iter();
-            let active = |member: &NodeId| {
+            let members = self.plan.ever(*shard).into_iter();
+            let active = |member: NodeId| {
                 let core = self.nodes[member.index()].core.as_ref()?;
                 let status = core.replica_status(ShardIndex(*shard as u16))?;
                 (core.state() == State::Active).then_some((core.view().0, status))
@@ -611,11 +645,17 @@ impl<'a> World<'a> {
     }
 }
 
-pub(super) fn members_disks<'n>(plan: &Plan, nodes: &'n [Node], shard: usize) -> Vec<&'n Disk> {
+/// The disks of a shard's members on a roster.
+pub(super) fn members_disks<'n>(
+    plan: &Plan,
+    nodes: &'n [Node],
+    shard: usize,
+    roster: usize,
+) -> Vec<&'n Disk> {
     // A disk that is lost for a while still has what was told of it.
     let disk = |member: &NodeId| {
         let node = &nodes[member.index()];
         &node.lost.as_ref().map_or(&node.disks, |lost| &lost.disks)[&shard]
     };
-    plan.members(shard).iter().map(disk).collect()
+    plan.members(shard, roster).iter().map(disk).collect()
 }

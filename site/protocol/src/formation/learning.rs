@@ -24,6 +24,7 @@ use crate::config::Mutation;
 use crate::error::PeerFault;
 use crate::ids::{NodeId, Now, ShardIndex};
 use crate::node::{NodeCore, Phase};
+use crate::roster::{RosterId, Span};
 use crate::shard::Replica;
 use crate::wire::{Control, Hello, LedgerState, Shelf, are_members};
 
@@ -57,6 +58,10 @@ impl<S: StoreAccess> NodeCore<S> {
 
     /// Tells a node outside that this view runs, and what of it this node has to give.
     pub(super) fn tell_running(&mut self, to: NodeId) {
+        if self.peers[to.index()].file < Some(self.roster) {
+            // It may not even know who the members are.
+            return;
+        }
         let ledgers = self.replicas.iter().flatten().filter_map(Replica::shelf).collect();
         let (view, members) = (self.view, self.members.clone());
         self.send(to, Control::Running { view, members, ledgers });
@@ -68,11 +73,29 @@ impl<S: StoreAccess> NodeCore<S> {
         let unlinked = |node: &NodeId| hello.waiting_for.contains(node);
         let could = self.members.first() == Some(&self.config.own)
             && !self.members.iter().any(unlinked)
+            && self.has_seat_for(from)
             && (hello.settled && hello.ledgers.iter().all(|state| self.is_near(state))
                 || self.planted == Some(Mutation::AdmitsUnlearned));
         let early = now.instant < self.peers[from.index()].admit_at;
         self.out.counters.backoffs += u64::from(could && early);
         could && !early
+    }
+
+    /// Whether a view of the members and this node could be made: it is on their roster, or on a later one that they all
+    /// know.
+    fn has_seat_for(&self, from: NodeId) -> bool {
+        let (established, last) = (self.promise.established, self.config.last());
+        (self.roster.0..=last.0).map(RosterId).any(|roster| {
+            let all = self.members.iter().copied().chain([from]);
+            let seated: Vec<NodeId> =
+                all.filter(|node| self.config.is_seated(roster, *node)).collect();
+            let knows = |node: &NodeId| {
+                *node == self.config.own || self.peers[node.index()].file >= Some(roster)
+            };
+            seated.contains(&from)
+                && seated.iter().all(knows)
+                && self.config.carries(Span { established, roster }, &seated)
+        })
     }
 
     /// Whether little is missing to this ledger, as far as this node can tell.

@@ -63,13 +63,16 @@ mod tests {
 
     use super::*;
     use crate::ids::Incarnation;
+    use crate::roster::RosterId;
     use crate::wire::Stand;
 
     /// Nodes that all speak, without these links.
     fn told(nodes: u16, cut: &[(u16, u16)]) -> Vec<Option<Hello>> {
         let hello = |node: u16| Hello {
             stand: Stand { incarnation: Incarnation(1), attempt: 1 },
-            topology: Digest::ZERO,
+            rosters: vec![Digest::ZERO],
+            begun: RosterId(0),
+            established: RosterId(0),
             last_view: ViewId(0),
             waiting_for: cut
                 .iter()
