@@ -7,8 +7,10 @@ use std::thread;
 use tradewind_site_protocol::Mutation;
 use tradewind_tests::sim::{self, Coverage, Late};
 
+type Run = fn(u64, Option<Mutation>) -> Result<Coverage, sim::Failure>;
+
 /// Runs seeds on two threads; stops at the first that breaks something.
-fn run_all(seeds: u64) -> Coverage {
+fn run_all(seeds: u64, run: Run, flag: &str) -> Coverage {
     let next = AtomicU64::new(0);
     let work = || {
         let mut sum = Coverage::default();
@@ -17,10 +19,10 @@ fn run_all(seeds: u64) -> Coverage {
             if seed >= seeds {
                 return sum;
             }
-            match sim::run(seed, None) {
+            match run(seed, None) {
                 Ok(coverage) => sum.join(&coverage),
                 Err(failure) => panic!(
-                    "seed {seed}: {failure}\nreplay: cargo run --release -p tradewind-tests -- sim --seed {seed}"
+                    "seed {seed}: {failure}\nreplay: cargo run --release -p tradewind-tests -- sim --seed {seed}{flag}"
                 ),
             }
         }
@@ -35,7 +37,7 @@ fn run_all(seeds: u64) -> Coverage {
 
 #[test]
 fn invariants_hold_and_the_hard_places_are_reached() {
-    let coverage = run_all(2_000);
+    let coverage = run_all(2_000, sim::run, "");
     let core = coverage.core;
     let reached = [
         ("views", core.views),
@@ -94,6 +96,25 @@ fn invariants_hold_and_the_hard_places_are_reached() {
 }
 
 #[test]
+fn nodes_come_and_go_beside_all_other_faults_and_invariants_hold() {
+    let coverage = run_all(400, sim::run_changes, " --changes");
+    let reached = [
+        ("topology files with another roster", coverage.changes),
+        ("rosters that views were installed of", coverage.rosters_begun),
+        ("nodes told that they were removed", coverage.dismissed),
+        ("proposals of a roster that could be a newer one", coverage.core.outdated),
+        ("nodes let in", coverage.core.admissions),
+        ("lessons that came to their end", coverage.core.learned),
+        ("ledgers cut", coverage.core.rewinds),
+        ("promises written in a crash", coverage.promises_torn),
+        ("partitions", coverage.partitions),
+    ];
+    let missed: Vec<_> = reached.iter().filter(|(_, count)| *count == 0).collect();
+    assert!(missed.is_empty(), "never reached: {missed:?} in {coverage:#?}");
+    assert!(coverage.rosters_begun * 2 > coverage.changes, "{coverage:#?}");
+}
+
+#[test]
 fn a_seed_is_the_same_run_each_time() {
     let run = |seed| {
         let mut lines = Vec::new();
@@ -106,6 +127,27 @@ fn a_seed_is_the_same_run_each_time() {
 /// The invariants that find a planted bug, over at most so many seeds.
 fn found_by(mutation: Mutation, seeds: u64) -> Option<&'static str> {
     (0..seeds).find_map(|seed| sim::run(seed, Some(mutation)).err().map(|f| f.violation.invariant))
+}
+
+#[test]
+fn a_view_of_a_new_roster_without_a_majority_of_the_old_one_is_found() {
+    let found = found_among_changes(Mutation::NewRosterAlone, 400);
+    assert!(
+        matches!(found, Some("invariant_one_successor_view" | "invariant_one_order")),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn going_back_to_a_roster_before_the_promised_one_is_found() {
+    let found = found_among_changes(Mutation::RosterForgotten, 400);
+    assert!(found.is_some_and(|found| found != "invariant_progress_resumes"), "{found:?}");
+}
+
+/// The same, with nodes that are added and removed.
+fn found_among_changes(mutation: Mutation, seeds: u64) -> Option<&'static str> {
+    let run = |seed| sim::run_changes(seed, Some(mutation));
+    (0..seeds).find_map(|seed| run(seed).err().map(|failure| failure.violation.invariant))
 }
 
 #[test]

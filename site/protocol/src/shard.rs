@@ -189,6 +189,10 @@ impl<S: StoreAccess> Replica<S> {
         self.machine.replay().view()
     }
 
+    pub(crate) fn members(&self) -> &[NodeId] {
+        &self.members
+    }
+
     pub(crate) fn outbox(&mut self) -> &mut Outbox {
         &mut self.outbox
     }

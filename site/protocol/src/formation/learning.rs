@@ -73,7 +73,7 @@ impl<S: StoreAccess> NodeCore<S> {
         let unlinked = |node: &NodeId| hello.waiting_for.contains(node);
         let could = self.members.first() == Some(&self.config.own)
             && !self.members.iter().any(unlinked)
-            && self.has_seat_for(from)
+            && self.has_seat_for(from, hello.begun)
             && (hello.settled && hello.ledgers.iter().all(|state| self.is_near(state))
                 || self.planted == Some(Mutation::AdmitsUnlearned));
         let early = now.instant < self.peers[from.index()].admit_at;
@@ -82,10 +82,10 @@ impl<S: StoreAccess> NodeCore<S> {
     }
 
     /// Whether a view of the members and this node could be made: it is on their roster, or on a later one that they all
-    /// know.
-    fn has_seat_for(&self, from: NodeId) -> bool {
+    /// know; and not on an older one than it has promised.
+    fn has_seat_for(&self, from: NodeId, begun: RosterId) -> bool {
         let (established, last) = (self.promise.established, self.config.last());
-        (self.roster.0..=last.0).map(RosterId).any(|roster| {
+        (self.roster.max(begun).0..=last.0).map(RosterId).any(|roster| {
             let all = self.members.iter().copied().chain([from]);
             let seated: Vec<NodeId> =
                 all.filter(|node| self.config.is_seated(roster, *node)).collect();

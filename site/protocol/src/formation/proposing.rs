@@ -58,12 +58,17 @@ impl<S: StoreAccess> NodeCore<S> {
                 return None;
             }
             let quick = |node: NodeId| eligible(node) && fits(node);
-            let members = quorum(self.config.own, &forming.hellos, quick);
-            let span = Span { established: most(&members, |hello| hello.established), roster };
-            let begun = most(&members, |hello| hello.begun);
-            let can = self.carries(span, &members)
-                && (begun == roster || self.is_due(forming, (begun, roster), &members));
-            can.then_some(Choice { span, members })
+            let span_of = |members: &[NodeId]| Span {
+                established: most(members, |hello| hello.established),
+                roster,
+            };
+            let enough = |members: &[NodeId]| {
+                let begun = most(members, |hello| hello.begun);
+                self.carries(span_of(members), members)
+                    && (begun == roster || self.is_due(forming, (begun, roster), members))
+            };
+            let members = quorum(self.config.own, &forming.hellos, quick, enough);
+            (!members.is_empty()).then(|| Choice { span: span_of(&members), members })
         })
     }
 
@@ -127,7 +132,7 @@ impl<S: StoreAccess> NodeCore<S> {
         if self.goes_on() {
             return Vec::new();
         }
-        let there = quorum(self.config.own, &forming.hellos, |_| true);
+        let there = quorum(self.config.own, &forming.hellos, |_| true, |_| true);
         let mut others = self.other_nodes();
         others.retain(|node| !there.contains(node) && self.config.is_seated(self.begun(), *node));
         others
@@ -154,7 +159,11 @@ impl<S: StoreAccess> NodeCore<S> {
                 && now.instant >= self.peers[node.index()].admit_at
         };
         let chosen = self.without_laggards(forming, quick);
-        let chosen = chosen.or_else(|| self.choice(forming, quick)).or(reachable);
+        let chosen = chosen.or_else(|| self.choice(forming, quick));
+        // But not at the price of going by an older roster: others would not follow that.
+        let best = self.without_laggards(forming, |_| true).or(reachable);
+        let newest = best.as_ref().map(|best| best.span.roster);
+        let chosen = chosen.filter(|chosen| Some(chosen.span.roster) >= newest).or(best);
         let ready = chosen.filter(|Choice { members, .. }| {
             let absent =
                 |node: &NodeId| !members.contains(node) && self.is_waited_for(forming, *node);
