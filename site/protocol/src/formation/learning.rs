@@ -67,13 +67,10 @@ impl<S: StoreAccess> NodeCore<S> {
         self.send(to, Control::Running { view, members, ledgers });
     }
 
-    /// At the lowest member of a running view: whether to stop it in order to let a node in. It lacks little, then:
+    /// At the lowest member of a running view that stays: whether to stop it in order to let a node in. It lacks little, then:
     /// what is missing is taken up while the view changes.
     pub(super) fn admits(&mut self, now: Now, from: NodeId, hello: &Hello) -> bool {
-        let unlinked = |node: &NodeId| hello.waiting_for.contains(node);
-        let could = self.members.first() == Some(&self.config.own)
-            && !self.members.iter().any(unlinked)
-            && self.has_seat_for(from, hello.begun)
+        let could = self.is_to_admit(from, hello)
             && (hello.settled && hello.ledgers.iter().all(|state| self.is_near(state))
                 || self.planted == Some(Mutation::AdmitsUnlearned));
         let early = now.instant < self.peers[from.index()].admit_at;
@@ -81,18 +78,21 @@ impl<S: StoreAccess> NodeCore<S> {
         could && !early
     }
 
-    /// Whether a view of the members and this node could be made: it is on their roster, or on a later one that they all
-    /// know; and not on an older one than it has promised.
-    fn has_seat_for(&self, from: NodeId, begun: RosterId) -> bool {
+    /// Whether a view of the members and this node could be made, and this one leads those that will be in it. The other is
+    /// on their roster, or on a later one that they all know; and not on an older one than it has promised.
+    fn is_to_admit(&self, from: NodeId, hello: &Hello) -> bool {
         let (established, last) = (self.promise.established, self.config.last());
-        (self.roster.max(begun).0..=last.0).map(RosterId).any(|roster| {
+        (self.roster.max(hello.begun).0..=last.0).map(RosterId).any(|roster| {
             let all = self.members.iter().copied().chain([from]);
             let seated: Vec<NodeId> =
                 all.filter(|node| self.config.is_seated(roster, *node)).collect();
             let knows = |node: &NodeId| {
                 *node == self.config.own || self.peers[node.index()].file >= Some(roster)
             };
+            let others = seated.iter().find(|node| **node != from);
             seated.contains(&from)
+                && others == Some(&self.config.own)
+                && !seated.iter().any(|node| hello.waiting_for.contains(node))
                 && seated.iter().all(knows)
                 && self.config.carries(Span { established, roster }, &seated)
         })

@@ -105,11 +105,17 @@ impl<S: StoreAccess> NodeCore<S> {
         })
     }
 
-    /// Whether the members of a proposal could make a view of a newer roster instead: a node with an older topology file
-    /// does not keep the others from that.
+    /// The view of the newest roster that could be made without waiting for those who lack much, if that is possible.
+    fn foremost(&self, forming: &Forming) -> Option<Choice> {
+        let quick = self.without_laggards(forming, |_| true);
+        quick.or_else(|| self.choice(forming, |_| true))
+    }
+
+    /// Whether a view of a newer roster than a proposal's could be made: a node with an older topology file does not keep
+    /// the others from that.
     fn is_outdated(&self, forming: &Forming, proposal: &Proposal) -> bool {
-        let choice = self.choice(forming, |node| proposal.stand(node).is_some());
-        choice.is_some_and(|choice| choice.span.roster > proposal.roster)
+        let foremost = self.foremost(forming);
+        foremost.is_some_and(|choice| choice.span.roster > proposal.roster)
     }
 
     /// The oldest roster that this node helps to make a view of.
@@ -145,8 +151,7 @@ impl<S: StoreAccess> NodeCore<S> {
         if forming.leading.is_some() || !matches!(forming.stage, Stage::Gathering) {
             return;
         }
-        let reachable = self.choice(forming, |_| true);
-        let there = reachable.is_some();
+        let there = self.goes_on();
         let since = forming.majority_since.filter(|_| there).unwrap_or(now.instant);
         let waited = now.instant.since(since) >= self.config.limits.formation_us;
         let settled = |node: &NodeId| {
@@ -161,9 +166,9 @@ impl<S: StoreAccess> NodeCore<S> {
         let chosen = self.without_laggards(forming, quick);
         let chosen = chosen.or_else(|| self.choice(forming, quick));
         // But not at the price of going by an older roster: others would not follow that.
-        let best = self.without_laggards(forming, |_| true).or(reachable);
-        let newest = best.as_ref().map(|best| best.span.roster);
-        let chosen = chosen.filter(|chosen| Some(chosen.span.roster) >= newest).or(best);
+        let foremost = self.foremost(forming);
+        let newest = foremost.as_ref().map(|choice| choice.span.roster);
+        let chosen = chosen.filter(|chosen| Some(chosen.span.roster) >= newest).or(foremost);
         let ready = chosen.filter(|Choice { members, .. }| {
             let absent =
                 |node: &NodeId| !members.contains(node) && self.is_waited_for(forming, *node);
