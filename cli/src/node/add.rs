@@ -164,7 +164,8 @@ fn told(added: &Added) -> String {
     );
     match ledgers.len() {
         0 => {
-            text += "  a spare, member of no shard: all have as many members as `replicas` says; --replicas raises it\n"
+            text += "  a spare, member of no shard: all have as many members as `replicas` says; \
+                     --replicas raises it\n";
         }
         _ => _ = writeln!(text, "  member of {}", ledgers.join(", ")),
     }

@@ -63,7 +63,7 @@ pub(super) fn with_table(text: &str, site: &str, kind: &str, after: &str, lines:
         return format!("{}\n\n{block}", text.trim_end());
     };
     let is_header = |line: &&str| line.trim_start().starts_with('[');
-    let end = all[begin + 1..].iter().position(|line| is_header(line));
+    let end = all[begin + 1..].iter().position(is_header);
     let end = end.map_or(all.len(), |end| begin + 1 + end);
     // Comments and empty lines before the next table are that one's.
     let is_content = |line: &&str| !line.trim().is_empty() && !line.trim_start().starts_with('#');

@@ -220,8 +220,8 @@ pub enum Refusal {
 
 impl Refusal {
     /// Whether it says that the node of this name was removed.
-    pub(crate) fn is_of(&self, own: String) -> bool {
-        matches!(self, Self::Removed { name, .. } if *name == own)
+    pub(crate) fn is_of(&self, own: &str) -> bool {
+        matches!(self, Self::Removed { name, .. } if name == own)
     }
 }
 

@@ -147,7 +147,7 @@ impl<S: StoreAccess> NodeCore<S> {
                 self.fail(Fatal::LostData { by: self.name(from), lost });
             }
             Control::Refuse(refusal @ Refusal::Removed { .. })
-                if refusal.is_of(self.name(self.config.own)) =>
+                if refusal.is_of(&self.name(self.config.own)) =>
             {
                 self.fail(Fatal::Removed { by: self.name(from), refusal: Box::new(refusal) });
             }
