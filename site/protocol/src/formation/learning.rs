@@ -83,15 +83,22 @@ impl<S: StoreAccess> NodeCore<S> {
     fn is_to_admit(&self, from: NodeId, hello: &Hello) -> bool {
         let (established, last) = (self.promise.established, self.config.last());
         (self.roster.max(hello.begun).0..=last.0).map(RosterId).any(|roster| {
-            let all = self.members.iter().copied().chain([from]);
+            // Others outside may be let in with it, and it may take several.
+            let knocks = |node: &NodeId| {
+                let peer = &self.peers[node.index()];
+                let ready = peer.connected && peer.heard && peer.file >= Some(roster);
+                !self.members.contains(node) && ready && !hello.waiting_for.contains(node)
+            };
+            let outside = self.other_nodes().into_iter().filter(knocks);
+            let all = self.members.iter().copied().chain(outside);
             let seated: Vec<NodeId> =
                 all.filter(|node| self.config.is_seated(roster, *node)).collect();
             let knows = |node: &NodeId| {
                 *node == self.config.own || self.peers[node.index()].file >= Some(roster)
             };
-            let others = seated.iter().find(|node| **node != from);
+            let leads = seated.iter().find(|node| self.members.contains(node));
             seated.contains(&from)
-                && others == Some(&self.config.own)
+                && leads == Some(&self.config.own)
                 && !seated.iter().any(|node| hello.waiting_for.contains(node))
                 && seated.iter().all(knows)
                 && self.config.carries(Span { established, roster }, &seated)
