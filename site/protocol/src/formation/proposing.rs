@@ -244,9 +244,9 @@ impl<S: StoreAccess> NodeCore<S> {
     /// Whether a node that is not there may yet come: at the start whoever was in the last view, later only who was
     /// not lost.
     fn is_waited_for(&self, forming: &Forming, node: NodeId) -> bool {
-        if !self.config.is_seated(self.config.last(), node)
-            || self.peers[node.index()].refusal.is_some()
-        {
+        let refusal = self.peers[node.index()].refusal.as_ref();
+        let is_past = matches!(refusal, Some(Refusal::OldRoster { .. } | Refusal::Removed { .. }));
+        if is_past || !self.config.is_seated(self.config.last(), node) {
             return false;
         }
         match self.ran {
