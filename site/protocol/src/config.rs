@@ -253,6 +253,4 @@ pub enum Mutation {
     RewindTooFar,
     /// A view of a new roster does not need a majority of the one before.
     NewRosterAlone,
-    /// A node that promised a view of a new roster helps to make one of the one before.
-    RosterForgotten,
 }

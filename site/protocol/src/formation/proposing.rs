@@ -120,10 +120,7 @@ impl<S: StoreAccess> NodeCore<S> {
 
     /// The oldest roster that this node helps to make a view of.
     pub(super) fn begun(&self) -> RosterId {
-        match self.planted {
-            Some(Mutation::RosterForgotten) => RosterId(0),
-            _ => self.promise.roster,
-        }
+        self.promise.roster
     }
 
     /// Whether no view runs, and a majority with this node in it is there to make one.
