@@ -123,6 +123,7 @@ mod tests {
     use tradewind_site_protocol::EntryBatch;
 
     use super::*;
+    use crate::intake::Intakes;
     use crate::log::{Job, Log};
     use crate::peers::PeersFile;
     use crate::publish::Publisher;
@@ -152,7 +153,8 @@ mod tests {
     #[test]
     fn the_group_thread_is_told_when_the_log_thread_panics() {
         let reason = told(|inbox| {
-            let log = Log::start(Vec::new(), Arc::clone(inbox)).expect("a thread");
+            let log = Log::start(Vec::new(), Intakes::new(HashMap::new()), Arc::clone(inbox))
+                .expect("a thread");
             let (entries, leaves, values) = (EntryBatch::default(), Vec::new(), Vec::new());
             log.push(Job::Append { shard: ShardIndex(0), entries, leaves, values });
             log.stop();

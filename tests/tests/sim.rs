@@ -72,6 +72,14 @@ fn invariants_hold_and_the_hard_places_are_reached() {
         ("waits for credits", core.no_credit),
         ("entries caught up", core.caught_up),
         ("detached values caught up", core.values_caught_up),
+        ("snapshots that ledgers were committed to", core.snapshots),
+        ("ledgers pruned", coverage.prunings),
+        ("parts of snapshots taken", core.parts_taken),
+        ("ledgers begun anew with a snapshot", core.planted),
+        ("damaged parts", coverage.damaged_parts),
+        ("wrong parts refused", core.wrong_parts),
+        ("takings of snapshots interrupted", coverage.takings_interrupted),
+        ("takings of snapshots resumed", coverage.takings_resumed),
         ("seals", core.seals),
         ("marks", core.marks),
         ("checkpoints", core.checkpoints),
@@ -181,6 +189,12 @@ fn cutting_a_ledger_too_far_is_found() {
 fn taking_a_node_without_its_disk_for_the_one_it_was_is_found() {
     let found = found_by(Mutation::LostDiskTrusted, 100);
     assert_eq!(found, Some("invariant_lost_disk_has_no_voice"));
+}
+
+#[test]
+fn keeping_parts_of_a_snapshot_unchecked_is_found() {
+    let found = found_by(Mutation::PartsUnchecked, 600);
+    assert_eq!(found, Some("invariant_corruption_is_not_kept"));
 }
 
 #[test]

@@ -72,4 +72,5 @@ pub use rewind::{RewindError, rewind};
 pub use scrub::{Checked, Fault, MendError, Scrubber};
 pub use shared::SealedSegment;
 pub use start::Start;
+pub use values::{has_value, keep_value};
 pub use writer::LedgerWriter;

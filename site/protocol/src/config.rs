@@ -233,4 +233,6 @@ pub enum Mutation {
     ProgressUntold,
     /// A ledger is cut one entry too far.
     RewindTooFar,
+    /// Parts of a snapshot are kept as they come.
+    PartsUnchecked,
 }

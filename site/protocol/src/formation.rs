@@ -23,6 +23,7 @@ mod proposing;
 mod quorum;
 mod recalling;
 mod rewinding;
+mod taking;
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -41,6 +42,7 @@ use completion::Completion;
 use learning::Running;
 use proposing::Leading;
 pub use recalling::Recollection;
+use taking::Piece;
 
 /// What a node holds while no view runs.
 #[derive(Debug)]
@@ -173,6 +175,16 @@ impl<S: StoreAccess> NodeCore<S> {
             }
             Control::AskRoots { view, shard, sizes } => {
                 self.handle_ask_roots(now, from, view, (shard, sizes));
+            }
+            Control::Pruned { view, shard, snapshot } => {
+                self.handle_pruned(now, (from, view, shard), snapshot);
+            }
+            Control::FetchPart { view, shard, size, part, offset } => {
+                self.handle_fetch_part(now, from, (view, shard), (size, part, offset));
+            }
+            Control::Part { view, shard, size, part, offset, total, bytes } => {
+                let piece = Piece { size, part, offset, total, bytes };
+                self.handle_part(now, (from, view, shard), piece);
             }
             Control::Roots { view, shard, roots } => {
                 self.take_roots(now, (from, view, shard), &roots);

@@ -42,6 +42,8 @@ pub(crate) struct Peer {
     /// Whether it said hello over the present link, and was not refused.
     pub(crate) heard: bool,
     pub(crate) refusal: Option<Refusal>,
+    /// Whether it gave a part of a snapshot that was not what it must be.
+    pub(crate) gave_wrong: bool,
     /// The least that it had on its disk.
     pub(crate) recollection: Recollection,
     /// When a message of it came, or the link.
@@ -172,6 +174,7 @@ impl<S: StoreAccess> NodeCore<S> {
             stand: None,
             heard: false,
             refusal: None,
+            gave_wrong: false,
             recollection: Recollection::default(),
             heard_at: now.instant,
             admit_at: now.instant,
@@ -308,13 +311,15 @@ impl<S: StoreAccess> NodeCore<S> {
             if let Some((peer, fault)) = fault {
                 self.peer_faulty(now, peer, fault);
             } else if active {
-                self.compare_snapshots();
                 self.remember(now, false);
                 self.heartbeats(now, memory);
             } else {
                 self.continue_forming(now);
                 self.watch_forming(now);
             }
+        }
+        if !matches!(self.phase, Phase::Failed(_)) {
+            self.compare_snapshots();
         }
         self.turned_at = now.instant;
         self.flush_answers();

@@ -29,6 +29,7 @@ use crate::outbox::Outbox;
 use crate::payload::{Assembly, Checker};
 use crate::ring::{Flags, Reader, Words, Writer};
 use crate::status::{Counters, ReplicaStatus};
+use crate::taking::Taking;
 use crate::wire::Shelf;
 use agreeing::Agreeing;
 use recent::Recent;
@@ -138,8 +139,11 @@ pub(crate) struct Replica<S> {
     backlog_bytes: usize,
     recent: Recent,
     agreeing: Agreeing,
-    /// Whether the shell is cutting the ledger.
+    /// The snapshot that is being taken from others.
+    pub(crate) taking: Option<Taking>,
+    /// Whether the shell is cutting the ledger, or replacing it.
     rewinding: bool,
+    planting: bool,
     scratch: Vec<u8>,
 }
 
@@ -175,7 +179,9 @@ impl<S: StoreAccess> Replica<S> {
             backlog: VecDeque::new(),
             backlog_bytes: 0,
             recent: Recent::new(&config.limits),
+            taking: None,
             rewinding: false,
+            planting: false,
             scratch: Vec::new(),
         }
     }
@@ -212,7 +218,7 @@ impl<S: StoreAccess> Replica<S> {
 
     /// Whether all that was delivered is on the own disk, and nothing is left to be delivered.
     pub(crate) fn is_settled(&self) -> bool {
-        self.durable == self.machine.size() && !self.is_undrained() && !self.rewinding
+        self.durable == self.machine.size() && !self.is_undrained() && !self.is_rewinding()
     }
 
     /// Whether messages of a stopped view may be left to be delivered.
@@ -225,9 +231,9 @@ impl<S: StoreAccess> Replica<S> {
         self.flow.as_ref().is_some_and(|flow| flow.stage == Stage::Running)
     }
 
-    /// Whether the ledger is being cut.
+    /// Whether the ledger is being cut, or replaced.
     pub(crate) fn is_rewinding(&self) -> bool {
-        self.rewinding
+        self.rewinding || self.planting
     }
 
     /// What is known to be on disk at a majority.
@@ -398,6 +404,31 @@ impl<S: StoreAccess> Replica<S> {
         if !unknown.is_empty() {
             out.actions.push_back(Action::Unknown(unknown));
         }
+    }
+
+    /// The shell replaces the ledger by one that begins with the snapshot which was taken.
+    pub(crate) fn begin_plant(&mut self, size: Version, out: &mut Outputs) {
+        assert!(self.is_settled() && size > self.durable, "only what is behind is replaced, once");
+        self.discard(out);
+        self.planting = true;
+        out.actions.push_back(Action::Plant { shard: self.shard, size });
+    }
+
+    /// The ledger was replaced: goes on from there.
+    pub(crate) fn planted(&mut self, replay: Replay, store: S, limits: &Limits, out: &mut Outputs) {
+        assert!(self.planting, "the shell replaces what it was asked to replace");
+        (self.planting, self.rewinding, self.taking) = (false, true, None);
+        // Which of the entries that were here are before the snapshot is not known: none of them is answered.
+        let unknown = self.outbox.forget_after(Version::ZERO);
+        if !unknown.is_empty() {
+            out.actions.push_back(Action::Unknown(unknown));
+        }
+        self.rewound(replay, store, limits, out);
+    }
+
+    /// Whose signatures are believed.
+    pub(crate) fn policy(&self) -> &Policy {
+        self.marks.policy()
     }
 
     pub(crate) fn hand_to_log(&mut self, out: &mut Outputs) {

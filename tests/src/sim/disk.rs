@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use tradewind_ledger::tree::{CompactRange, leaf_hash};
-use tradewind_ledger::{Digest, Replay, Version};
-use tradewind_site_protocol::{EntryBatch, RecoveredShard, Values};
-use tradewind_store::Store;
+use tradewind_ledger::tree::{CompactRange, MemoryTree, leaf_hash};
+use tradewind_ledger::{Digest, Version};
+use tradewind_site_protocol::{EntryBatch, Values};
 
 use super::rng::Rng;
 
@@ -21,6 +20,8 @@ pub(crate) struct Disk {
     tree: CompactRange,
     values: BTreeMap<Digest, Vec<u8>>,
     synced: usize,
+    /// Entries before this one were pruned: they are here for comparing only.
+    first: usize,
     /// The size that the running fsync will have made durable.
     syncing: Option<usize>,
 }
@@ -96,14 +97,42 @@ impl Disk {
         self.synced() >= size && self.head(size) == Some(head)
     }
 
-    /// Reads everything back as a shell does at its start.
-    pub(crate) fn recover(&self) -> RecoveredShard<Store> {
-        let (mut replay, mut store) = (Replay::new(), Store::new());
-        for (version, bytes) in self.entries.iter().enumerate() {
-            let entry = replay.push(bytes).expect("a ledger on disk replays");
-            store.apply(Version(version as u64), &entry).expect("and applies");
-        }
-        RecoveredShard { replay, store }
+    /// The first entry that can be read.
+    pub(crate) fn first(&self) -> Version {
+        Version(self.first as u64)
+    }
+
+    /// Everything before this entry is not to be had any more.
+    pub(crate) fn prune(&mut self, first: Version) {
+        self.first = self.first.max(first.0 as usize);
+    }
+
+    /// The first entries, with the values that they name: what a snapshot of them stands for.
+    pub(crate) fn beginning(&self, size: Version) -> (Vec<Vec<u8>>, BTreeMap<Digest, Vec<u8>>) {
+        (self.entries[..size.0 as usize].to_vec(), self.values.clone())
+    }
+
+    /// Begins anew with a snapshot of these entries, all pruned.
+    pub(crate) fn plant(&mut self, (entries, values): (Vec<Vec<u8>>, BTreeMap<Digest, Vec<u8>>)) {
+        assert!(self.syncing.is_none(), "all is synced before it is replaced");
+        let kept = std::mem::take(&mut self.values);
+        *self = Self { values, ..Self::default() };
+        self.values.extend(kept);
+        self.append(Version::ZERO, &entries.iter().map(Vec::as_slice).collect(), Vec::new());
+        (self.synced, self.first) = (self.entries.len(), self.entries.len());
+    }
+
+    pub(crate) fn has_value(&self, digest: &Digest) -> bool {
+        self.values.contains_key(digest)
+    }
+
+    pub(crate) fn add_value(&mut self, digest: Digest, value: Vec<u8>) {
+        self.values.insert(digest, value);
+    }
+
+    /// The tree over the first entries.
+    pub(crate) fn memory_tree(&self, size: Version) -> MemoryTree {
+        self.entries[..size.0 as usize].iter().map(|entry| leaf_hash(entry)).collect()
     }
 
     /// Bytes of entries and values.
@@ -119,6 +148,7 @@ impl Disk {
     /// Synced entries from `first`, at least one, up to `end` and about `max_bytes`.
     pub(crate) fn read(&self, first: Version, end: Version, max_bytes: usize) -> EntryBatch {
         assert!(first < end && end <= self.synced(), "only durable entries are read");
+        assert!(first >= self.first(), "what was pruned is gone");
         let mut batch = EntryBatch::default();
         for entry in &self.entries[first.0 as usize..end.0 as usize] {
             if !batch.is_empty() && batch.bytes() + entry.len() > max_bytes {

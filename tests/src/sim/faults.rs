@@ -3,9 +3,8 @@
 use tradewind_site_protocol::{NodeCore, NodeId};
 
 use super::check::Check;
-use super::disk::Disk;
 use super::plan::MS;
-use super::world::{Event, World};
+use super::world::{Event, Node, World};
 
 impl World<'_> {
     pub(super) fn fault(&mut self) {
@@ -108,8 +107,13 @@ impl World<'_> {
         if let Some((shard, to)) = state.rewinding.take().filter(|_| kept) {
             state.disks.get_mut(&shard).expect("an own shard").cut(to);
         }
+        self.coverage.takings_interrupted += state.snapshots.crash();
+        let planting = state.planting.take().filter(|_| kept);
         for disk in state.disks.values_mut() {
             disk.crash(&mut self.rng);
+        }
+        if let Some((shard, _)) = planting {
+            self.replace_ledger(node, shard);
         }
         for index in 0..self.nodes.len() {
             let peer = NodeId(index as u16);
@@ -117,7 +121,9 @@ impl World<'_> {
                 self.break_link(node, peer);
             }
         }
-        let at = self.now + self.rng.range(30 * MS..250 * MS);
+        // Where history is pruned, some are away until what they lack is gone.
+        let longer = if self.plan.prunes && self.rng.percent(40) { 8 } else { 1 };
+        let at = self.now + longer * self.rng.range(30 * MS..250 * MS);
         self.at(at, Event::Restart(node));
     }
 
@@ -133,7 +139,10 @@ impl World<'_> {
         }
         state.incarnation += 1;
         let incarnation = state.incarnation;
-        let recovered = state.disks.values().map(Disk::recover).collect();
+        let Node { snapshots, disks, .. } = state;
+        let rule = &self.plan.limits.snapshots;
+        let recovered = disks.iter().map(|(shard, disk)| snapshots.recover(*shard, disk, rule));
+        let recovered = recovered.collect();
         // An empty disk begins to count anew.
         let counted = if state.lost.is_some() { 1 } else { incarnation };
         let config = self.plan.config(node, counted);
@@ -144,6 +153,7 @@ impl World<'_> {
         core.plant(self.plan.mutation);
         core.recall(self.nodes[node.index()].remembered.clone());
         self.nodes[node.index()].core = Some(core);
+        self.recall_snapshots(node, now);
         self.tell(|| format!("{node} starts as incarnation {incarnation}"));
         self.perform(node)?;
         self.wake(node);

@@ -20,6 +20,7 @@ mod links;
 mod loss;
 mod plan;
 mod rng;
+mod snapshots;
 mod work;
 mod world;
 
@@ -84,6 +85,16 @@ pub struct Coverage {
     pub answered: u64,
     /// Detached values written.
     pub detached: u64,
+    /// Ledgers pruned behind two snapshots.
+    pub prunings: u64,
+    /// Ledgers begun anew with a snapshot of others.
+    pub ledgers_replaced: u64,
+    /// Pieces of snapshots that were damaged on their way.
+    pub damaged_parts: u64,
+    /// Crashes while a snapshot was being taken.
+    pub takings_interrupted: u64,
+    /// Starts that went on with a snapshot of which a part was there.
+    pub takings_resumed: u64,
     /// Calls that were checked for linearizability.
     pub linear_calls: u64,
 }
@@ -128,6 +139,9 @@ impl Coverage {
         sum.bad_signatures += more.bad_signatures;
         sum.snapshots += more.snapshots;
         sum.snapshots_differ += more.snapshots_differ;
+        sum.parts_taken += more.parts_taken;
+        sum.wrong_parts += more.wrong_parts;
+        sum.planted += more.planted;
         sum.stale_messages += more.stale_messages;
     }
 
@@ -135,6 +149,11 @@ impl Coverage {
     pub fn join(&mut self, other: &Coverage) {
         self.add(&other.core);
         self.crashes += other.crashes;
+        self.prunings += other.prunings;
+        self.ledgers_replaced += other.ledgers_replaced;
+        self.damaged_parts += other.damaged_parts;
+        self.takings_interrupted += other.takings_interrupted;
+        self.takings_resumed += other.takings_resumed;
         self.broken_links += other.broken_links;
         self.pauses += other.pauses;
         self.disconnects += other.disconnects;

@@ -7,6 +7,8 @@ use tradewind_site_protocol::{
     Incarnation, Limits, Mutation, NodeConfig, NodeId, NodeInfo, ShardConfig,
 };
 
+use tradewind_store::SnapshotRule;
+
 use super::Late;
 use super::rng::Rng;
 
@@ -38,6 +40,10 @@ pub(crate) struct Plan {
     pub(crate) majority_first: bool,
     /// Whether the last node starts late.
     pub(crate) late: Option<Late>,
+    /// Whether what lies before the older of two snapshots is pruned, and how many parts of snapshots are damaged on
+    /// their way, percent.
+    pub(crate) prunes: bool,
+    pub(crate) damage_percent: u64,
     pub(crate) mutation: Option<Mutation>,
 }
 
@@ -78,6 +84,16 @@ impl Plan {
             pending_submissions: 64,
             ..Limits::default()
         };
+        // Of its own, so that seeds keep their other faults.
+        let mut of_snapshots = Rng::new(seed ^ 0x5eed_54a9);
+        let snapshots = match of_snapshots.percent(60) {
+            true => *of_snapshots.pick(&[100, 500, 3_000]),
+            false => u64::MAX,
+        };
+        let limits = Limits {
+            snapshots: SnapshotRule { bytes: snapshots, entries: (snapshots / 50).max(1) },
+            ..limits
+        };
         let usual = rng.range(100..1500);
         let fsync = rng.range(100..3000);
         Self {
@@ -95,6 +111,8 @@ impl Plan {
             memory_percent: *rng.pick(&[0, 10, 50]),
             majority_first: rng.percent(40),
             late: None,
+            prunes: snapshots < u64::MAX && of_snapshots.percent(80),
+            damage_percent: *of_snapshots.pick(&[0, 10, 30]),
             mutation,
         }
     }
@@ -112,6 +130,7 @@ impl Plan {
                 break shard;
             }
         }];
+        plan.limits.snapshots = SnapshotRule { bytes: u64::MAX, entries: u64::MAX };
         plan.limits.chunk_bytes = 100;
         plan.limits.lag_entries = 4_000;
         plan.limits.lag_bytes = 3_000;

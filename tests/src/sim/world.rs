@@ -17,6 +17,7 @@ use super::fabric::{Frame, Lane, Link, Rows};
 use super::loss::Lost;
 use super::plan::{MS, Plan};
 use super::rng::Rng;
+use super::snapshots::{Done, Snapshots};
 use super::{Coverage, Failure, Late, Violation};
 use crate::linear::History;
 
@@ -64,6 +65,8 @@ pub(super) enum Input {
     Remembered(Vec<Recollection>),
     /// The ledger is cut.
     Rewound(usize, Version),
+    /// Something of snapshots is done.
+    Snapshots(Done),
     Submit(usize, Submission),
 }
 
@@ -89,6 +92,10 @@ pub(super) struct Node {
     /// When the last write of a promise is done: they are done one after the other.
     pub(super) promised_at: u64,
     pub(super) rewinding: Option<(usize, Version)>,
+    pub(super) snapshots: Snapshots,
+    /// When the last thing that was done for snapshots is done.
+    pub(super) snapshots_at: u64,
+    pub(super) planting: Option<(usize, Version)>,
     /// What it wrote down of the others; and its own disk, while it runs with an empty one.
     pub(super) remembered: Vec<Recollection>,
     pub(super) lost: Option<Lost>,
@@ -159,6 +166,9 @@ impl<'a> World<'a> {
             promising: None,
             promised_at: 0,
             rewinding: None,
+            snapshots: Snapshots::default(),
+            snapshots_at: 0,
+            planting: None,
             remembered: Vec::new(),
             lost: None,
             held: false,
@@ -370,8 +380,18 @@ impl<'a> World<'a> {
     }
 
     fn take_input(&mut self, node: NodeId, now: Now, input: Input) {
-        let Node { core, rows, links, disks, promise, promising, rewinding, remembered, .. } =
-            &mut self.nodes[node.index()];
+        let Node {
+            core,
+            rows,
+            links,
+            disks,
+            promise,
+            promising,
+            rewinding,
+            remembered,
+            snapshots,
+            ..
+        } = &mut self.nodes[node.index()];
         let Some(core) = core else { return };
         match input {
             Input::Frame(from, generation, frame) => {
@@ -426,9 +446,11 @@ impl<'a> World<'a> {
                 *rewinding = None;
                 let disk = disks.get_mut(&shard).expect("an own shard");
                 disk.cut(to);
-                let recovered = disk.recover();
+                let rule = &self.plan.limits.snapshots;
+                let recovered = snapshots.recover(shard, disk, rule);
                 core.handle_rewound(now, ShardIndex(shard as u16), recovered);
             }
+            Input::Snapshots(done) => self.take_snapshots(node, now, done),
             Input::Submit(shard, submission) => {
                 let ticket = submission.ticket;
                 if let Err(refused) = core.handle_submit(ShardIndex(shard as u16), submission) {
@@ -476,6 +498,10 @@ impl<'a> World<'a> {
             }
             Action::ReadLog { reader, first, end, max_bytes } => {
                 let disk = &self.nodes[node.index()].disks[&reader.shard.index()];
+                if first < disk.first() {
+                    self.read_pruned(node, reader);
+                    return Ok(());
+                }
                 let entries = disk.read(first, end, max_bytes);
                 let input = Input::LogRead(reader, first, disk.root(first), entries);
                 let at = self.now + self.rng.range(20..2_000);
@@ -489,8 +515,13 @@ impl<'a> World<'a> {
                 let at = self.now + self.rng.range(20..2_000);
                 self.at(at, Event::Input(node, incarnation, input));
             }
-            // Snapshots are the shell's: here every start replays all there is.
-            Action::Snapshot { .. } => {}
+            Action::Snapshot { .. }
+            | Action::ReadPart { .. }
+            | Action::Take { .. }
+            | Action::Agreed { .. }
+            | Action::KeepPart { .. }
+            | Action::KeepValue { .. }
+            | Action::Plant { .. } => self.act_on_snapshots(node, action)?,
             Action::Sign { shard, checkpoint } => self.sign(node, shard.index(), &checkpoint)?,
             Action::Answers(answers) => {
                 for answer in answers {
@@ -508,6 +539,7 @@ impl<'a> World<'a> {
                     format!("{node} has a checkpoint of shard {} at {size}", shard.index())
                 });
                 self.checker.invariant_checkpoint_has_majority(shard.index(), size, &note)?;
+                self.signed(node, shard.index(), size, note);
             }
             Action::Stopped { view, why } => {
                 self.tell(|| format!("{node} stops view {view}: {why:?}"));

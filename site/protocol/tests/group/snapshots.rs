@@ -47,6 +47,9 @@ fn the_ledger_holds_a_snapshot_once_a_majority_made_it() {
     group.settle();
     made(&mut group, 2, record(3, 4));
     assert_eq!(snapshots(&group, 1), [record(2, 1), record(3, 4)]);
+    let agreed =
+        |node: usize| group.nodes[node].agreed.iter().map(|size| size.0).collect::<Vec<_>>();
+    assert_eq!((agreed(0), agreed(1), agreed(2)), (vec![2], vec![2, 3], vec![2, 3]));
     assert_eq!(snapshots(&group, 2), snapshots(&group, 1));
     assert!(group.nodes.iter().all(|node| node.failed.is_none()));
 }
