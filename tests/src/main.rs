@@ -2,9 +2,9 @@
 
 use std::time::Instant;
 
-use anyhow::bail;
+use anyhow::{anyhow, bail};
 use clap::{Parser, Subcommand};
-use tradewind_tests::sim::{self, Coverage};
+use tradewind_tests::sim::{self, Case, Coverage, Failure, Kind, Script};
 
 #[derive(Parser)]
 #[command(about = "Long-running tests of Tradewind")]
@@ -18,7 +18,7 @@ enum Command {
     /// Simulates core groups under faults and checks their invariants.
     Sim {
         /// Run this seed only, and tell each step.
-        #[arg(long, conflicts_with_all = ["seeds", "from"])]
+        #[arg(long, conflicts_with_all = ["seeds", "from", "script"])]
         seed: Option<u64>,
         /// How many seeds to run.
         #[arg(long, default_value_t = 1_000)]
@@ -26,18 +26,59 @@ enum Command {
         /// The first of them.
         #[arg(long, default_value_t = 0)]
         from: u64,
+        /// Run this script instead, and tell each step; with `--crash`, crashes beside it.
+        #[arg(long, value_enum)]
+        script: Option<Script>,
+        /// NTH:before|after:APART: a crash before or after the NTH point of the script; APART: which node behind the one that
+        /// crashes is cut off for a while, 0 for none.
+        #[arg(long, requires = "script")]
+        crash: Vec<sim::Injection>,
+        /// Run all scripts with a crash at every point of theirs, and with so many pairs of crashes each; seeds as given.
+        #[arg(long, conflicts_with_all = ["seed", "script"])]
+        sweep: Option<usize>,
     },
 }
 
 fn main() -> anyhow::Result<()> {
-    match Arguments::parse().command {
-        Command::Sim { seed: Some(seed), .. } => {
-            match sim::run_traced(seed, None, |line| println!("{line}")) {
-                Ok(coverage) => println!("seed {seed} holds: {coverage:#?}"),
-                Err(failure) => bail!("seed {seed}: {failure}"),
-            }
+    let Command::Sim { seed, seeds, from, script, crash, sweep } = Arguments::parse().command;
+    let mut tell = |line: &str| println!("{line}");
+    match (seed, script, sweep) {
+        (Some(seed), ..) => {
+            let result = sim::run_traced(seed, None, tell);
+            show(result, &format!("--seed {seed}"))
         }
-        Command::Sim { seed: None, seeds, from } => run_many(from, seeds)?,
+        (_, Some(script), _) => {
+            let case = Case { script, seed: from, crashes: crash };
+            show(sim::run_script(&case, None, Some(&mut tell)), &case.to_string())
+        }
+        (_, _, Some(pairs)) => (from..from + seeds).try_for_each(|seed| run_sweep(seed, pairs)),
+        _ => run_many(from, seeds),
+    }
+}
+
+fn run_sweep(seed: u64, pairs: usize) -> anyhow::Result<()> {
+    for script in Script::ALL {
+        let (start, mut sum) = (Instant::now(), Coverage::default());
+        let named = |failure: Failure| anyhow!(failure.report(&format!("{script:?}")));
+        let mut cases = sim::every_point(*script, seed).map_err(named)?;
+        let points = cases.len();
+        cases.extend(sim::pairs(*script, seed, pairs).map_err(named)?);
+        for case in &cases {
+            let _named = Named(case.to_string());
+            sum.join(
+                &case.run(None).map_err(|failure| anyhow!(failure.report(&case.to_string())))?,
+            );
+        }
+        let spent = start.elapsed();
+        println!("{script:?} from {seed}: {points} crashes at a point, {pairs} pairs: {spent:.1?}");
+    }
+    Ok(())
+}
+
+fn show(result: Result<Coverage, Failure>, what: &str) -> anyhow::Result<()> {
+    match result {
+        Ok(coverage) => println!("{what} holds: {coverage:#?}"),
+        Err(failure) => bail!(failure.report(what)),
     }
     Ok(())
 }
@@ -45,28 +86,28 @@ fn main() -> anyhow::Result<()> {
 fn run_many(from: u64, seeds: u64) -> anyhow::Result<()> {
     let (start, mut sum) = (Instant::now(), Coverage::default());
     for seed in from..from + seeds {
-        let _named = NameSeed(seed);
+        let name = format!("--seed {seed}");
+        let _named = Named(name.clone());
         match sim::run(seed, None) {
             Ok(coverage) => sum.join(&coverage),
-            Err(failure) => {
-                bail!("seed {seed}: {failure}\nreplay with: tradewind-tests sim --seed {seed}")
-            }
+            Err(failure) => bail!(failure.report(&name)),
         }
     }
     println!("{seeds} seeds from {from} hold, {:.1?}: {sum:#?}", start.elapsed());
+    let missed = sum.missed();
+    if !missed.is_empty() {
+        println!("never reached: {}", missed.join(", "));
+    }
     Ok(())
 }
 
-/// Names the seed if the run panics.
-struct NameSeed(u64);
+/// Names the run if it panics.
+struct Named(String);
 
-impl Drop for NameSeed {
+impl Drop for Named {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!(
-                "seed {}: panicked; replay with: tradewind-tests sim --seed {}",
-                self.0, self.0
-            );
+            eprintln!("{} at commit {}: panicked", self.0, sim::commit());
         }
     }
 }

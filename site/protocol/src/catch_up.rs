@@ -22,8 +22,9 @@ pub(crate) struct CatchUp {
     entries: VecDeque<Vec<u8>>,
 }
 
-/// Detached values of the entry that is next: those that are there, and the one that is coming. They outlive the attempt
-/// that fetched them, so that a large value arrives even if no single attempt lasts long enough for it.
+/// Detached values of a shard's entry that is next: those that are there, and the one that is coming. They outlive the
+/// attempt that fetched them, and lessons of other shards, so that a large value arrives even if no single attempt lasts
+/// long enough for it.
 #[derive(Debug, Default)]
 pub(crate) struct Pieces {
     values: Values,

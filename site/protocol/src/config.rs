@@ -215,10 +215,10 @@ pub enum Mutation {
     PendingForgotten,
     /// A node alone, or a few, install views.
     MinorityInstalls,
-    /// A promise is not written down.
-    PromiseForgotten,
     /// The shortest log wins.
     ShortestLogWins,
+    /// The longest log wins, whatever view it is of.
+    LengthAloneWins,
     /// A member goes on delivering after it said what it has.
     DeliveryAfterStop,
     /// What is on disk at a majority is committed although the VIEW entry is not.

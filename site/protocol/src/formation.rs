@@ -23,6 +23,7 @@ mod proposing;
 mod quorum;
 mod recalling;
 mod rewinding;
+mod steps;
 mod taking;
 
 use alloc::vec;
@@ -42,6 +43,7 @@ use completion::Completion;
 use learning::Running;
 use proposing::Leading;
 pub use recalling::Recollection;
+pub use steps::{ShardStep, Step};
 use taking::Piece;
 
 /// What a node holds while no view runs.

@@ -102,8 +102,8 @@ pub struct NodeCore<S> {
     pub(crate) attempt: u64,
     /// Whom the last view was stopped for, to let it in.
     pub(crate) admitting: Option<NodeId>,
-    /// What is there of the detached values of the entry that is to be taken up next.
-    pub(crate) pieces: Pieces,
+    /// By shard: what is there of the detached values of the entry that is to be taken up next.
+    pub(crate) pieces: Vec<Pieces>,
     /// Whether the fabric's rows are those of `view`.
     pub(crate) rows: bool,
     /// By node: what was last written down of them, and when.
@@ -196,7 +196,7 @@ impl<S: StoreAccess> NodeCore<S> {
             ran: false,
             attempt: 1,
             admitting: None,
-            pieces: Pieces::default(),
+            pieces: config.shards.iter().map(|_| Pieces::default()).collect(),
             rows: false,
             remembered: Vec::new(),
             remembered_at: now.instant,

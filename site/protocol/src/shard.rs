@@ -20,6 +20,7 @@ use crate::action::{Action, Answer};
 use crate::batch::Values;
 use crate::checkpoint::Marks;
 use crate::config::{Limits, Mutation, NodeConfig};
+use crate::formation::ShardStep;
 use crate::ids::{NodeId, Now, ShardIndex};
 use crate::layout::ShardLayout;
 use crate::machine::Machine;
@@ -229,6 +230,17 @@ impl<S: StoreAccess> Replica<S> {
     /// Whether the shard is part of a running view.
     pub(crate) fn is_running(&self) -> bool {
         self.flow.as_ref().is_some_and(|flow| flow.stage == Stage::Running)
+    }
+
+    /// How far it is.
+    pub(crate) fn step(&self) -> ShardStep {
+        match self.flow.as_ref().map(|flow| flow.stage) {
+            _ if self.is_rewinding() => ShardStep::Rewinding,
+            None => ShardStep::Idle,
+            Some(Stage::Running) => ShardStep::Running,
+            Some(Stage::Stopped) => ShardStep::Stopped,
+            Some(Stage::Drained) => ShardStep::Drained,
+        }
     }
 
     /// Whether the ledger is being cut, or replaced.

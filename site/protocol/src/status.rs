@@ -1,6 +1,7 @@
 //! What a node says about itself.
 
 use alloc::string::String;
+use alloc::vec;
 use alloc::vec::Vec;
 
 use tradewind_ledger::{Hlc, LedgerId, Version, ViewId};
@@ -107,6 +108,28 @@ pub struct Status {
     pub counters: Counters,
 }
 
+/// Declares counters: adding them up and listing them cannot forget one.
+macro_rules! counters {
+    ($(#[$meta:meta])* pub struct $name:ident { $($(#[$doc:meta])* pub $field:ident: u64,)* }) => {
+        $(#[$meta])*
+        pub struct $name { $($(#[$doc])* pub $field: u64,)* }
+
+        impl $name {
+            /// Adds what another node, or another start, counted.
+            pub fn add(&mut self, other: &Self) {
+                $(self.$field += other.$field;)*
+            }
+
+            /// All of them, by name.
+            #[must_use]
+            pub fn all(&self) -> Vec<(&'static str, u64)> {
+                vec![$((stringify!($field), self.$field),)*]
+            }
+        }
+    };
+}
+
+counters! {
 /// What happened since the start of the process.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Counters {
@@ -190,4 +213,5 @@ pub struct Counters {
     pub bad_signatures: u64,
     /// Control messages of an old view or incarnation, ignored.
     pub stale_messages: u64,
+}
 }

@@ -6,9 +6,10 @@ use std::fmt;
 use tradewind_ledger::{
     Body, Checkpoint, Digest, Entry, Policy, Replay, RequestId, SignedNote, Version, ViewId,
 };
-use tradewind_site_protocol::{Durability, EntryBatch, NodeId, ReplicaStatus};
+use tradewind_site_protocol::{Durability, EntryBatch, NodeId, ReplicaStatus, ShardStep, Step};
 use tradewind_store::Store;
 
+use super::coverage::SHARD_STEPS;
 use super::disk::{Disk, root_of};
 use super::plan::Plan;
 use crate::linear::History;
@@ -121,6 +122,60 @@ impl Checker {
             }
         }
         Ok(())
+    }
+
+    /// How many entries of a shard are committed, as far as anybody said.
+    pub(crate) fn committed(&self, shard: usize) -> Version {
+        self.newest_committed(shard).map_or(Version::ZERO, |(size, _)| size)
+    }
+
+    /// That, and what these entries are.
+    pub(crate) fn newest_committed(&self, shard: usize) -> Option<(Version, u64)> {
+        self.committed[shard].last_key_value().map(|(size, head)| (*size, *head))
+    }
+
+    /// A view is installed only after it was accepted, and accepted only after it was promised (the leader's own acceptance
+    /// may be seen together with what follows); who failed is never anything else.
+    pub(crate) fn invariant_no_step_is_skipped(node: NodeId, from: Step, to: Step) -> Check {
+        let skipped = match to {
+            Step::Active => !matches!(from, Step::Accepted | Step::Promising),
+            Step::Accepted => from != Step::Promising,
+            _ => from == Step::Failed,
+        };
+        match skipped {
+            true => broken(
+                "invariant_no_step_is_skipped",
+                format!("{node} goes from {from:?} to {to:?}"),
+            ),
+            false => Ok(()),
+        }
+    }
+
+    /// Neither does a shard.
+    pub(crate) fn invariant_no_shard_step_is_skipped(
+        node: NodeId,
+        from: ShardStep,
+        to: ShardStep,
+    ) -> Check {
+        if SHARD_STEPS.contains(&(from, to)) {
+            return Ok(());
+        }
+        let detail = format!("a shard of {node} goes from {from:?} to {to:?}");
+        broken("invariant_no_step_is_skipped", detail)
+    }
+
+    /// Corruption is never served: what is read for a peer is what was written there.
+    pub(crate) fn invariant_corruption_is_never_served(
+        node: NodeId,
+        disk: &Disk,
+        first: Version,
+        entries: &EntryBatch,
+    ) -> Check {
+        if disk.wrote(first, entries) {
+            return Ok(());
+        }
+        let detail = format!("{node} gives damaged entries from {first} on to a peer");
+        broken("invariant_corruption_is_never_served", detail)
     }
 
     /// One successor: all that install a view agree on its members, which are a majority of the nodes.

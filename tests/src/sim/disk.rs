@@ -1,4 +1,5 @@
-//! A simulated disk with one ledger on it: what is synced survives a crash, what is only written may or may not.
+//! A simulated disk with one ledger on it: what is synced survives a crash, what is only written may or may not. A disk may
+//! lie (say to have synced what a crash takes), be full, and rot.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -9,10 +10,16 @@ use tradewind_site_protocol::{EntryBatch, Values};
 
 use super::rng::Rng;
 
+/// An entry that is not what was written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Damaged(pub(crate) Version);
+
 /// A ledger on disk.
 #[derive(Debug, Default)]
 pub(crate) struct Disk {
     entries: Vec<Vec<u8>>,
+    /// By entry: its checksum, as it was written.
+    leaves: Vec<Digest>,
     /// By size, from 1: a hash of the entries so far.
     heads: Vec<u64>,
     /// By size, from 1: the root over the entries so far; and the tree over all of them.
@@ -24,6 +31,14 @@ pub(crate) struct Disk {
     first: usize,
     /// The size that the running fsync will have made durable.
     syncing: Option<usize>,
+    /// While set, it says to sync and does not: entries that are on it nevertheless.
+    lies: Option<usize>,
+    /// What it once said to have synced and lost: size, and the number of what was below it.
+    lost: BTreeMap<usize, u64>,
+    /// While set, it is full: entries that found room.
+    room: Option<usize>,
+    /// Which entry is damaged, and what it was: for the simulator only, readers go by checksums.
+    rotten: Option<(usize, Vec<u8>)>,
 }
 
 impl Disk {
@@ -34,7 +49,9 @@ impl Disk {
             let mut hasher = DefaultHasher::new();
             (self.heads.last(), entry).hash(&mut hasher);
             self.heads.push(hasher.finish());
-            self.tree.push(leaf_hash(entry));
+            let leaf = leaf_hash(entry);
+            self.tree.push(leaf);
+            self.leaves.push(leaf);
             self.roots.push(self.tree.root());
             self.entries.push(entry.to_vec());
         }
@@ -61,11 +78,71 @@ impl Disk {
         Version(self.synced as u64)
     }
 
-    /// Power is lost: of what was not synced, any prefix may have reached the disk.
-    pub(crate) fn crash(&mut self, rng: &mut Rng) {
-        let kept = rng.range(self.synced as u64..self.entries.len() as u64 + 1) as usize;
+    /// Power is lost: of what was not synced, any prefix may have reached the disk; with `least` nothing did. Returns what
+    /// happened to it.
+    pub(crate) fn crash(&mut self, rng: &mut Rng, least: bool) -> Loss {
+        let (safe, written) = (self.lies.unwrap_or(self.synced), self.entries.len());
+        let most = self.room.unwrap_or(written).clamp(safe, written);
+        let kept = match least {
+            true => safe,
+            false => rng.range(safe as u64..most as u64 + 1) as usize,
+        };
+        let lost = kept < self.synced;
+        for size in kept + 1..=self.synced {
+            self.lost.insert(size, self.heads[size - 1]);
+        }
         self.truncate(kept);
-        self.syncing = None;
+        (self.syncing, self.lies, self.room) = (None, None, None);
+        Loss { torn: kept < written && kept > safe, lost }
+    }
+
+    /// From now on it says to sync, and does not; or it does again, with all that it was to sync.
+    pub(crate) fn lie(&mut self, lies: bool) {
+        self.lies = lies.then_some(self.lies.unwrap_or(self.synced));
+    }
+
+    /// From now on nothing more fits on it; or something does again.
+    pub(crate) fn fill(&mut self, full: bool) {
+        self.room = full.then_some(self.entries.len());
+    }
+
+    /// A byte of an entry changes.
+    pub(crate) fn rot(&mut self, at: usize, rng: &mut Rng) {
+        assert!(at >= self.first, "what was pruned is not on it");
+        let entry = &mut self.entries[at];
+        self.rotten = Some((at, entry.clone()));
+        let (byte, bit) = (rng.index(entry.len()), rng.range(0..8));
+        entry[byte] ^= 1 << bit;
+    }
+
+    pub(crate) fn is_rotten(&self) -> bool {
+        self.rotten.is_some()
+    }
+
+    /// The first damaged entry.
+    pub(crate) fn damage(&self) -> Result<(), Damaged> {
+        let entries = self.entries.iter().zip(&self.leaves).enumerate();
+        let mut rest = entries.skip(self.first);
+        let damaged = rest.find(|(_, (entry, leaf))| leaf_hash(entry) != **leaf);
+        damaged.map_or(Ok(()), |(at, _)| Err(Damaged(Version(at as u64))))
+    }
+
+    /// Takes an entry from another disk in place of a damaged one, if it is the one that was here; what was pruned there stands
+    /// for a mirror. Returns whether it is.
+    pub(crate) fn mend(&mut self, at: Version, other: &Disk) -> bool {
+        let at = at.0 as usize;
+        let fits = |entry: &&Vec<u8>| leaf_hash(entry) == self.leaves[at];
+        let Some(entry) = other.entries.get(at).filter(fits) else { return false };
+        self.entries[at].clone_from(entry);
+        self.rotten = None;
+        true
+    }
+
+    /// Whether these are the entries that were written here.
+    pub(crate) fn wrote(&self, first: Version, entries: &EntryBatch) -> bool {
+        let leaves = self.leaves.get(first.0 as usize..).unwrap_or_default();
+        entries.len() <= leaves.len()
+            && entries.iter().zip(leaves).all(|(entry, leaf)| leaf_hash(entry) == *leaf)
     }
 
     /// Cuts the ledger to its first entries.
@@ -76,12 +153,16 @@ impl Disk {
 
     fn truncate(&mut self, kept: usize) {
         self.entries.truncate(kept);
+        self.leaves.truncate(kept);
         self.heads.truncate(kept);
         if kept < self.roots.len() {
             self.roots.truncate(kept);
-            self.tree = tree_of(&self.entries);
+            self.tree = CompactRange::new();
+            self.leaves.iter().for_each(|leaf| self.tree.push(*leaf));
         }
         self.synced = kept;
+        self.lies = self.lies.map(|safe| safe.min(kept));
+        self.rotten.take_if(|(at, _)| *at >= kept);
     }
 
     /// Names the first `size` entries: no others have this number.
@@ -92,9 +173,10 @@ impl Disk {
         }
     }
 
-    /// Whether the first `size` entries are these, and survive any crash.
+    /// Whether the first `size` entries are these, and survive any crash; or it said so, and lost them.
     pub(crate) fn keeps(&self, size: Version, head: u64) -> bool {
-        self.synced() >= size && self.head(size) == Some(head)
+        let lost = self.lost.get(&(size.0 as usize));
+        self.synced() >= size && self.head(size) == Some(head) || lost == Some(&head)
     }
 
     /// The first entry that can be read.
@@ -105,18 +187,28 @@ impl Disk {
     /// Everything before this entry is not to be had any more.
     pub(crate) fn prune(&mut self, first: Version) {
         self.first = self.first.max(first.0 as usize);
+        // What is only compared any more is as it was written.
+        if let Some((at, entry)) = self.rotten.take_if(|(at, _)| *at < self.first) {
+            self.entries[at] = entry;
+        }
     }
 
     /// The first entries, with the values that they name: what a snapshot of them stands for.
     pub(crate) fn beginning(&self, size: Version) -> (Vec<Vec<u8>>, BTreeMap<Digest, Vec<u8>>) {
-        (self.entries[..size.0 as usize].to_vec(), self.values.clone())
+        let mut entries = self.entries[..size.0 as usize].to_vec();
+        if let Some((at, entry)) = &self.rotten
+            && let Some(damaged) = entries.get_mut(*at)
+        {
+            damaged.clone_from(entry);
+        }
+        (entries, self.values.clone())
     }
 
     /// Begins anew with a snapshot of these entries, all pruned.
     pub(crate) fn plant(&mut self, (entries, values): (Vec<Vec<u8>>, BTreeMap<Digest, Vec<u8>>)) {
         assert!(self.syncing.is_none(), "all is synced before it is replaced");
-        let kept = std::mem::take(&mut self.values);
-        *self = Self { values, ..Self::default() };
+        let (kept, lost) = (std::mem::take(&mut self.values), std::mem::take(&mut self.lost));
+        *self = Self { values, lost, ..Self::default() };
         self.values.extend(kept);
         self.append(Version::ZERO, &entries.iter().map(Vec::as_slice).collect(), Vec::new());
         (self.synced, self.first) = (self.entries.len(), self.entries.len());
@@ -132,7 +224,7 @@ impl Disk {
 
     /// The tree over the first entries.
     pub(crate) fn memory_tree(&self, size: Version) -> MemoryTree {
-        self.entries[..size.0 as usize].iter().map(|entry| leaf_hash(entry)).collect()
+        self.leaves[..size.0 as usize].iter().copied().collect()
     }
 
     /// Bytes of entries and values.
@@ -145,18 +237,33 @@ impl Disk {
         &self.entries
     }
 
-    /// Synced entries from `first`, at least one, up to `end` and about `max_bytes`.
-    pub(crate) fn read(&self, first: Version, end: Version, max_bytes: usize) -> EntryBatch {
+    /// An entry, unless it is damaged.
+    pub(crate) fn entry(&self, at: Version) -> Option<&[u8]> {
+        let (entry, leaf) = (&self.entries[at.0 as usize], &self.leaves[at.0 as usize]);
+        (leaf_hash(entry) == *leaf).then_some(entry)
+    }
+
+    /// Synced entries from `first`, at least one, up to `end` and about `max_bytes`; `checked`: none that is damaged.
+    pub(crate) fn read(
+        &self,
+        (first, end): (Version, Version),
+        max_bytes: usize,
+        checked: bool,
+    ) -> Result<EntryBatch, Damaged> {
         assert!(first < end && end <= self.synced(), "only durable entries are read");
         assert!(first >= self.first(), "what was pruned is gone");
         let mut batch = EntryBatch::default();
-        for entry in &self.entries[first.0 as usize..end.0 as usize] {
+        for at in first.0 as usize..end.0 as usize {
+            let entry = &self.entries[at];
             if !batch.is_empty() && batch.bytes() + entry.len() > max_bytes {
                 break;
             }
+            if checked && leaf_hash(entry) != self.leaves[at] {
+                return Err(Damaged(Version(at as u64)));
+            }
             batch.push(entry);
         }
-        batch
+        Ok(batch)
     }
 
     pub(crate) fn value(&self, digest: &Digest) -> &[u8] {
@@ -172,13 +279,17 @@ impl Disk {
     }
 }
 
-/// The root over entries.
-pub(crate) fn root_of(entries: &[Vec<u8>]) -> Digest {
-    tree_of(entries).root()
+/// What a crash did to a disk.
+pub(crate) struct Loss {
+    /// A part of what was being written is there.
+    pub(crate) torn: bool,
+    /// Something is gone that was said to be synced.
+    pub(crate) lost: bool,
 }
 
-fn tree_of(entries: &[Vec<u8>]) -> CompactRange {
+/// The root over entries.
+pub(crate) fn root_of(entries: &[Vec<u8>]) -> Digest {
     let mut tree = CompactRange::new();
     entries.iter().for_each(|entry| tree.push(leaf_hash(entry)));
-    tree
+    tree.root()
 }

@@ -4,12 +4,15 @@ use tradewind_ledger::{Version, ViewId};
 use tradewind_site_protocol::{NodeId, ShardIndex, State};
 
 use super::check::{Check, Checker};
-use super::world::{REST_WITHIN, Submitted, World, members_disks};
+use super::coverage::Seen;
+use super::disk::Disk;
+use super::world::{Node, REST_WITHIN, Submitted, World, members_disks};
 
 impl World<'_> {
     pub(super) fn is_at_rest(&self) -> bool {
         let clients_done = self.clients.iter().all(|c| c.done == self.plan.requests_per_client);
         clients_done
+            && !self.nodes.iter().any(|node| node.disks.values().any(Disk::is_rotten))
             && self.unanswered().is_none()
             && (0..self.plan.shards.len()).all(|shard| self.shard_is_at_rest(shard))
     }
@@ -47,12 +50,13 @@ impl World<'_> {
     /// A node installs a view; perhaps it stopped the last one to let somebody in.
     pub(super) fn admitted(&mut self, node: NodeId) -> Check {
         let Some(stopped) = self.admitting[node.index()].take() else { return Ok(()) };
-        let slow = self.nodes.iter().any(|node| node.slow_until >= stopped);
+        let slow = |node: &Node| node.slow_until.max(node.full_until) >= stopped;
+        let slow = self.nodes.iter().any(slow);
         if slow || self.troubled_at >= stopped {
             return Ok(());
         }
         let pause = self.now - stopped;
-        self.coverage.joins += 1;
+        self.see(Seen::Join);
         self.coverage.join_pause_max = self.coverage.join_pause_max.max(pause);
         Checker::invariant_join_pause_is_bounded(pause, self.plan.join_pause_us())
     }
@@ -115,7 +119,7 @@ impl World<'_> {
         Checker::invariant_each_request_once(&ledgers)?;
         self.checker.invariant_signed_is_present(&ledgers)?;
         for (shard, history) in self.histories.iter().enumerate() {
-            self.coverage.linear_calls += history.calls() as u64;
+            self.coverage.seen.add(Seen::LinearCall, history.calls() as u64);
             Checker::invariant_linearizable(shard, history)?;
         }
         Ok(())

@@ -6,6 +6,7 @@ use tradewind_ledger::ViewId;
 use tradewind_site_protocol::{NodeId, Promise, Recollection};
 
 use super::check::{Check, Violation};
+use super::coverage::{Fault, Seen};
 use super::disk::Disk;
 use super::snapshots::Snapshots;
 use super::world::World;
@@ -27,10 +28,16 @@ impl World<'_> {
             other == node.index() || of.is_some_and(|known| known.view > ViewId(0))
         };
         let state = &self.nodes[node.index()];
-        if state.core.is_none() || state.lost.is_some() || !(0..self.nodes.len()).all(known) {
+        let rotten = state.disks.values().any(Disk::is_rotten);
+        if state.core.is_none()
+            || rotten
+            || state.lost.is_some()
+            || !(0..self.nodes.len()).all(known)
+        {
             return;
         }
         self.crash(node);
+        self.hit(Fault::LostDisk);
         self.tell(|| format!("{node} has lost its disk"));
         let state = &mut self.nodes[node.index()];
         let empty = state.disks.keys().map(|shard| (*shard, Disk::default())).collect();
@@ -49,7 +56,7 @@ impl World<'_> {
         if let Some(Lost { disks, promise, remembered, snapshots }) = state.lost.take() {
             (state.disks, state.promise, state.remembered) = (disks, promise, remembered);
             state.snapshots = snapshots;
-            self.coverage.lost_disks_refused += 1;
+            self.see(Seen::LostDiskRefused);
             self.tell(|| format!("{node} has its own disk again"));
         }
     }

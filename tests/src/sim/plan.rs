@@ -3,14 +3,13 @@
 use std::time::Duration;
 
 use tradewind_ledger::{Digest, Ed25519Signer, Genesis, LedgerId, Member, SealLimits, Signer};
-use tradewind_site_protocol::{
-    Incarnation, Limits, Mutation, NodeConfig, NodeId, NodeInfo, ShardConfig,
-};
-
+use tradewind_site_protocol::{Incarnation, Limits, NodeConfig, NodeId, NodeInfo, ShardConfig};
 use tradewind_store::SnapshotRule;
 
-use super::Late;
+use super::points::Injection;
 use super::rng::Rng;
+use super::script::{Scene, Script};
+use super::{Late, Planted};
 
 /// Milliseconds and seconds in the simulator's microseconds.
 pub(crate) const MS: u64 = 1_000;
@@ -44,11 +43,19 @@ pub(crate) struct Plan {
     /// their way, percent.
     pub(crate) prunes: bool,
     pub(crate) damage_percent: u64,
-    pub(crate) mutation: Option<Mutation>,
+    /// What is laid down.
+    pub(crate) scenes: Vec<Scene>,
+    /// Where nodes crash.
+    pub(crate) injections: Vec<Injection>,
+    /// Whether nothing that is not synced is on a disk after a crash; otherwise any part of it may be.
+    pub(crate) crashes_keep_least: bool,
+    /// How long a client waits at most before its next request.
+    pub(crate) think_us: u64,
+    pub(crate) planted: Option<Planted>,
 }
 
 impl Plan {
-    pub(crate) fn of_seed(seed: u64, mutation: Option<Mutation>) -> Self {
+    pub(crate) fn of_seed(seed: u64, planted: Option<Planted>) -> Self {
         let mut rng = Rng::new(seed);
         let count = *rng.pick(&[3, 3, 3, 4, 5, 5, 6, 7]);
         let signers: Vec<_> =
@@ -71,6 +78,7 @@ impl Plan {
                 age: Duration::from_millis(rng.range(50..600)),
                 heartbeat: Duration::from_millis(rng.range(500..1500)),
             },
+            snapshots: SnapshotRule::every(*rng.pick(&[2_000, 20_000, 1 << 30])),
             mark_interval_us: rng.range(20..100) * MS,
             heartbeat_us: 30 * MS,
             silence_us: rng.range(100..300) * MS,
@@ -86,13 +94,13 @@ impl Plan {
         };
         // Of its own, so that seeds keep their other faults.
         let mut of_snapshots = Rng::new(seed ^ 0x5eed_54a9);
-        let snapshots = match of_snapshots.percent(60) {
-            true => *of_snapshots.pick(&[100, 500, 3_000]),
-            false => u64::MAX,
-        };
-        let limits = Limits {
-            snapshots: SnapshotRule { bytes: snapshots, entries: (snapshots / 50).max(1) },
-            ..limits
+        // In the others snapshots are made now and then, and nothing is pruned.
+        let often = of_snapshots.percent(60).then(|| *of_snapshots.pick(&[100, 500, 3_000]));
+        let limits = match often {
+            None => limits,
+            Some(bytes) => {
+                Limits { snapshots: SnapshotRule { bytes, entries: (bytes / 50).max(1) }, ..limits }
+            }
         };
         let usual = rng.range(100..1500);
         let fsync = rng.range(100..3000);
@@ -111,26 +119,24 @@ impl Plan {
             memory_percent: *rng.pick(&[0, 10, 50]),
             majority_first: rng.percent(40),
             late: None,
-            prunes: snapshots < u64::MAX && of_snapshots.percent(80),
+            prunes: often.is_some() && of_snapshots.percent(80),
             damage_percent: *of_snapshots.pick(&[0, 10, 30]),
-            mutation,
+            scenes: Vec::new(),
+            injections: Vec::new(),
+            crashes_keep_least: false,
+            think_us: 3 * MS,
+            planted,
         }
     }
 
     /// Three nodes with one shard, no faults, and small chunks; clients are at work until some time after the last node
     /// started.
-    pub(crate) fn with_late(seed: u64, late: Late, mutation: Option<Mutation>) -> Self {
-        let mut plan = Self::of_seed(seed, mutation);
+    pub(crate) fn with_late(seed: u64, late: Late, planted: Option<Planted>) -> Self {
+        let mut plan = Self::of_seed(seed, planted);
         let mut rng = Rng::new(seed);
-        plan.nodes.truncate(3);
-        plan.signers.truncate(3);
-        plan.shards = vec![loop {
-            let shard = shard_of(&mut rng, 0, &plan.nodes);
-            if shard.members.len() == 3 {
-                break shard;
-            }
-        }];
-        plan.limits.snapshots = SnapshotRule { bytes: u64::MAX, entries: u64::MAX };
+        plan.of_three(&mut rng);
+        (plan.limits.snapshots, plan.prunes) =
+            (SnapshotRule { bytes: u64::MAX, entries: u64::MAX }, false);
         plan.limits.chunk_bytes = 100;
         plan.limits.lag_entries = 4_000;
         plan.limits.lag_bytes = 3_000;
@@ -143,6 +149,37 @@ impl Plan {
         (plan.faults_until, plan.fault_every, plan.majority_first) = (0, 0, false);
         plan.late = Some(late);
         plan
+    }
+
+    /// Three nodes with one shard, no faults but those that the script lays down, and as little as possible of anything else.
+    pub(crate) fn of_script(script: Script, seed: u64, planted: Option<Planted>) -> Self {
+        let mut plan = Self::of_seed(seed, planted);
+        plan.of_three(&mut Rng::new(seed));
+        plan.limits.chunk_bytes = 300;
+        plan.limits.lag_entries = 16;
+        plan.limits.lag_bytes = 300;
+        plan.limits.formation_us = 40 * MS;
+        plan.limits.silence_us = 200 * MS;
+        (plan.delay, plan.fsync) = ((300, 1_500), (500, 3_000));
+        (plan.clients, plan.big_percent, plan.memory_percent) = (6, 0, 0);
+        (plan.requests_per_client, plan.think_us) = (6, 40 * MS);
+        (plan.fault_every, plan.majority_first, plan.crashes_keep_least) = (0, false, true);
+        // Their history stays whole, whatever a seed prunes.
+        (plan.limits.snapshots, plan.prunes) = (SnapshotRule::every(2_000), false);
+        let (scenes, until) = script.scenes();
+        (plan.scenes, plan.faults_until) = (scenes, until);
+        plan
+    }
+
+    fn of_three(&mut self, rng: &mut Rng) {
+        self.nodes.truncate(3);
+        self.signers.truncate(3);
+        self.shards = vec![loop {
+            let shard = shard_of(rng, 0, &self.nodes);
+            if shard.members.len() == 3 {
+                break shard;
+            }
+        }];
     }
 
     pub(crate) fn config(&self, own: NodeId, incarnation: u64) -> NodeConfig {

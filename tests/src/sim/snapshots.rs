@@ -15,6 +15,7 @@ use tradewind_store::snapshot::{Chunk, Decoder, Encoder, Pin};
 use tradewind_store::{SnapshotRule, Store};
 
 use super::check::{Check, Checker};
+use super::coverage::{Fault, Seen};
 use super::disk::Disk;
 use super::world::{Event, Input, Node, World};
 
@@ -94,6 +95,14 @@ impl Snapshots {
         self.taking.len() as u64
     }
 
+    /// A disk lost what it said to have: of its snapshots, those of more entries than are left are gone with these.
+    pub(super) fn lose(&mut self, shard: usize, left: Version) {
+        self.made.entry(shard).or_default().retain(|made| made.record.size <= left);
+        if self.agreed.get(&shard).is_some_and(|(at, _)| *at >= left) {
+            self.agreed.remove(&shard);
+        }
+    }
+
     /// Where a start of a shard begins: the newest snapshot that its disk has all entries after.
     fn newest(&self, shard: usize) -> Option<&Snapshot> {
         self.made.get(&shard)?.last()
@@ -134,8 +143,9 @@ impl Snapshots {
     }
 }
 
-/// Makes the snapshot that was pinned, of the entries on a disk.
-fn snapshot(disk: &Disk, pin: Pin, base: Arc<Base>) -> Snapshot {
+/// Makes the snapshot that was pinned, of the entries on a disk; `None` if one is damaged.
+fn snapshot(disk: &Disk, pin: Pin, base: Arc<Base>) -> Option<Snapshot> {
+    disk.damage().ok()?;
     let at = pin.at();
     let mut store = Store::new();
     for (version, bytes) in (0..).zip(&disk.entries()[..at.0 as usize]) {
@@ -151,7 +161,7 @@ fn snapshot(disk: &Disk, pin: Pin, base: Arc<Base>) -> Snapshot {
         chunks: chunks.len() as u32,
         bytes: chunks.iter().map(|chunk| chunk.size() as u64).sum(),
     };
-    Snapshot { base, record, chunks }
+    Some(Snapshot { base, record, chunks })
 }
 
 impl World<'_> {
@@ -168,10 +178,11 @@ impl World<'_> {
                 let total = bytes.len() as u64;
                 let rest = bytes.get(offset as usize..).unwrap_or_default();
                 let mut piece = rest[..rest.len().min(max_bytes)].to_vec();
-                if !self.healed && !piece.is_empty() && self.rng.percent(self.plan.damage_percent) {
+                let calm = self.healed || self.liar.is_some() || piece.is_empty();
+                if !calm && self.rng.percent(self.plan.damage_percent) {
                     let at = self.rng.index(piece.len());
                     piece[at] ^= 1 << self.rng.range(0..8);
-                    self.coverage.damaged_parts += 1;
+                    self.hit(Fault::DamagedPart);
                     self.troubled_at = self.now;
                 }
                 self.later(
@@ -252,7 +263,7 @@ impl World<'_> {
                 if signed <= at || disk.synced() < signed {
                     return None;
                 }
-                let entry = (at, disk.entries()[at.0 as usize].clone());
+                let entry = (at, disk.entry(at)?.to_vec());
                 let leaves = snapshot.chunks.iter().map(Chunk::leaf).collect();
                 let (tree, base) = (disk.memory_tree(signed), Base::clone(&snapshot.base));
                 let made = Manifest::make(&tree, note, entry, base, leaves);
@@ -268,7 +279,8 @@ impl World<'_> {
         let due = snapshots.due.entry(shard).or_default();
         let ready: Vec<_> = due.extract_if(.., |(pin, _)| pin.at() <= size).collect();
         let disk = &disks[&shard];
-        let made: Vec<_> = ready.into_iter().map(|(pin, base)| snapshot(disk, pin, base)).collect();
+        let made = ready.into_iter().filter_map(|(pin, base)| snapshot(disk, pin, base));
+        let made: Vec<_> = made.collect();
         for snapshot in made {
             self.later(node, (200, 50_000), Done::Made(shard, snapshot));
         }
@@ -276,16 +288,17 @@ impl World<'_> {
 
     /// What lies before the older of the two newest snapshots goes, if the ledger holds one that stands for it.
     fn prune(&mut self, node: NodeId, shard: usize) {
-        let Node { snapshots, disks, .. } = &mut self.nodes[node.index()];
+        let Node { snapshots, disks, lie, .. } = &mut self.nodes[node.index()];
         let made = snapshots.made.get(&shard).map_or(&[][..], Vec::as_slice);
         let (Some(safe), Some((_, agreed))) =
             (made.iter().rev().nth(1), snapshots.agreed.get(&shard))
         else {
             return;
         };
-        if self.plan.prunes && safe.record.size <= agreed.size {
+        // What a disk that lies may lose is not all that is left of the past.
+        if self.plan.prunes && lie.is_none() && safe.record.size <= agreed.size {
             disks.get_mut(&shard).expect("an own shard").prune(safe.record.size);
-            self.coverage.prunings += 1;
+            self.see(Seen::Pruning);
         }
     }
 
@@ -303,7 +316,7 @@ impl World<'_> {
             }
             if let Some(taking) = snapshots.taking.get(shard) {
                 let begun = taking.blocks > 0 || !taking.chunks.is_empty();
-                self.coverage.takings_resumed += u64::from(begun);
+                self.coverage.seen.add(Seen::TakingResumed, u64::from(begun));
                 core.recall_taking(index, taking.manifest.clone(), taking.held(disk));
             }
         }
@@ -387,7 +400,7 @@ impl World<'_> {
         state.snapshots.due.remove(&shard);
         state.snapshots.agreed.remove(&shard);
         state.snapshots.made.insert(shard, vec![Snapshot { base, record, chunks }]);
-        self.coverage.ledgers_replaced += 1;
+        self.see(Seen::LedgerReplaced);
     }
 
     fn planted(&mut self, node: NodeId, now: Now, shard: usize, size: Version) {

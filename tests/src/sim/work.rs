@@ -6,6 +6,7 @@ use tradewind_store::Command;
 use super::Violation;
 use super::check::{Acknowledged, Check};
 use super::client::{Request, entry_of, written};
+use super::coverage::Seen;
 use super::plan::MS;
 use super::world::{Event, Input, Node, Submitted, World, members_disks};
 
@@ -21,7 +22,7 @@ impl World<'_> {
         }
         let request = state.current.as_mut().expect("made above");
         request.attempts += 1;
-        self.coverage.repeated += u64::from(request.attempts > 1);
+        self.coverage.seen.add(Seen::Repeated, u64::from(request.attempts > 1));
         let request: Request = request.clone();
         let node = *self.rng.pick(plan.members(request.shard));
         self.serial += 1;
@@ -92,8 +93,8 @@ impl World<'_> {
         }
         state.current = None;
         state.done += 1;
-        self.coverage.answered += 1;
-        let at = self.now + self.rng.range(10..3 * MS);
+        self.coverage.seen.hit(Seen::Answered);
+        let at = self.now + self.rng.range(10..self.plan.think_us);
         self.at(at, Event::Client(client));
     }
 }

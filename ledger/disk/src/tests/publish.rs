@@ -197,7 +197,9 @@ fn packed_tiles_that_are_lost_or_damaged_are_made_again_and_those_not_published_
         opened.recovery.repaired_tiles
     };
     let mut bytes = whole["tile/0.hashes"].clone();
-    [0, 9 * 8_192 + 77, bytes.len() - 1].map(|at| bytes[at] ^= 1);
+    for at in [0, 9 * 8_192 + 77, bytes.len() - 1] {
+        bytes[at] ^= 1;
+    }
     fs::write(&zero, &bytes).expect("written");
     assert_eq!(reopened(), 3);
     bytes.extend([7; 100]);

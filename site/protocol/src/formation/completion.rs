@@ -258,6 +258,7 @@ impl<S: StoreAccess> NodeCore<S> {
             _ if self.planted == Some(Mutation::ShortestLogWins) && size >= goal.size => {
                 Standing::Apart
             }
+            Ordering::Greater if self.planted == Some(Mutation::LengthAloneWins) => Standing::Apart,
             Ordering::Greater => Standing::Ahead,
             Ordering::Equal if size > goal.size => Standing::Ahead,
             _ if goal.source == self.config.own => Standing::Ahead,
@@ -400,10 +401,11 @@ impl<S: StoreAccess> NodeCore<S> {
         offset: u64,
         bytes: &[u8],
     ) {
+        let shard = of.2;
         if self.take_value_part(now, of, (digest, offset, bytes)) || self.running(of).is_none() {
             return;
         }
-        match self.pieces.add(digest, offset, bytes) {
+        match self.pieces[shard.index()].add(digest, offset, bytes) {
             Ok(true) => {
                 self.note_moved(now);
                 self.take_up(now, of);
@@ -417,9 +419,9 @@ impl<S: StoreAccess> NodeCore<S> {
     pub(super) fn take_up(&mut self, now: Now, of: (NodeId, ViewId, ShardIndex)) {
         let (from, view, shard) = of;
         loop {
-            let mut pieces = core::mem::take(&mut self.pieces);
+            let mut pieces = core::mem::take(&mut self.pieces[shard.index()]);
             let step = self.running(of).map(|running| running.next(&mut pieces));
-            self.pieces = pieces;
+            self.pieces[shard.index()] = pieces;
             let Some(step) = step else { return };
             let replica = self.replicas[shard.index()].as_mut().expect("an own shard");
             let problem = match step {

@@ -247,6 +247,7 @@ impl<S: StoreAccess> NodeCore<S> {
         let key = |(_, state): &&(NodeId, LedgerState)| (state.view, state.size);
         let best = match self.planted {
             Some(Mutation::ShortestLogWins) => told.iter().min_by_key(key),
+            Some(Mutation::LengthAloneWins) => told.iter().max_by_key(|(_, state)| state.size),
             _ => told.iter().rev().max_by_key(key),
         };
         Ok(best.map(|(node, state)| Target {
@@ -336,11 +337,7 @@ impl<S: StoreAccess> NodeCore<S> {
         let Stage::CatchingUp(proposal, _) = stage else { return };
         let members = proposal.members.iter().map(|(node, _)| *node).collect();
         self.promise = Promise { view: proposal.view, members };
-        let view = proposal.view;
         forming.stage = Stage::Promising(proposal);
-        if self.planted == Some(Mutation::PromiseForgotten) {
-            return self.promised(view);
-        }
         self.out.actions.push_back(Action::Promise(self.promise.clone()));
     }
 

@@ -102,6 +102,13 @@ impl<S: StoreAccess> NodeCore<S> {
         })
     }
 
+    /// So many entries of a shard were committed, as far as this node remembers from before its start: what it remembers of
+    /// others is never more than that, and these entries were here too.
+    pub(super) fn remembered_as_committed(&self, shard: ShardIndex) -> Version {
+        let sizes = self.peers.iter().map(|peer| peer.recollection.size(shard));
+        sizes.max().unwrap_or_default()
+    }
+
     /// A peer told of its start.
     pub(super) fn note_start(&mut self, from: NodeId, incarnation: Incarnation) {
         let known = &mut self.peers[from.index()].recollection.incarnation;

@@ -113,8 +113,11 @@ impl<S: StoreAccess> NodeCore<S> {
 
     fn cut(&mut self, now: Now, shard: ShardIndex, common: Version) {
         let planted = self.planted == Some(Mutation::RewindTooFar);
+        let remembered = self.remembered_as_committed(shard);
         let replica = self.replicas[shard.index()].as_mut().expect("an own shard");
         let (durable, committed) = (replica.durable(), replica.committed());
+        // Only if disks lost what they said to have synced can any of this be gone elsewhere.
+        let committed = committed.max(remembered.min(durable));
         if common == durable {
             // The own ledger is a beginning of the other.
             return self.catch_up(now);

@@ -279,19 +279,23 @@ fn diverged_ledgers_are_never_merged() {
     }
 }
 
-/// The group's nodes started once more, each with what is on its disk and what it remembers of the others; node 2 with only
-/// the first `kept` entries of its ledger.
-fn started_again(group: &Group, kept: usize) -> Group {
+/// The group's nodes started once more, not linked, each with so many entries of its first ledger at most, and without what
+/// it remembers of the others.
+fn stopped(group: &Group, kept: [usize; 3]) -> Group {
     let start = |(node, old): (u16, &Node)| {
         let mut ledgers = old.ledgers.clone();
         let shards = if node == 2 { 1 } else { 2 };
-        if node == 2 {
-            ledgers[0].truncate(kept);
-        }
+        ledgers[0].truncate(kept[usize::from(node)]);
         let config = NodeConfig { incarnation: Incarnation(2), ..config(node) };
         (config, ledgers[..shards].iter().map(|ledger| recovered(ledger)).collect(), ledgers)
     };
-    let mut again = Group::new((0..).zip(&group.nodes).map(start).collect()).unwrap();
+    Group::new((0..).zip(&group.nodes).map(start).collect()).unwrap()
+}
+
+/// The group's nodes started once more and linked, each with what is on its disk and what it remembers of the others; node 2
+/// with only the first `kept` entries of its ledger.
+fn started_again(group: &Group, kept: usize) -> Group {
+    let mut again = stopped(group, [usize::MAX, usize::MAX, kept]);
     for (node, old) in again.nodes.iter_mut().zip(&group.nodes) {
         node.core.recall(old.remembered.clone());
     }
@@ -319,4 +323,35 @@ fn a_node_that_comes_with_less_than_it_had_is_refused_and_ends() {
         let members = again.nodes[0].core.status().members;
         assert!(!members.contains(&NodeId(2)), "{kept} of {size}: in a view of {members:?}");
     }
+}
+
+/// Two of three disks lost acknowledged entries that they said to have synced, and their nodes went on, for nobody who knew
+/// was there. Who knows does not follow them.
+#[test]
+fn what_was_committed_before_a_start_is_not_cut_off_after_it() {
+    let mut group = Group::fresh();
+    group.submit(0, 1, 10).unwrap();
+    group.settle();
+    group.pass(1_500_000);
+    let whole = group.nodes[0].ledgers[0].clone();
+    let mut again = stopped(&group, [usize::MAX, 2, 2]);
+    again.nodes[0].core.recall(group.nodes[0].remembered.clone());
+    again.link(1, 2);
+    again.pass(3_100_000);
+    for number in 2.. {
+        again.submit(1, number, 10).unwrap();
+        again.settle();
+        if again.nodes[1].ledgers[0].len() > whole.len() {
+            break;
+        }
+    }
+    again.link(0, 1);
+    again.link(0, 2);
+    again.settle();
+    let Some(Fatal::Rewind { common, committed, .. }) = &again.nodes[0].failed else {
+        panic!("{:?}", again.nodes[0].failed);
+    };
+    assert_eq!((common.0, committed.0), (2, whole.len() as u64));
+    assert_eq!(again.nodes[0].ledgers[0], whole, "nothing was cut off");
+    assert_eq!(again.nodes[1].core.state(), State::Active);
 }
