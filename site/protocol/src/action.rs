@@ -273,7 +273,7 @@ pub enum Action {
         /// Its members: a majority of the site's nodes.
         members: Vec<NodeId>,
     },
-    /// The ledger holds the own snapshot of `size` entries, in the entry `at`: it is kept until a later one is agreed on, and
+    /// The ledger holds the own snapshot of `size` entries, in the entry `at`, which a majority signed: it is kept until a later one is agreed on, and
     /// nothing after it is pruned, for whoever lacks what is gone can have it. After a restart it goes into
     /// [`crate::NodeCore::recall_offer`].
     Agreed {

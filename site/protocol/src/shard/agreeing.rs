@@ -72,11 +72,13 @@ impl<S: StoreAccess> Replica<S> {
         self.agreeing.agreed = Some((at, record));
     }
 
-    /// An own snapshot that the ledger holds since the last call, for good.
+    /// An own snapshot that the ledger holds since the last call, for good: a majority signed for it. Before that it cannot be
+    /// given to anybody, so nothing may be pruned for its sake: who lacks that may be needed for the next signature.
     pub(crate) fn newly_agreed(&mut self) -> Option<(Version, SnapshotRecord)> {
         let (at, record) = *self.replay().snapshot()?;
         let known = self.agreeing.agreed.is_some_and(|(_, known)| known.size >= record.size);
-        let settled = at < self.committed && at < self.durable;
+        let signed = self.marks.checkpoint_size();
+        let settled = at < self.committed.min(self.durable).min(signed);
         if known || !settled || !self.agreeing.made.contains(&record) {
             return None;
         }
