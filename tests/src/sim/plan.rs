@@ -102,6 +102,9 @@ impl Plan {
                 Limits { snapshots: SnapshotRule { bytes, entries: (bytes / 50).max(1) }, ..limits }
             }
         };
+        let prunes = often.is_some() && of_snapshots.percent(80);
+        // So that who was away for long comes back, and lacks what is gone, while things go wrong.
+        let longer = if prunes { 1_500 * MS } else { 0 };
         let usual = rng.range(100..1500);
         let fsync = rng.range(100..3000);
         Self {
@@ -111,7 +114,7 @@ impl Plan {
             limits,
             clients: rng.range(2..9) as usize,
             requests_per_client: rng.range(10..50),
-            faults_until: rng.range(300..2000) * MS,
+            faults_until: rng.range(300..2000) * MS + longer,
             fault_every: *rng.pick(&[0, 60, 150, 300]) * MS,
             delay: (usual, (usual * *rng.pick(&[2, 10, 40])).min(12 * MS)),
             fsync: (fsync, fsync * *rng.pick(&[2, 10, 50])),
@@ -119,7 +122,7 @@ impl Plan {
             memory_percent: *rng.pick(&[0, 10, 50]),
             majority_first: rng.percent(40),
             late: None,
-            prunes: often.is_some() && of_snapshots.percent(80),
+            prunes,
             damage_percent: *of_snapshots.pick(&[0, 10, 30]),
             scenes: Vec::new(),
             injections: Vec::new(),

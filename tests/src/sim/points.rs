@@ -124,13 +124,17 @@ impl World<'_> {
     pub(super) fn set_trap_at_cut(&mut self) {
         let (point, side) =
             (*self.rng.pick(&[Point::Cut, Point::WasCut]), *self.rng.pick(Side::ALL));
-        if self.rng.percent(60) {
+        if self.rng.percent(90) {
             self.traps.push(Trap::Kind { node: None, point, side, left: 1, cut: false });
         }
-        if self.plan.prunes && self.rng.percent(30) {
-            let point = *self.rng.pick(&[Point::Plant, Point::Planted]);
-            let side = *self.rng.pick(Side::ALL);
-            self.traps.push(Trap::Kind { node: None, point, side, left: 1, cut: false });
+        if self.plan.prunes {
+            let kinds = [Point::Keep, Point::Kept, Point::Plant, Point::Planted];
+            let (point, side) = (*self.rng.pick(&kinds), *self.rng.pick(Side::ALL));
+            let left = match point {
+                Point::Keep | Point::Kept => self.rng.range(1..5),
+                _ => 1,
+            };
+            self.traps.push(Trap::Kind { node: None, point, side, left, cut: false });
         }
     }
 
