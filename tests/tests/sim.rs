@@ -196,8 +196,8 @@ fn reading_before_what_was_waited_for_is_committed_is_found() {
 
 #[test]
 fn reads_hold_where_nodes_do_not_notice_that_others_go_on() {
-    // An open finding: seed 71 breaks `invariant_linearizable` (docs/GUARANTEES.md). Until it is explained, the seeds before it.
-    for seed in 0..71 {
+    // An open finding: seed 71 breaks `invariant_linearizable` (docs/GUARANTEES.md).
+    for seed in (0..100).filter(|seed| *seed != 71) {
         let coverage =
             sim::run_veiled(seed, None).unwrap_or_else(|failure| panic!("seed {seed}: {failure}"));
         assert!(coverage.seen.of(Seen::Read) > 0 && coverage.veils > 0);
