@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::{anyhow, bail};
 use clap::{Parser, Subcommand};
-use tradewind_tests::sim::{self, Case, Coverage, Failure, Kind, Script};
+use tradewind_tests::sim::{self, Case, Course, Coverage, Failure, Kind, Script};
 
 #[derive(Parser)]
 #[command(about = "Long-running tests of Tradewind")]
@@ -26,6 +26,12 @@ enum Command {
         /// The first of them.
         #[arg(long, default_value_t = 0)]
         from: u64,
+        /// With nodes that are added and removed meanwhile.
+        #[arg(long, conflicts_with_all = ["script", "sweep"])]
+        changes: bool,
+        /// All that goes wrong is that nodes do not notice for a while that others go on without them.
+        #[arg(long, conflicts_with_all = ["script", "sweep"])]
+        veiled: bool,
         /// Run this script instead, and tell each step; with `--crash`, crashes beside it.
         #[arg(long, value_enum)]
         script: Option<Script>,
@@ -40,19 +46,20 @@ enum Command {
 }
 
 fn main() -> anyhow::Result<()> {
-    let Command::Sim { seed, seeds, from, script, crash, sweep } = Arguments::parse().command;
+    let Command::Sim { seed, seeds, from, changes, veiled, script, crash, sweep } =
+        Arguments::parse().command;
     let mut tell = |line: &str| println!("{line}");
+    let course = |seed| Course { seed, changes, veiled };
     match (seed, script, sweep) {
         (Some(seed), ..) => {
-            let result = sim::run_traced(seed, None, tell);
-            show(result, &format!("--seed {seed}"))
+            show(sim::run_traced(course(seed), None, tell), &course(seed).to_string())
         }
         (_, Some(script), _) => {
             let case = Case { script, seed: from, crashes: crash };
             show(sim::run_script(&case, None, Some(&mut tell)), &case.to_string())
         }
         (_, _, Some(pairs)) => (from..from + seeds).try_for_each(|seed| run_sweep(seed, pairs)),
-        _ => run_many(from, seeds),
+        _ => run_many(from, seeds, course),
     }
 }
 
@@ -83,12 +90,12 @@ fn show(result: Result<Coverage, Failure>, what: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn run_many(from: u64, seeds: u64) -> anyhow::Result<()> {
+fn run_many(from: u64, seeds: u64, course: impl Fn(u64) -> Course) -> anyhow::Result<()> {
     let (start, mut sum) = (Instant::now(), Coverage::default());
-    for seed in from..from + seeds {
-        let name = format!("--seed {seed}");
+    for course in (from..from + seeds).map(course) {
+        let name = course.to_string();
         let _named = Named(name.clone());
-        match sim::run(seed, None) {
+        match sim::run(course, None) {
             Ok(coverage) => sum.join(&coverage),
             Err(failure) => bail!(failure.report(&name)),
         }

@@ -169,6 +169,12 @@ pub enum Seen {
     Read,
     /// A read was refused, or given up by a view that stopped.
     ReadRefused,
+    /// A topology file with another roster was given to the nodes.
+    Change,
+    /// A view was installed of a roster after the founders', for the first time.
+    RosterBegun,
+    /// A node was told that it was removed, and ended.
+    Dismissed,
     /// A call was checked for linearizability.
     LinearCall,
 }

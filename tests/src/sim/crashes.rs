@@ -7,7 +7,7 @@ use tradewind_site_protocol::{NodeCore, NodeId};
 use super::Planted;
 use super::check::Check;
 use super::coverage::{Fault, Seen};
-use super::disk::{Disk, Loss};
+use super::disk::Loss;
 use super::plan::MS;
 use super::world::{Event, World};
 
@@ -72,9 +72,9 @@ impl World<'_> {
 
     pub(super) fn restart(&mut self, node: NodeId) -> Check {
         let state = &mut self.nodes[node.index()];
-        if state.held {
+        let Some(file) = state.file.filter(|_| !state.held && !state.dismissed) else {
             return Ok(());
-        }
+        };
         if state.core.is_some() {
             // Healing: make sure that it is linked to everybody.
             self.link_all(node);
@@ -90,10 +90,12 @@ impl World<'_> {
         let state = &mut self.nodes[node.index()];
         state.incarnation += 1;
         let incarnation = state.incarnation;
-        let recovered = state.disks.values().map(Disk::recover).collect();
         // An empty disk begins to count anew.
         let counted = if state.lost.is_some() { 1 } else { incarnation };
-        let config = self.plan.config(node, counted);
+        let config = self.plan.config(node, file, counted);
+        let own = |shard: &usize| self.plan.members(*shard, file).contains(&node);
+        let disks = self.nodes[node.index()].disks.iter().filter(|(shard, _)| own(shard));
+        let recovered = disks.map(|(_, disk)| disk.recover()).collect();
         let now = self.clock(node);
         let promise = self.nodes[node.index()].promise.clone();
         let core = NodeCore::new(config, recovered, promise, now);
@@ -101,7 +103,7 @@ impl World<'_> {
         core.plant(self.plan.planted.and_then(Planted::in_core));
         core.recall(self.nodes[node.index()].remembered.clone());
         self.nodes[node.index()].core = Some(core);
-        self.tell(|| format!("{node} starts as incarnation {incarnation}"));
+        self.tell(|| format!("{node} starts as incarnation {incarnation}, file {file}"));
         self.perform(node)?;
         self.wake(node);
         self.link_all(node);
@@ -119,16 +121,18 @@ impl World<'_> {
     /// No more faults: all come back, or a majority first.
     pub(super) fn heal(&mut self) {
         self.tell(|| "healed: no more faults".into());
+        self.complete_changes();
         self.troubled_at = self.now;
         for lane in self.lanes.values_mut() {
             (lane.held_until, lane.messages_held_until) = (0, 0);
         }
         let cut: Vec<_> = std::mem::take(&mut self.cut).into_iter().collect();
         self.mend(&cut);
-        if self.plan.majority_first && self.liar.is_none() {
+        if self.plan.majority_first && self.liar.is_none() && self.changes_are_complete() {
             self.see(Seen::MajorityAlone);
-            for _ in 0..(self.nodes.len() - 1) / 2 {
-                let node = NodeId(self.rng.index(self.nodes.len()) as u16);
+            let nodes = self.present();
+            for _ in 0..(nodes.len() - 1) / 2 {
+                let node = *self.rng.pick(&nodes);
                 self.tell(|| format!("{node} stays down"));
                 self.crash(node);
                 self.nodes[node.index()].held = true;

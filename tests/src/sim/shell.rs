@@ -287,7 +287,7 @@ impl World<'_> {
                 }
             }
             Action::Committed { shard, version } => {
-                let disks = members_disks(self.plan, &self.nodes, shard.index());
+                let disks = members_disks(self.plan, &self.nodes, shard.index(), self.roster(node));
                 let own = &self.nodes[node.index()].disks[&shard.index()];
                 let of = shard.index();
                 self.checker.invariant_committed_is_durable(of, version, own, &disks)?;
@@ -299,7 +299,8 @@ impl World<'_> {
                 self.tell(|| {
                     format!("{node} has a checkpoint of shard {} at {size}", shard.index())
                 });
-                self.checker.invariant_checkpoint_has_majority(shard.index(), size, &note)?;
+                let of = (shard.index(), self.roster(node));
+                self.checker.invariant_checkpoint_has_majority(of, size, &note)?;
                 self.write_snapshots(node, shard, size);
             }
             Action::Stopped { view, why } => {
@@ -312,7 +313,9 @@ impl World<'_> {
                 self.tell(|| format!("{node} installs view {view} of {members:?}"));
                 self.admitted(node)?;
                 self.invariant_lost_sync_is_made_good(node)?;
-                self.checker.invariant_one_successor_view(view, &members)?;
+                let roster = self.roster(node);
+                self.begins(roster);
+                self.checker.invariant_one_successor_view(view, roster, &members)?;
                 self.invariant_lost_disk_has_no_voice(node)?;
             }
             Action::Promise(promise) => {
@@ -369,6 +372,11 @@ impl World<'_> {
                 self.find_disk(node);
             }
             Action::Failed(fatal) if self.detects_a_lie(&fatal) => {}
+            Action::Failed(Fatal::Removed { .. })
+                if !self.plan.is_seated(node, self.newest_roster) =>
+            {
+                self.dismiss(node);
+            }
             Action::Failed(fatal) => {
                 let detail = format!("{node}: {fatal}");
                 return Err(Violation { invariant: "invariant_no_node_fails", detail });
@@ -392,7 +400,8 @@ impl World<'_> {
     }
 
     fn sign(&mut self, node: NodeId, shard: usize, checkpoint: &Checkpoint) -> Check {
-        let disks: Vec<&Disk> = members_disks(self.plan, &self.nodes, shard);
+        let roster = self.roster(node);
+        let disks: Vec<&Disk> = members_disks(self.plan, &self.nodes, shard, roster);
         let own = &self.nodes[node.index()].disks[&shard];
         self.checker.invariant_signed_is_durable(shard, checkpoint, own, &disks)?;
         let signature = self.plan.signers[node.index()].sign(checkpoint.to_string().as_bytes());
@@ -447,8 +456,8 @@ impl World<'_> {
 
     fn check_turn(&self, node: NodeId) -> Check {
         for shard in self.nodes[node.index()].disks.keys() {
-            let members = self.plan.members(*shard).iter();
-            let active = |member: &NodeId| {
+            let members = self.plan.ever(*shard).into_iter();
+            let active = |member: NodeId| {
                 let core = self.nodes[member.index()].core.as_ref()?;
                 let status = core.replica_status(ShardIndex(*shard as u16))?;
                 (core.state() == State::Active).then_some((core.view().0, status))
