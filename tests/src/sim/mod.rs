@@ -144,16 +144,17 @@ pub fn run(seed: u64, planted: Option<Planted>) -> Result<Coverage, Failure> {
     world::World::new(&plan, seed, None).run()
 }
 
-/// Runs a seed and tells each step, one line at a time.
+/// Runs a seed of [`run`] or of [`run_veiled`], and tells each step, one line at a time.
 ///
 /// # Errors
 /// As [`run`].
 pub fn run_traced(
     seed: u64,
-    planted: Option<Planted>,
+    veiled: bool,
     mut tell: impl FnMut(&str),
 ) -> Result<Coverage, Failure> {
-    let plan = plan::Plan::of_seed(seed, planted);
+    let of = if veiled { plan::Plan::with_veils } else { plan::Plan::of_seed };
+    let plan = of(seed, None);
     tell(&format!("seed {seed}: {} nodes, {} shards", plan.nodes.len(), plan.shards.len()));
     for shard in &plan.shards {
         tell(&format!("  {} on {:?}", shard.genesis.ledger, shard.members));
