@@ -43,7 +43,8 @@ enum Command {
 }
 
 fn main() -> anyhow::Result<()> {
-    let Command::Sim { seed, seeds, from, script, crash, veiled, sweep } = Arguments::parse().command;
+    let Command::Sim { seed, seeds, from, script, crash, veiled, sweep } =
+        Arguments::parse().command;
     let mut tell = |line: &str| println!("{line}");
     match (seed, script, sweep) {
         (Some(seed), ..) => {
