@@ -255,8 +255,9 @@ pub enum Action {
     },
     /// Answer these submissions.
     Answers(Vec<Answer>),
-    /// These submissions get no answer: they were executed in entries that are cut off. Tell the clients that the
-    /// outcome is not known; a request that is repeated is executed at most once.
+    /// These submissions get no answer: they were executed in entries that are cut off, or changed nothing when the
+    /// rest of a stopped view was delivered, where others may have gone on. Tell the clients that the outcome is not known;
+    /// a request that is repeated is executed at most once.
     Unknown(Vec<Ticket>),
     /// Everything below `version` is on disk at a majority: reads may show it, mirrors may have it.
     Committed {

@@ -298,6 +298,8 @@ pub enum Mutation {
     LengthAloneWins,
     /// A member goes on delivering after it said what it has.
     DeliveryAfterStop,
+    /// What a stopped view leaves is answered also where it made no entry.
+    AnswersDrained,
     /// What is on disk at a majority is committed although the VIEW entry is not.
     CommitBeforeView,
     /// A lost peer is trusted again when it is back, and the view goes on.

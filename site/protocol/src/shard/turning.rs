@@ -1,10 +1,12 @@
 //! One turn of a shard in a running view: takes what has landed, delivers, sends, and publishes once
 //! (docs/protocol.md, sections 1 to 3).
 
+use alloc::vec::Vec;
+
 use tradewind_ledger::{Hlc, RequestId};
 
 use super::agreeing::{self, RECORD};
-use super::{Content, Flow, Item, Outputs, Replica, Turn};
+use super::{Content, Flow, Item, Outputs, Replica, Stage, Turn};
 use crate::access::StoreAccess;
 use crate::action::{Action, Answer, Submission};
 use crate::config::Mutation;
@@ -189,9 +191,11 @@ impl<S: StoreAccess> Replica<S> {
         let again = turn.planted(Mutation::RetryExecutedAgain);
         let (own, shard) = (self.own, self.shard);
         let Self { machine, store, outbox, flow, .. } = self;
-        let Flow { assemblies, bulk, seals_sent, marks_sent, .. } =
+        let Flow { stage, assemblies, bulk, seals_sent, marks_sent, .. } =
             flow.as_mut().expect("a view runs");
+        let stopped = *stage != Stage::Running && !turn.planted(Mutation::AnswersDrained);
         let out = &mut *turn.out;
+        let mut undecided = Vec::new();
         store.with_mut(|store| {
             let mut execute = |machine: &mut Machine, request, lean, command: &[u8]| {
                 let request = salted(request, rank, again);
@@ -211,7 +215,12 @@ impl<S: StoreAccess> Replica<S> {
                     for _ in 0..*completes {
                         let submission = outbox.take_delivered();
                         let Submission { request, command, bodies, .. } = &submission;
+                        let before = machine.size();
                         let reply = execute(machine, *request, !bodies.is_empty(), command);
+                        if stopped && machine.size() == before {
+                            undecided.push(submission.ticket);
+                            continue;
+                        }
                         let answer = Answer { ticket: submission.ticket, reply };
                         outbox.answer_at(machine.size(), submission.durability, answer);
                     }
@@ -240,6 +249,9 @@ impl<S: StoreAccess> Replica<S> {
                 machine.mark();
             }
         });
+        if !undecided.is_empty() {
+            out.actions.push_back(Action::Unknown(undecided));
+        }
         if rank == own {
             *seals_sent -= usize::from(flags.has(Flags::SEAL) || flags.has(Flags::BEAT));
             *marks_sent -= usize::from(flags.has(Flags::MARK));
