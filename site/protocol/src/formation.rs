@@ -17,6 +17,7 @@
 //! names that member's own present stand and its peers' newest ones. So nothing of an older attempt has an effect, and a
 //! view that was installed anywhere began everywhere with the same ledgers.
 
+mod choosing;
 mod completion;
 mod learning;
 mod proposing;

@@ -8,7 +8,7 @@
 //! | module | holds |
 //! |---|---|
 //! | `node` | [`NodeCore`]: inputs, outputs, heartbeats, status |
-//! | `formation` (`quorum`, `proposing`, `completion`, `rewinding`, `recalling`, `steps`), `catch_up`, `wire` | agreement on a view and on its first state; control messages |
+//! | `formation` (`quorum`, `choosing`, `proposing`, `completion`, `rewinding`, `recalling`, `steps`), `catch_up`, `wire` | agreement on a view and on its first state; control messages |
 //! | `formation::learning` | catching up beside a view that runs without this node |
 //! | `roster` | who the nodes are, and from which roster to which a view may lead |
 //! | `shard` (`turning`, `settling`, `timers`, `recent`, `agreeing`) | one shard at one member: its views; a turn; what is on disks; agreed snapshots |

@@ -140,8 +140,8 @@ impl<S: StoreAccess> NodeCore<S> {
         now: Now,
     ) -> Result<Self, ConfigError> {
         config.check()?;
-        check_promise(&config, &promise)?;
-        let layout = layout(&config, promise.roster);
+        config.check_promise(&promise)?;
+        let layout = config.layout(promise.roster);
         // Who is a member of a shard on the last roster keeps its ledger before it has a part in it.
         let last = config.roster(config.last());
         let expected = last.shards.iter().filter(|shard| shard.contains(&config.own)).count();
@@ -621,25 +621,6 @@ impl<S: StoreAccess> NodeCore<S> {
     fn names(&self, nodes: &[NodeId]) -> Vec<String> {
         nodes.iter().map(|node| self.name(*node)).collect()
     }
-}
-
-/// Finds a promise that was made by a topology file which tells more than the present one, or something else.
-fn check_promise(config: &NodeConfig, promise: &Promise) -> Result<(), ConfigError> {
-    let (roster, digest) = (promise.roster, promise.digest);
-    let known = config.rosters.get(roster.index()).map(|known| known.digest);
-    // By a file without changes a key may have become another one: what is the same then is checked by peers.
-    let same = known == Some(digest) || roster == RosterId(0);
-    match same {
-        true => Ok(()),
-        false => Err(ConfigError::PromisedRoster { roster, is_known: known.is_some() }),
-    }
-}
-
-/// The layout of the rows of views of a roster.
-pub(crate) fn layout(config: &NodeConfig, id: RosterId) -> Layout {
-    let (roster, limits) = (config.roster(id), &config.limits);
-    let members = roster.shards.iter().map(|members| &members[..]);
-    Layout::new(roster.places(), members, limits.ring_bytes, limits.bulk.ring_bytes)
 }
 
 fn genesis_error(shard: &crate::ShardConfig, error: &dyn core::fmt::Display) -> ConfigError {

@@ -6,8 +6,11 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 use tradewind_ledger::Digest;
 
+use crate::action::Promise;
 use crate::config::{NodeConfig, NodeInfo, ShardConfig};
+use crate::error::ConfigError;
 use crate::ids::{NodeId, ShardIndex};
+use crate::layout::Layout;
 
 /// Which roster of a site: 0 is the founders', and each change of the nodes makes the next.
 #[derive(
@@ -158,6 +161,25 @@ impl NodeConfig {
             let (one, other) = (first.shard(shard), roster.shard(shard));
             one != other || one.iter().any(|node| first.key(*node) != roster.key(*node))
         })
+    }
+
+    /// Finds a promise that was made by a topology file which tells more than the present one, or something else.
+    pub(crate) fn check_promise(&self, promise: &Promise) -> Result<(), ConfigError> {
+        let (roster, digest) = (promise.roster, promise.digest);
+        let known = self.rosters.get(roster.index()).map(|known| known.digest);
+        // By a file without changes a key may have become another one: what is the same then is checked by peers.
+        let same = known == Some(digest) || roster == RosterId(0);
+        match same {
+            true => Ok(()),
+            false => Err(ConfigError::PromisedRoster { roster, is_known: known.is_some() }),
+        }
+    }
+
+    /// The layout of the rows of views of a roster.
+    pub(crate) fn layout(&self, id: RosterId) -> Layout {
+        let (roster, limits) = (self.roster(id), &self.limits);
+        let members = roster.shards.iter().map(|members| &members[..]);
+        Layout::new(roster.places(), members, limits.ring_bytes, limits.bulk.ring_bytes)
     }
 
     pub(crate) fn shard_indexes(&self) -> impl Iterator<Item = ShardIndex> + use<> {

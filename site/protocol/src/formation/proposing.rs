@@ -6,16 +6,16 @@ use alloc::vec::Vec;
 
 use tradewind_ledger::{Digest, Hlc, ViewId};
 
+use super::choosing::Choice;
 use super::completion::{Completion, Goal};
-use super::quorum::quorum;
 use super::{Forming, Stage};
 use crate::access::StoreAccess;
 use crate::action::{Action, Promise};
 use crate::config::Mutation;
 use crate::error::{Divergence, Fatal, Refusal};
 use crate::ids::{Instant, NodeId, Now, ShardIndex};
-use crate::node::{NodeCore, Phase, layout};
-use crate::roster::{RosterId, Span};
+use crate::node::{NodeCore, Phase};
+use crate::roster::Span;
 use crate::shard::Seats;
 use crate::wire::{Control, Hello, LedgerState, Proposal, Target};
 
@@ -35,112 +35,7 @@ pub(super) struct Leading {
     progressed: bool,
 }
 
-/// A view that could be made.
-struct Choice {
-    span: Span,
-    members: Vec<NodeId>,
-}
-
 impl<S: StoreAccess> NodeCore<S> {
-    /// The view that this node could make of eligible ones that are there: of the newest roster that it can be of.
-    fn choice(&self, forming: &Forming, eligible: impl Fn(NodeId) -> bool) -> Option<Choice> {
-        let told = |node: NodeId| forming.hellos[node.index()].as_ref();
-        let most = |members: &[NodeId], of: fn(&Hello) -> RosterId| {
-            members.iter().filter_map(|node| told(*node).map(of)).max().unwrap_or_default()
-        };
-        (0..=self.config.last().0).rev().map(RosterId).find_map(|roster| {
-            let fits = |node: NodeId| {
-                let hello =
-                    told(node).filter(|hello| (hello.begun..=hello.last()).contains(&roster));
-                hello.is_some() && self.config.is_seated(roster, node)
-            };
-            if !fits(self.config.own) {
-                return None;
-            }
-            let quick = |node: NodeId| eligible(node) && fits(node);
-            let span_of = |members: &[NodeId]| Span {
-                established: most(members, |hello| hello.established),
-                roster,
-            };
-            let enough = |members: &[NodeId]| {
-                let begun = most(members, |hello| hello.begun);
-                self.carries(span_of(members), members)
-                    && (begun == roster || self.is_due(forming, (begun, roster), members))
-            };
-            let members = quorum(self.config.own, &forming.hellos, quick, enough);
-            (!members.is_empty()).then(|| Choice { span: span_of(&members), members })
-        })
-    }
-
-    /// Whether these may be the members of a view.
-    fn carries(&self, span: Span, members: &[NodeId]) -> bool {
-        match self.planted {
-            Some(Mutation::MinorityInstalls) => !members.is_empty(),
-            _ => self.config.carries(self.needed(span), members),
-        }
-    }
-
-    /// The rosters of which a view has to have majorities.
-    fn needed(&self, span: Span) -> Span {
-        match self.planted {
-            Some(Mutation::NewRosterAlone) => Span { established: span.roster, ..span },
-            _ => span,
-        }
-    }
-
-    /// Whether it is time to begin a roster: whoever is new on it is there and ready, and nobody would be left out only
-    /// because it has an older topology file. Views of the one before go on until then.
-    fn is_due(
-        &self,
-        forming: &Forming,
-        (begun, roster): (RosterId, RosterId),
-        members: &[NodeId],
-    ) -> bool {
-        let all = (0..self.config.nodes.len() as u16).map(NodeId);
-        let mut seated = all.filter(|node| self.config.is_seated(roster, *node));
-        seated.all(|node| {
-            let told = forming.hellos[node.index()].as_ref();
-            let is_new = !self.config.is_seated(begun, node);
-            (!is_new || members.contains(&node)) && told.is_none_or(|hello| hello.last() >= roster)
-        })
-    }
-
-    /// The view of the newest roster that could be made without waiting for those who lack much, if that is possible.
-    fn foremost(&self, forming: &Forming) -> Option<Choice> {
-        let quick = self.without_laggards(forming, |_| true);
-        quick.or_else(|| self.choice(forming, |_| true))
-    }
-
-    /// Whether a view of a newer roster than a proposal's could be made: a node with an older topology file does not keep
-    /// the others from that.
-    fn is_outdated(&self, forming: &Forming, proposal: &Proposal) -> bool {
-        let foremost = self.foremost(forming);
-        foremost.is_some_and(|choice| choice.span.roster > proposal.roster)
-    }
-
-    /// The oldest roster that this node helps to make a view of.
-    pub(super) fn begun(&self) -> RosterId {
-        self.promise.roster
-    }
-
-    /// Whether no view runs, and a majority with this node in it is there to make one.
-    pub(crate) fn goes_on(&self) -> bool {
-        let Phase::Forming(forming) = &self.phase else { return false };
-        self.choice(forming, |_| true).is_some()
-    }
-
-    /// Nodes that are wanting for a majority; none if one is there.
-    pub(crate) fn missing(&self) -> Vec<NodeId> {
-        let Phase::Forming(forming) = &self.phase else { return Vec::new() };
-        if self.goes_on() {
-            return Vec::new();
-        }
-        let there = quorum(self.config.own, &forming.hellos, |_| true, |_| true);
-        let mut others = self.other_nodes();
-        others.retain(|node| !there.contains(node) && self.config.is_seated(self.begun(), *node));
-        others
-    }
-
     /// At the lowest node of a majority: proposes a view once all of it that can be waited for is there and settled.
     pub(super) fn try_propose(&mut self, now: Now) {
         self.reconsider(now);
@@ -181,38 +76,6 @@ impl<S: StoreAccess> NodeCore<S> {
         }
     }
 
-    /// Those of the eligible nodes that lack little, if they make a majority, and if leaving out the others suspends no
-    /// shard: who lacks much learns beside their view, which it could not if the shard did not run.
-    fn without_laggards(
-        &self,
-        forming: &Forming,
-        eligible: impl Fn(NodeId) -> bool,
-    ) -> Option<Choice> {
-        let quick = |node: NodeId| eligible(node) && !self.is_laggard(forming, node);
-        let chosen = self.choice(forming, quick)?;
-        let reachable = self.choice(forming, |_| true)?;
-        let runs = |of: &Choice, shard| self.config.runs(self.needed(of.span), shard, &of.members);
-        let mut shards = self.config.shard_indexes();
-        let suspends = shards.any(|shard| runs(&reachable, shard) && !runs(&chosen, shard));
-        (!suspends).then_some(chosen)
-    }
-
-    /// Whether a node lacks much of what others told that they have.
-    fn is_laggard(&self, forming: &Forming, node: NodeId) -> bool {
-        let told = |node: NodeId| forming.hellos[node.index()].iter().flat_map(|h| &h.ledgers);
-        let all = || (0..forming.hellos.len()).map(|index| NodeId(index as u16));
-        if self.planted == Some(Mutation::AdmitsUnlearned) {
-            return false;
-        }
-        told(node).any(|own| {
-            let of_shard = all().flat_map(told).filter(|state| state.shard == own.shard);
-            let best = of_shard.max_by_key(|state| (state.view, state.size));
-            best.is_some_and(|b| {
-                b.size.0.saturating_sub(own.size.0) > self.config.limits.lag_entries
-            })
-        })
-    }
-
     /// At the leader of a proposal: gives it up once a view of a newer roster can be made, for others will not follow it
     /// then; or, while it waits for somebody who lacks much, once a view can be made without.
     fn reconsider(&mut self, now: Now) {
@@ -246,24 +109,6 @@ impl<S: StoreAccess> NodeCore<S> {
         }
         self.attempt += 1;
         self.tell_all(now);
-    }
-
-    /// Whether a node that is not there may yet come: at the start whoever was in the last view, later only who was
-    /// not lost.
-    fn is_waited_for(&self, forming: &Forming, node: NodeId) -> bool {
-        let refusal = self.peers[node.index()].refusal.as_ref();
-        let is_past = matches!(refusal, Some(Refusal::OldRoster { .. } | Refusal::Removed { .. }));
-        if is_past || !self.config.is_seated(self.config.last(), node) {
-            return false;
-        }
-        match self.ran {
-            true => self.peers[node.index()].connected && forming.hellos[node.index()].is_none(),
-            false => {
-                let expected =
-                    self.promise.view == ViewId(0) || self.promise.members.contains(&node);
-                expected && !self.is_laggard(forming, node)
-            }
-        }
     }
 
     fn propose(&mut self, now: Now, Choice { span, members }: &Choice) {
@@ -472,7 +317,7 @@ impl<S: StoreAccess> NodeCore<S> {
             }
         };
         let (leader, members) = (proposal.members[0].0, self.promise.members.clone());
-        let row_len = layout(&self.config, proposal.roster).row_len();
+        let row_len = self.config.layout(proposal.roster).row_len();
         forming.stage = Stage::Accepted(proposal);
         self.rows = false;
         self.out.actions.push_back(Action::Prepare { view, members, row_len });
@@ -589,7 +434,7 @@ impl<S: StoreAccess> NodeCore<S> {
         };
         let members = proposal.nodes();
         self.roster = proposal.roster;
-        self.layout = layout(&self.config, self.roster);
+        self.layout = self.config.layout(self.roster);
         let before = core::mem::replace(&mut self.members, members);
         self.note_left_out(now, &before);
         for (node, stand) in &proposal.members {

@@ -3,6 +3,7 @@
 mod bulk;
 mod harness;
 mod reads;
+mod rosters;
 mod snapshots;
 
 use harness::{Group, Node, SHARD, config, empty, recovered};
