@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tradewind_ledger::tree::root_at;
 use tradewind_ledger::{Digest, SnapshotRecord, Version};
@@ -15,12 +15,6 @@ use crate::inbox::{Inbox, PanicWatch};
 
 /// How long to wait before a full disk is tried again.
 const FULL_DISK_RETRY: Duration = Duration::from_millis(500);
-
-/// A sync of so many entries shows that many more are about to come: the next one waits for them, ...
-const MANY: usize = 32;
-/// ... for half the time that the last one took, but not longer, and not at all if that is less than a timer's accuracy.
-const PAUSE_MAX: Duration = Duration::from_micros(200);
-const PAUSE_MIN: Duration = Duration::from_micros(50);
 
 /// Work for the log thread.
 pub(crate) enum Job {
@@ -38,16 +32,6 @@ pub(crate) enum Job {
     ReadRoots { reader: ReadFor, sizes: Vec<Version> },
     /// Read a part of a detached value.
     ReadValue { reader: ReadFor, digest: Digest, offset: u64, max_bytes: usize },
-}
-
-impl Job {
-    /// How many entries it stores.
-    fn entries(&self) -> usize {
-        match self {
-            Self::Append { leaves, .. } => leaves.len(),
-            _ => 0,
-        }
-    }
 }
 
 /// A finished job.
@@ -116,20 +100,13 @@ struct Worker {
 
 impl Worker {
     fn run(mut self, jobs: &Receiver<Job>) {
-        let mut pause = None;
         while let Ok(first) = jobs.recv() {
-            if let Some(pause) = pause {
-                thread::sleep(pause);
-            }
             let batch: Vec<Job> = std::iter::once(first).chain(jobs.try_iter()).collect();
-            let entries: usize = batch.iter().map(Job::entries).sum();
-            let began = Instant::now();
             if let Err(reason) = self.work(batch) {
                 // A write or sync that failed is never tried again over the same pages.
                 self.inbox.done(Done::Failed(format!("the disk: {reason}")));
                 return;
             }
-            pause = pause_after(entries, began.elapsed());
         }
     }
 
@@ -237,13 +214,6 @@ impl Worker {
             .position(|(index, _, _)| *index == shard)
             .expect("the core only asks for the shards it replicates")
     }
-}
-
-/// How long to let entries gather before the next sync, after one of so many that took so long: the fewer syncs, the less of
-/// the processors' time and the disk's goes into them. Nobody waits who is alone.
-fn pause_after(entries: usize, took: Duration) -> Option<Duration> {
-    let pause = (took / 2).min(PAUSE_MAX);
-    (entries >= MANY && pause >= PAUSE_MIN).then_some(pause)
 }
 
 /// Does a write; as long as the disk is full, waits and tries again, unless the node is to stop: nothing is acknowledged
