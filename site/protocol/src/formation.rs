@@ -24,6 +24,7 @@ mod quorum;
 mod recalling;
 mod rewinding;
 mod steps;
+mod taking;
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -43,6 +44,7 @@ use learning::Running;
 use proposing::Leading;
 pub use recalling::Recollection;
 pub use steps::{ShardStep, Step};
+use taking::Piece;
 
 /// What a node holds while no view runs.
 #[derive(Debug)]
@@ -175,6 +177,16 @@ impl<S: StoreAccess> NodeCore<S> {
             }
             Control::AskRoots { view, shard, sizes } => {
                 self.handle_ask_roots(now, from, view, (shard, sizes));
+            }
+            Control::Pruned { view, shard, snapshot } => {
+                self.handle_pruned(now, (from, view, shard), snapshot);
+            }
+            Control::FetchPart { view, shard, size, part, offset } => {
+                self.handle_fetch_part(now, from, (view, shard), (size, part, offset));
+            }
+            Control::Part { view, shard, size, part, offset, total, bytes } => {
+                let piece = Piece { size, part, offset, total, bytes };
+                self.handle_part(now, (from, view, shard), piece);
             }
             Control::Roots { view, shard, roots } => {
                 self.take_roots(now, (from, view, shard), &roots);

@@ -93,6 +93,7 @@ pub(crate) struct Node {
     pub(crate) disconnected: Vec<PeerFault>,
     pub(crate) failed: Option<Fatal>,
     pub(crate) differ: usize,
+    pub(crate) agreed: Vec<Version>,
     pub(crate) signs: bool,
     pub(crate) syncs: bool,
     pub(crate) checkpoints: Vec<(ShardIndex, Version)>,
@@ -133,6 +134,7 @@ impl Group {
                 disconnected: Vec::new(),
                 failed: None,
                 differ: 0,
+                agreed: Vec::new(),
                 signs: true,
                 syncs: true,
                 checkpoints: Vec::new(),
@@ -319,6 +321,12 @@ impl Group {
                 }
                 Action::Unknown(tickets) => node.unknown.extend(tickets),
                 Action::SnapshotsDiffer { .. } => node.differ += 1,
+                Action::Agreed { size, .. } => node.agreed.push(size),
+                Action::ReadPart { .. }
+                | Action::Take { .. }
+                | Action::KeepPart { .. }
+                | Action::KeepValue { .. }
+                | Action::Plant { .. } => panic!("nothing is pruned here"),
                 Action::ReadValue { .. } => panic!("no detached values are fetched here"),
                 Action::Stage { shard, body, bytes, last, check } => {
                     let staged = node.staged.entry((shard, body)).or_default();
