@@ -52,11 +52,13 @@ impl Intakes {
     pub(crate) fn keep(
         &mut self,
         shard: ShardIndex,
-        part: Part,
+        (size, part): (Version, Part),
         bytes: &[u8],
     ) -> io::Result<Vec<(u64, Digest)>> {
         let intake = self.intake(shard)?;
         match part {
+            // Of one that was given up for the one that is open.
+            _ if intake.manifest().base.size() != size => Ok(Vec::new()),
             Part::Manifest => Ok(Vec::new()),
             Part::Block(index) => intake.keep_block(index, bytes).map(|()| Vec::new()),
             Part::Chunk(index) => intake.keep_chunk(index, bytes),

@@ -143,8 +143,17 @@ impl Worker {
     }
 }
 
-/// Makes the manifest of a snapshot whose SNAPSHOT entry stands at `at`; `None` while nothing signed covers that.
+/// The manifest of a snapshot whose SNAPSHOT entry stands at `at`: the one that it was taken by, or one that is made; `None`
+/// while nothing signed covers that.
 fn manifest(replica: &Replica, lent: &Lent, at: Version) -> Result<Option<Vec<u8>>, String> {
+    let damaged = "its file is not what the ledger commits to; remove it";
+    let taken = tradewind_store_disk::manifest(&replica.directory, lent.base().size());
+    if let Some(taken) = taken.map_err(|error| error.to_string())? {
+        return match taken.chunks == lent.leaves() {
+            true => Ok(Some(taken.encode())),
+            false => Err(damaged.into()),
+        };
+    }
     let Some(note) = replica.head.borrow().clone() else { return Ok(None) };
     let signed = note.checkpoint().map_err(|error| error.to_string())?.size;
     if signed <= at || replica.reader.durable_size() < signed {
@@ -154,7 +163,7 @@ fn manifest(replica: &Replica, lent: &Lent, at: Version) -> Result<Option<Vec<u8
     let leaves = lent.leaves();
     match Entry::decode(&entry).map(|entry| entry.body) {
         Ok(Body::Snapshot(record)) if record.root == root_of(leaves.iter().copied()) => {}
-        _ => return Err("its file is not what the ledger commits to; remove it".into()),
+        _ => return Err(damaged.into()),
     }
     let note = SignedNote::clone(&note);
     let made = Manifest::make(&replica.reader, note, (at, entry), lent.base().clone(), leaves);

@@ -236,7 +236,7 @@ impl Worker {
                 Done::Taken { shard, manifest, held }
             }
             Job::KeepPart { shard, size, part, bytes } => {
-                let missing = when_room(inbox, || intakes.keep(shard, part, &bytes))?;
+                let missing = when_room(inbox, || intakes.keep(shard, (size, part), &bytes))?;
                 Done::PartKept { shard, size, part, missing }
             }
             Job::KeepValue { shard, size, value, bytes } => {

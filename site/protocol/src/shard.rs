@@ -467,7 +467,10 @@ impl<S: StoreAccess> Replica<S> {
     /// The ledger was replaced: goes on from there.
     pub(crate) fn planted(&mut self, replay: Replay, store: S, limits: &Limits, out: &mut Outputs) {
         assert!(self.planting, "the shell replaces what it was asked to replace");
-        (self.planting, self.rewinding, self.taking) = (false, true, None);
+        (self.planting, self.rewinding) = (false, true);
+        // Whoever lacks what is before it is told by this node, too, that it was pruned: so it gives on what it has taken.
+        let taken = self.taking.take().expect("what the ledger was replaced by");
+        self.agreeing.took(taken.agreed().expect("its manifest was verified"));
         // Which of the entries that were here are before the snapshot is not known: none of them is answered.
         let unknown = self.outbox.forget_after(Version::ZERO);
         if !unknown.is_empty() {

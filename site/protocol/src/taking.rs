@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 use tradewind_ledger::manifest::BLOCK_LEAVES;
 use tradewind_ledger::tree::root_of;
-use tradewind_ledger::{Digest, Manifest, Version};
+use tradewind_ledger::{Body, Digest, Entry, Manifest, SnapshotRecord, Version};
 use tradewind_store::snapshot::{Chunk, MAX_CHUNK};
 
 /// Bytes of a manifest at most: that of a state of a TiB after 10^9 entries has 40 MB.
@@ -74,6 +74,14 @@ impl Taking {
     /// Entries that the snapshot is of.
     pub(crate) fn size(&self) -> Version {
         self.manifest.base.size()
+    }
+
+    /// What the ledger holds of it, and where, as a majority signed.
+    pub(crate) fn agreed(&self) -> Option<(Version, SnapshotRecord)> {
+        match Entry::decode(&self.manifest.entry).ok()?.body {
+            Body::Snapshot(record) => Some((self.manifest.version, record)),
+            _ => None,
+        }
     }
 
     /// What to fetch next; `None` if all of it is here. Values first: so no more of their names wait than one chunk has.

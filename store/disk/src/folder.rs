@@ -8,7 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use tradewind_ledger::base::Base;
-use tradewind_ledger::{SnapshotRecord, Version};
+use tradewind_ledger::{Manifest, SnapshotRecord, Version};
 
 use crate::file::{self, FileFault, Writing};
 
@@ -17,6 +17,7 @@ const GENERATIONS: usize = 2;
 const SNAPSHOT: &str = "snap";
 const BASE: &str = "base";
 const AGREED: &str = "at";
+const MANIFEST: &str = "manifest";
 const TEMPORARY: &str = "tmp";
 
 /// The snapshots of one ledger.
@@ -86,6 +87,22 @@ impl Folder {
         tradewind_ledger_disk::replace(&self.named(size, AGREED), format!("{at}\n").as_bytes())
     }
 
+    /// Keeps what a snapshot was taken by, which notes at the same time that the ledger holds it.
+    pub(crate) fn keep_manifest(&self, manifest: &Manifest) -> io::Result<()> {
+        let size = manifest.base.size();
+        tradewind_ledger_disk::replace(&self.named(size, MANIFEST), &manifest.encode())?;
+        self.agree(size, manifest.version)
+    }
+
+    /// What the snapshot of `size` entries was taken by; `None` if it was made here.
+    pub(crate) fn manifest(&self, size: Version) -> io::Result<Option<Manifest>> {
+        let invalid = |error| io::Error::new(io::ErrorKind::InvalidData, error);
+        match fs::read(self.named(size, MANIFEST)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            bytes => Manifest::decode(&bytes?).map(Some).map_err(invalid),
+        }
+    }
+
     /// The newest snapshot that is here and that the ledger holds, with the version of its entry.
     pub(crate) fn agreed(&self) -> io::Result<Option<(Version, Version)>> {
         for size in self.list(AGREED)?.into_iter().rev().filter(|size| self.file(*size).exists()) {
@@ -106,6 +123,9 @@ impl Folder {
         }
         for gone in self.list(AGREED)?.into_iter().filter(|size| agreed > Some(*size)) {
             fs::remove_file(self.named(gone, AGREED))?;
+        }
+        for gone in self.list(MANIFEST)?.into_iter().filter(|size| agreed > Some(*size)) {
+            fs::remove_file(self.named(gone, MANIFEST))?;
         }
         let old = self.snapshots()?.into_iter().skip(GENERATIONS);
         for old in old.filter(|old| agreed != Some(*old)) {

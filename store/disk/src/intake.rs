@@ -237,6 +237,7 @@ impl Intake {
             fs::rename(self.folder.join("chunks"), &snapshot).map_err(system)?;
             sync_parent(&snapshot).map_err(system)?;
         }
+        Folder::of(&ledger).keep_manifest(&self.manifest).map_err(system)?;
         replace(&self.folder.join("whole"), b"").map_err(system)
     }
 }

@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use tradewind_ledger::{Base, Body, Entry, Replay, SnapshotRecord, Version};
+use tradewind_ledger::{Base, Body, Entry, Manifest, Replay, SnapshotRecord, Version};
 use tradewind_ledger_disk::{LedgerReader, OpenError, Opened, Options, Start};
 use tradewind_store::snapshot::Pin;
 use tradewind_store::{SnapshotRule, Store};
@@ -85,17 +85,33 @@ pub fn agree(dir: &Path, size: Version, at: Version) -> io::Result<()> {
     Folder::of(dir).agree(size, at)
 }
 
+/// What the snapshot of `size` entries in `dir` was taken by; `None` if it was made here.
+///
+/// # Errors
+/// If the system refuses, or it is damaged.
+pub fn manifest(dir: &Path, size: Version) -> io::Result<Option<Manifest>> {
+    Folder::of(dir).manifest(size)
+}
+
 /// The newest snapshot that is in `dir` and that the ledger was noted to hold, with its entry's version; as the entry itself
-/// says.
+/// says, which one that was taken brings with it.
 ///
 /// # Errors
 /// If the system refuses, or the entry cannot be read.
 pub fn agreed(dir: &Path, reader: &LedgerReader) -> io::Result<Option<(Version, SnapshotRecord)>> {
     let Some((size, at)) = Folder::of(dir).agreed()? else { return Ok(None) };
-    if at < reader.first() || at >= reader.durable_size() {
-        return Ok(None);
-    }
-    let entry = Entry::decode(&reader.entry(at).map_err(io::Error::other)?);
+    let entry = match manifest(dir, size) {
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            tracing::error!(dir = %dir.display(), %size, %error, "a snapshot that was taken cannot be given on");
+            return Ok(None);
+        }
+        taken => match taken? {
+            Some(manifest) => manifest.entry,
+            None if at < reader.first() || at >= reader.durable_size() => return Ok(None),
+            None => reader.entry(at).map_err(io::Error::other)?,
+        },
+    };
+    let entry = Entry::decode(&entry);
     match entry.map_err(io::Error::other)?.body {
         Body::Snapshot(record) if record.size == size => Ok(Some((at, record))),
         _ => Ok(None),

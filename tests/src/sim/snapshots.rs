@@ -25,6 +25,8 @@ pub(super) struct Snapshot {
     base: Arc<Base>,
     record: SnapshotRecord,
     chunks: Vec<Chunk>,
+    /// What it was taken by, if others gave it.
+    manifest: Option<Box<Manifest>>,
 }
 
 /// A node's snapshots of its shards.
@@ -97,8 +99,11 @@ impl Snapshots {
 
     /// A disk lost what it said to have: of its snapshots, those of more entries than are left are gone with these.
     pub(super) fn lose(&mut self, shard: usize, left: Version) {
-        self.made.entry(shard).or_default().retain(|made| made.record.size <= left);
-        if self.agreed.get(&shard).is_some_and(|(at, _)| *at >= left) {
+        let made = self.made.entry(shard).or_default();
+        made.retain(|made| made.record.size <= left);
+        let taken = |size| made.iter().any(|it| it.record.size == size && it.manifest.is_some());
+        let lost = |(at, record): &(Version, SnapshotRecord)| *at >= left && !taken(record.size);
+        if self.agreed.get(&shard).is_some_and(lost) {
             self.agreed.remove(&shard);
         }
     }
@@ -161,7 +166,7 @@ fn snapshot(disk: &Disk, pin: Pin, base: Arc<Base>) -> Option<Snapshot> {
         chunks: chunks.len() as u32,
         bytes: chunks.iter().map(|chunk| chunk.size() as u64).sum(),
     };
-    Some(Snapshot { base, record, chunks })
+    Some(Snapshot { base, record, chunks, manifest: None })
 }
 
 impl World<'_> {
@@ -258,6 +263,9 @@ impl World<'_> {
                 Some(leaves.ok()?.iter().flat_map(|leaf| leaf.0).collect())
             }
             Part::Manifest => {
+                if let Some(manifest) = &snapshot.manifest {
+                    return Some(manifest.encode());
+                }
                 let (note, at) = (snapshots.notes.get(&shard)?.clone(), entry?);
                 let signed = note.checkpoint().expect("a checkpoint").size;
                 if signed <= at || disk.synced() < signed {
@@ -358,7 +366,8 @@ impl World<'_> {
             }
             Done::Part(shard, size, part, bytes) => {
                 let mut missing = Vec::new();
-                if let Some(taking) = snapshots.taking.get_mut(&shard) {
+                let taking = snapshots.taking.get_mut(&shard);
+                if let Some(taking) = taking.filter(|it| it.manifest.base.size() == size) {
                     match part {
                         Part::Block(index) if index == taking.blocks => taking.blocks += 1,
                         Part::Chunk(index) if index as usize == taking.chunks.len() => {
@@ -382,7 +391,7 @@ impl World<'_> {
     pub(super) fn replace_ledger(&mut self, node: NodeId, shard: usize) {
         let taking = self.nodes[node.index()].snapshots.taking.remove(&shard);
         let Some(Taking { manifest, chunks, .. }) = taking else { return };
-        let base = Arc::new(manifest.base);
+        let base = Arc::new(manifest.base.clone());
         // The simulator keeps what nobody can read any more, to compare it at the end: it is the same everywhere.
         let disks = self.nodes.iter().flat_map(|node| {
             let lost = node.lost.as_ref().map(|lost| &lost.disks[&shard]).into_iter();
@@ -398,8 +407,9 @@ impl World<'_> {
             unreachable!("the core verified the manifest");
         };
         state.snapshots.due.remove(&shard);
-        state.snapshots.agreed.remove(&shard);
-        state.snapshots.made.insert(shard, vec![Snapshot { base, record, chunks }]);
+        state.snapshots.agreed.insert(shard, (manifest.version, record));
+        let taken = Snapshot { base, record, chunks, manifest: Some(manifest) };
+        state.snapshots.made.insert(shard, vec![taken]);
         self.see(Seen::LedgerReplaced);
     }
 

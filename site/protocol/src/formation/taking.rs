@@ -339,6 +339,12 @@ impl<S: StoreAccess> NodeCore<S> {
         let (size, want, bytes) = (asking.size, asking.want, core::mem::take(&mut asking.got));
         asking.keeping = true;
         let replica = self.replicas[shard.index()].as_ref().expect("an own shard");
+        let begun = replica.taking.as_ref().is_some_and(|taking| taking.size() == size);
+        if want != Want::Part(Part::Manifest) && !begun {
+            // The shell began another one, as an earlier lesson asked for.
+            self.ask_nothing();
+            return self.catch_up(now);
+        }
         let action = match want {
             Want::Part(Part::Manifest) => replica
                 .manifest(size, &bytes)
@@ -372,12 +378,16 @@ impl<S: StoreAccess> NodeCore<S> {
     fn wrong_part(&mut self, now: Now, from: NodeId, problem: &'static str) {
         self.out.counters.wrong_parts += 1;
         self.peers[from.index()].gave_wrong = true;
+        self.ask_nothing();
+        self.peer_faulty(now, from, PeerFault::Message(problem));
+    }
+
+    fn ask_nothing(&mut self) {
         if let Phase::Forming(forming) = &mut self.phase
             && let Some(completion) = forming.completion()
         {
             completion.asking = None;
         }
-        self.peer_faulty(now, from, PeerFault::Message(problem));
     }
 
     fn part_gone(&mut self, now: Now, from: NodeId, size: Version) {

@@ -34,6 +34,11 @@ impl Agreeing {
         Self { own, made: Vec::new(), told: vec![None; members], agreed: None }
     }
 
+    /// The ledger begins with a snapshot that others gave, of which its manifest shows that they signed for it.
+    pub(super) fn took(&mut self, agreed: (Version, SnapshotRecord)) {
+        self.agreed = Some(agreed);
+    }
+
     /// What a majority told, if it is of more entries than what the ledger is `known` to hold, and this node made a snapshot
     /// there too: perhaps another one, and then it is to find that out.
     pub(super) fn due(&self, known: Version) -> Option<SnapshotRecord> {
@@ -62,7 +67,7 @@ impl<S: StoreAccess> Replica<S> {
         told.filter(|(_, told)| told.size == record.size && *told != record).collect()
     }
 
-    /// The snapshot that this node can give: the newest that the ledger holds and this node made too.
+    /// The snapshot that this node can give: the newest that the ledger holds and this node made too, or took.
     pub(crate) fn offer(&self) -> Option<(Version, SnapshotRecord)> {
         self.agreeing.agreed
     }
