@@ -27,8 +27,10 @@ impl World<'_> {
             let of = self.nodes[other].remembered.get(node.index());
             other == node.index() || of.is_some_and(|known| known.view > ViewId(0))
         };
+        // What is damaged elsewhere may be whole here only.
+        let mut disks = self.nodes.iter().flat_map(|node| node.disks.values());
+        let rotten = disks.any(Disk::is_rotten);
         let state = &self.nodes[node.index()];
-        let rotten = state.disks.values().any(Disk::is_rotten);
         if state.core.is_none()
             || rotten
             || state.lost.is_some()

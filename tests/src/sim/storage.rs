@@ -50,6 +50,14 @@ impl World<'_> {
             return;
         }
         let at = self.rng.range(least..most) as usize;
+        // It may be of a suffix that the others went on without, and nobody has it.
+        let here = disk.head(Version(at as u64 + 1));
+        let (size, head) = self.checker.newest_committed(shard).expect("looked at above");
+        let has = |other: &&Disk| !std::ptr::eq(*other, disk) && other.head(size) == Some(head);
+        let elsewhere = elsewhere.iter().filter(|other| has(other));
+        if !elsewhere.map(|other| other.head(Version(at as u64 + 1))).any(|other| other == here) {
+            return;
+        }
         let state = &mut self.nodes[node.index()];
         state.disk(shard).rot(at, &mut self.rng);
         self.hit(Fault::BitRot);
