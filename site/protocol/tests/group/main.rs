@@ -4,6 +4,7 @@ mod bulk;
 mod harness;
 mod reads;
 mod snapshots;
+mod taking;
 
 use harness::{Group, Node, SHARD, config, empty, recovered};
 use tradewind_ledger::{Digest, Version};

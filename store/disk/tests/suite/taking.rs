@@ -7,7 +7,7 @@ use tradewind_ledger::manifest::Manifest;
 use tradewind_ledger::tree::root_of;
 use tradewind_ledger::{Body, Digest, Entry, Policy, SignedNote, SnapshotRecord, Version, ViewId};
 use tradewind_ledger_disk::{Face, Options, Start};
-use tradewind_store_disk::{Begun, Intake, Lent, Retain, open, replace_ledger};
+use tradewind_store_disk::{Begun, Intake, Lent, Retain, agreed, manifest, open, replace_ledger};
 
 use crate::running::{RULE, Running, assert_same, genesis, snapshots};
 
@@ -116,6 +116,13 @@ fn a_snapshot_is_taken_and_a_ledger_goes_on_from_it() {
     let Begun { opened, store, started, .. } = open(&ledger, &options, &RULE).unwrap();
     assert_eq!((started.snapshot, started.replayed), (Some(record), 0));
     assert_eq!(opened.reader.first(), record.size);
+    // It can give it on at once, though its ledger does not hold the SNAPSHOT entry yet.
+    let offered = agreed(&ledger, &opened.reader).unwrap();
+    assert_eq!(offered, Some((giver.manifest.version, record)));
+    assert_eq!(manifest(&ledger, record.size).unwrap(), Some(giver.manifest.clone()));
+    assert_eq!(manifest(&ledger, Version(1)).unwrap(), None, "nor any other");
+    let lent = Lent::open(&ledger, record.size).unwrap().expect("it is there");
+    assert_eq!(lent.leaves(), giver.manifest.chunks);
     // It takes up the rest and is as the giver then.
     let (mut writer, mut store, mut replay) = (opened.writer, store, opened.replay);
     let reader = &giver.running.shard.reader;
