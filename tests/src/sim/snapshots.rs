@@ -394,7 +394,7 @@ impl World<'_> {
         let base = Arc::new(manifest.base.clone());
         // The simulator keeps what nobody can read any more, to compare it at the end: it is the same everywhere.
         let disks = self.nodes.iter().flat_map(|node| {
-            let lost = node.lost.as_ref().map(|lost| &lost.disks[&shard]).into_iter();
+            let lost = node.lost.as_ref().and_then(|lost| lost.disks.get(&shard));
             node.disks.get(&shard).into_iter().chain(lost)
         });
         let mut same = disks.filter(|disk| {
