@@ -100,6 +100,8 @@ pub(crate) struct Hello {
     pub(crate) settled: bool,
     /// Whether more of a view that the sender ran may get to its disk than is told here.
     pub(crate) unfinished: bool,
+    /// Nodes because of which the sender gave up its last proposal.
+    pub(crate) slow: Vec<NodeId>,
     pub(crate) ledgers: Vec<LedgerState>,
 }
 
