@@ -98,6 +98,7 @@ pub(crate) struct Node {
     pub(crate) agreed: Vec<Version>,
     pub(crate) signs: bool,
     pub(crate) syncs: bool,
+    pub(crate) promises: bool,
     pub(crate) checkpoints: Vec<(ShardIndex, Version)>,
     /// Bodies beside the ledgers; and how many became theirs.
     pub(crate) staged: BTreeMap<(ShardIndex, BodyId), Vec<u8>>,
@@ -141,6 +142,7 @@ impl Group {
                 agreed: Vec::new(),
                 signs: true,
                 syncs: true,
+                promises: true,
                 checkpoints: Vec::new(),
                 staged: BTreeMap::new(),
                 adopted: 0,
@@ -298,7 +300,10 @@ impl Group {
                     let entries = ledger[first.0 as usize..end.0 as usize].iter().collect();
                     node.core.handle_log_read(reader, first, tree.root(), entries);
                 }
-                Action::Promise(promise) => node.core.handle_promised(now, promise.view),
+                Action::Promise(promise) if node.promises => {
+                    node.core.handle_promised(now, promise.view);
+                }
+                Action::Promise(_) => {}
                 Action::Remember(peers) => node.remembered = peers,
                 Action::Sign { shard, checkpoint } if node.signs => {
                     let signature = signer(index).sign(checkpoint.to_string().as_bytes());

@@ -1,6 +1,7 @@
 //! What a shell sees of the core in single situations. Faults in all combinations are the simulator's.
 
 mod bulk;
+mod forming;
 mod harness;
 mod reads;
 mod snapshots;
