@@ -50,6 +50,10 @@ impl Marks {
         }
     }
 
+    pub(crate) fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
     /// A new view: rows are zero again, and its first mark covers all before.
     pub(crate) fn begin_view(&mut self) {
         self.waiting.clear();

@@ -306,4 +306,6 @@ pub enum Mutation {
     BarrierOfDelivered,
     /// A read does not wait for the committed state to cover what it waited for.
     BarrierUncommitted,
+    /// Parts of a snapshot are kept as they come.
+    PartsUnchecked,
 }

@@ -10,6 +10,7 @@
 //! | `node` | [`NodeCore`]: inputs, outputs, heartbeats, status |
 //! | `formation` (`quorum`, `proposing`, `completion`, `rewinding`, `recalling`, `steps`), `catch_up`, `wire` | agreement on a view and on its first state; control messages |
 //! | `formation::learning` | catching up beside a view that runs without this node |
+//! | `formation::taking`, `taking` | a snapshot instead of entries that were pruned |
 //! | `shard` (`turning`, `settling`, `timers`, `recent`, `agreeing`) | one shard at one member: its views; a turn; what is on disks; agreed snapshots |
 //! | `snapshots` | which snapshots were made, and who computed wrongly |
 //! | `layout`, `ring`, `payload` | where columns lie; messages in a ring; commands in a message |
@@ -48,6 +49,7 @@ mod ring;
 mod shard;
 mod snapshots;
 mod status;
+mod taking;
 mod wire;
 
 pub use access::StoreAccess;
@@ -65,4 +67,5 @@ pub use ids::{Barrier, BodyId, Incarnation, Instant, NodeId, Now, ShardIndex, Ti
 pub use memory::Memory;
 pub use node::{NodeCore, RecoveredShard};
 pub use status::{Counters, PeerStatus, ReplicaStatus, ShardStatus, State, Status};
+pub use taking::{Held, Part};
 pub use tradewind_store::Durability;

@@ -44,6 +44,8 @@ pub(crate) struct Peer {
     /// Whether it said hello over the present link, and was not refused.
     pub(crate) heard: bool,
     pub(crate) refusal: Option<Refusal>,
+    /// Whether it gave a part of a snapshot that was not what it must be.
+    pub(crate) gave_wrong: bool,
     /// The least that it had on its disk.
     pub(crate) recollection: Recollection,
     /// When a message of it came, or the link.
@@ -177,6 +179,7 @@ impl<S: StoreAccess> NodeCore<S> {
             stand: None,
             heard: false,
             refusal: None,
+            gave_wrong: false,
             recollection: Recollection::default(),
             heard_at: now.instant,
             admit_at: now.instant,
@@ -320,7 +323,6 @@ impl<S: StoreAccess> NodeCore<S> {
             if let Some((peer, fault)) = fault {
                 self.peer_faulty(now, peer, fault);
             } else if active {
-                self.compare_snapshots();
                 self.echo_barriers(memory);
                 self.turn_barriers(memory);
                 self.remember(now, false);
@@ -332,6 +334,9 @@ impl<S: StoreAccess> NodeCore<S> {
                 self.continue_forming(now);
                 self.watch_forming(now);
             }
+        }
+        if !matches!(self.phase, Phase::Failed(_)) {
+            self.compare_snapshots();
         }
         self.turned_at = now.instant;
         self.flush_answers();

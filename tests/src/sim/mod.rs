@@ -9,6 +9,7 @@
 //! | `shell` | what a node's shell does for its core |
 //! | `links`, `work`, `readers`, `end` | frames on their way, clients, reads, coming to rest |
 //! | `faults`, `veils`, `crashes`, `storage`, `loss` | what goes wrong by chance |
+//! | `snapshots` | snapshots that are made, pruned behind, and taken over the wire |
 //! | `points`, `script`, `sweep` | crashes at every point of a shell, in runs whose course is laid down |
 //! | `coverage` | what was reached, kind by kind |
 //! | `fabric`, `disk`, `client` | the simulated surroundings |
@@ -30,6 +31,7 @@ mod readers;
 mod rng;
 mod script;
 mod shell;
+mod snapshots;
 mod storage;
 mod sweep;
 mod veils;
