@@ -9,6 +9,7 @@
 //! | [`segment_file`] | the layout of a segment's file: header, records, names |
 //! | [`replay`] | checks a ledger's entries from the genesis on, or from a base |
 //! | [`base`] | the state after a SEAL, to begin a replay there |
+//! | [`manifest`] | what shows that a snapshot is of a ledger, part by part |
 //! | [`note`] | checkpoints, signed notes, keys, and the policy that says which signatures suffice |
 //! | [`tile`] | hash tiles and entry bundles: the public face |
 //! | [`tlog_proof`] | inclusion proofs to carry away |
@@ -24,6 +25,7 @@ pub mod base;
 pub mod entry;
 pub mod ids;
 mod keys;
+pub mod manifest;
 pub mod note;
 pub mod replay;
 pub mod segment;
@@ -42,6 +44,7 @@ pub use ids::{
     Digest, Hlc, KeyVersion, LedgerId, Lineage, RequestId, RequestNumber, SessionId, Version,
     ViewId,
 };
+pub use manifest::{Manifest, ManifestError};
 pub use note::{
     Checkpoint, Ed25519Signer, NoteSignature, Policy, PolicyError, SignedNote, Signer, Verified,
     VerifierKey,

@@ -10,8 +10,9 @@ use std::{
 use parking_lot::Mutex;
 use quinn::{Endpoint, VarInt};
 use tokio::sync::watch;
-use tradewind_ledger::{Genesis, LedgerId};
+use tradewind_ledger::{Base, Genesis, LedgerId};
 use tradewind_ledger_disk::{DataError, Owner, claim};
+use tradewind_store::snapshot::Pin;
 use tradewind_topology::Topology;
 use tradewind_transport::{
     Directory, DirectoryError, Identity,
@@ -242,6 +243,8 @@ struct Opened {
     owned: BTreeMap<LedgerId, Owned>,
     publishers: BTreeMap<LedgerId, tradewind_ledger_disk::Publisher>,
     routes: Vec<(Route, Vec<LedgerConfig>)>,
+    /// The snapshots that are to be made first.
+    due: Vec<(LedgerId, Pin, Arc<Base>)>,
 }
 
 impl Opening {
@@ -259,6 +262,7 @@ impl Opening {
             owned: BTreeMap::new(),
             publishers: BTreeMap::new(),
             routes: Vec::new(),
+            due: Vec::new(),
         };
         for mut route in routes {
             let ledgers = std::mem::take(&mut route.ledgers);
@@ -278,6 +282,7 @@ impl Opening {
         let policy = snapshots::policy(&self.topology, id.pool());
         let found = open_replica(&self.data, genesis, policy, &EvidenceFolder::of(&self.data))?;
         let owned = Owned { replica: Arc::clone(&found.replica), writer: found.writer };
+        opened.due.extend(found.due.map(|(pin, base)| (id.clone(), pin, base)));
         opened.replicas.insert(id.clone(), found.replica);
         opened.owned.insert(id.clone(), owned);
         opened.publishers.insert(id, found.publisher);
@@ -292,6 +297,9 @@ impl Opening {
         let (failing, failure) = Failing::new();
         let (publisher, publications) = PublisherThread::start(opened.publishers, failing.clone())?;
         let snapshots = Snapshots::start(&opened.replicas, &publications)?;
+        for (ledger, pin, base) in opened.due {
+            snapshots.push(&ledger, pin, base);
+        }
         let log = Log::start(opened.owned, publications, snapshots, failing.clone())?;
         let replicas = Arc::new(opened.replicas);
         let sources: Vec<Source> = replicas.values().map(Replica::source).collect();

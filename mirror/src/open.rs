@@ -11,11 +11,12 @@ use tokio::sync::watch;
 use tradewind_gateway::Horizon;
 use tradewind_ledger::note::VerifierKeyError;
 use tradewind_ledger::{
-    EntryError, Genesis, Hlc, Policy, PolicyError, Replay, SignedNote, Version,
+    Base, EntryError, Genesis, Hlc, Policy, PolicyError, Replay, SignedNote, Version,
 };
 use tradewind_ledger_disk::{DataError, LedgerWriter, OpenError, Options, Publisher};
+use tradewind_store::snapshot::Pin;
 use tradewind_store::{SnapshotRule, Store};
-use tradewind_store_disk::Retain;
+use tradewind_store_disk::{Begun, Retain};
 use tradewind_wan::protocol::{Head, LedgerConfig};
 
 use crate::{
@@ -70,6 +71,8 @@ pub(crate) struct OpenReplica {
     pub(crate) writer: LedgerWriter,
     pub(crate) publisher: Publisher,
     pub(crate) config: LedgerConfig,
+    /// The snapshot that is to be made first.
+    pub(crate) due: Option<(Pin, Arc<Base>)>,
 }
 
 /// Opens the ledger that begins with `genesis`, or makes an empty one, and rebuilds its store.
@@ -87,7 +90,8 @@ pub(crate) fn open_replica(
     std::fs::create_dir_all(&directory)
         .map_err(|source| ReplicaError::Io { path: directory.clone(), source })?;
     let options = Options { expected_lineage: Some(lineage), ..Options::default() };
-    let (opened, store, started) = tradewind_store_disk::open(&directory, &options, &policy.1)?;
+    let Begun { opened, store, started, due } =
+        tradewind_store_disk::open(&directory, &options, &policy.1)?;
     let head = match &opened.checkpoint {
         None => None,
         Some(note) => Some(head(&directory, &opened.replay, &genesis, note, &store)?),
@@ -118,7 +122,7 @@ pub(crate) fn open_replica(
         notice: OnceLock::new(),
     };
     let (writer, publisher) = (opened.writer, opened.publisher);
-    Ok(OpenReplica { replica: Arc::new(replica), writer, publisher, config })
+    Ok(OpenReplica { replica: Arc::new(replica), writer, publisher, config, due })
 }
 
 /// The head of the published checkpoint, once its signatures are verified; that it speaks of these

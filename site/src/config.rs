@@ -141,3 +141,14 @@ fn node_info(node: &Node) -> NodeInfo {
 fn node_id(index: usize) -> NodeId {
     NodeId(u16::try_from(index).expect("a site has far fewer nodes than 2^16"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_core_s_own_rule_for_snapshots_is_that_of_a_pool_that_keeps_everything() {
+        let usual = topology::Retain::All.snapshot_bytes();
+        assert_eq!(SnapshotRule::every(usual), SnapshotRule::default());
+    }
+}

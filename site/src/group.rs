@@ -17,6 +17,7 @@ use tradewind_transport::fabric::{self, Fabric, FabricEvent};
 use crate::backend::fault_of;
 use crate::bodies::{self, Bodies};
 use crate::inbox::{Inbox, Passed, Read, Submitted};
+use crate::lending::{Lender, Wanted};
 use crate::log::{Done, Job, Log};
 use crate::promise::PromiseFile;
 use crate::publish::Publisher;
@@ -54,6 +55,7 @@ pub(crate) struct Parts {
     pub(crate) bodies: Bodies,
     pub(crate) publisher: Publisher,
     pub(crate) snapshots: Snapshotter,
+    pub(crate) lender: Lender,
     pub(crate) shared: Arc<Shared>,
     pub(crate) signer: NodeSigner,
     pub(crate) promises: PromiseFile,
@@ -148,6 +150,7 @@ impl Group {
         self.parts.log.stop();
         self.parts.bodies.stop();
         self.parts.snapshots.stop();
+        self.parts.lender.stop();
         self.parts.publisher.stop();
         outcome
     }
@@ -247,6 +250,28 @@ impl Group {
                 core.handle_value_read(reader, digest, offset, bytes);
             }
             Done::Roots { reader, roots } => core.handle_roots(now, reader, roots),
+            Done::LogPruned { reader } => core.handle_log_pruned(reader),
+            Done::PartRead { reader, size, part, piece } => {
+                core.handle_part_read(reader, size, part, piece);
+            }
+            Done::Taken { shard, manifest, held } => {
+                let ledger = &self.parts.shared.replica(shard).ledger;
+                let (size, chunks) = (manifest.base.size(), manifest.chunks.len());
+                tracing::info!(%ledger, %size, chunks, ?held, "taking a snapshot");
+                core.handle_taken(now, shard, manifest, held);
+            }
+            Done::PartKept { shard, size, part, missing } => {
+                core.handle_part_kept(now, shard, (size, part), missing);
+            }
+            Done::ValueKept { shard, size, value } => {
+                core.handle_value_kept(now, shard, size, value);
+            }
+            Done::Planted { shard } => {
+                let ledger = &self.parts.shared.replica(shard).ledger;
+                return Err(Ended::Restart(format!(
+                    "{ledger} begins with a snapshot of the others"
+                )));
+            }
             Done::SnapshotMade { shard, record } => core.handle_snapshot_made(now, shard, record),
             Done::Failed(reason) => return Err(Ended::Failed(reason)),
         }
@@ -285,6 +310,18 @@ impl Group {
                 let source = before.iter().flatten().count();
                 self.parts.snapshots.push(Due { source, pin: *pin, base });
             }
+            Action::ReadPart { reader, size, entry, part, offset, max_bytes } => {
+                self.parts.lender.push(Wanted { reader, size, entry, part, offset, max_bytes });
+            }
+            Action::Take { shard, manifest } => log.push(Job::Take { shard, manifest }),
+            Action::KeepPart { shard, size, part, bytes } => {
+                log.push(Job::KeepPart { shard, size, part, bytes });
+            }
+            Action::KeepValue { shard, size, len, digest, bytes } => {
+                log.push(Job::KeepValue { shard, size, value: (len, digest), bytes });
+            }
+            Action::Agreed { shard, size, at } => log.push(Job::Agreed { shard, size, at }),
+            Action::Plant { shard, .. } => log.push(Job::Plant { shard }),
             Action::ReadLog { reader, first, end, max_bytes } => {
                 log.push(Job::ReadLog { reader, first, end, max_bytes });
             }

@@ -154,6 +154,7 @@ mod tests {
     use tradewind_site_protocol::EntryBatch;
 
     use super::*;
+    use crate::intake::Intakes;
     use crate::log::{Job, Log};
     use crate::peers::PeersFile;
     use crate::publish::Publisher;
@@ -183,7 +184,8 @@ mod tests {
     #[test]
     fn the_group_thread_is_told_when_the_log_thread_panics() {
         let reason = told(|inbox| {
-            let log = Log::start(Vec::new(), Arc::clone(inbox)).expect("a thread");
+            let log = Log::start(Vec::new(), Intakes::new(HashMap::new()), Arc::clone(inbox))
+                .expect("a thread");
             let (entries, leaves, values) = (EntryBatch::default(), Vec::new(), Vec::new());
             let (shard, bodies) = (ShardIndex(0), Vec::new());
             log.push(Job::Append { shard, entries, leaves, values, bodies });

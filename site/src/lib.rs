@@ -15,6 +15,8 @@
 //! | `rewind` | a suffix that a majority went on without: asked for, and cut off at the next start |
 //! | `publish` | the publisher thread: tiles and `checkpoint` files, what is remembered of peers: off the critical path |
 //! | `snapshots` | what the thread for snapshots sees of a shard |
+//! | `lending` | the thread that reads snapshots for nodes that take one |
+//! | `intake` | snapshots on their way into this node |
 //! | `shared` | what the threads and the readers share: watermarks, stores, heads |
 //! | `changes` | how long changes of views took, for status and metrics |
 //! | `views` | [`Views`]: the views that the node takes part in, for an application in the same process |
@@ -26,6 +28,8 @@ mod changes;
 mod config;
 mod group;
 mod inbox;
+mod intake;
+mod lending;
 mod log;
 pub mod node;
 mod peers;

@@ -4,23 +4,20 @@
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tradewind_ledger::tree::root_at;
-use tradewind_ledger::{Digest, SnapshotRecord, Version};
+use tradewind_ledger::{Digest, Manifest, SnapshotRecord, Version};
 use tradewind_ledger_disk::{LedgerReader, LedgerWriter, ReadError, WriteError};
-use tradewind_site_protocol::{Adopted, BodyId, EntryBatch, ReadFor, ShardIndex, Staged, Values};
+use tradewind_site_protocol::{
+    Adopted, BodyId, EntryBatch, Held, Part, ReadFor, ShardIndex, Staged, Values,
+};
 
 use crate::inbox::{Inbox, PanicWatch};
+use crate::intake::Intakes;
 
 /// How long to wait before a full disk is tried again.
 const FULL_DISK_RETRY: Duration = Duration::from_millis(500);
-
-/// A sync of so many entries shows that many more are about to come: the next one waits for them, ...
-const MANY: usize = 32;
-/// ... for half the time that the last one took, but not longer, and not at all if that is less than a timer's accuracy.
-const PAUSE_MAX: Duration = Duration::from_micros(200);
-const PAUSE_MIN: Duration = Duration::from_micros(50);
 
 /// Work for the log thread.
 pub(crate) enum Job {
@@ -38,16 +35,16 @@ pub(crate) enum Job {
     ReadRoots { reader: ReadFor, sizes: Vec<Version> },
     /// Read a part of a detached value.
     ReadValue { reader: ReadFor, digest: Digest, offset: u64, max_bytes: usize },
-}
-
-impl Job {
-    /// How many entries it stores.
-    fn entries(&self) -> usize {
-        match self {
-            Self::Append { leaves, .. } => leaves.len(),
-            _ => 0,
-        }
-    }
+    /// Begin to keep a snapshot.
+    Take { shard: ShardIndex, manifest: Box<Manifest> },
+    /// Keep a part of it.
+    KeepPart { shard: ShardIndex, size: Version, part: Part, bytes: Vec<u8> },
+    /// Keep a detached value that it names.
+    KeepValue { shard: ShardIndex, size: Version, value: (u64, Digest), bytes: Vec<u8> },
+    /// Note that the ledger holds a snapshot.
+    Agreed { shard: ShardIndex, size: Version, at: Version },
+    /// Make a ledger of it.
+    Plant { shard: ShardIndex },
 }
 
 /// A finished job.
@@ -60,6 +57,18 @@ pub(crate) enum Done {
     Roots { reader: ReadFor, roots: Vec<(Version, Digest)> },
     /// A part of a value.
     ValueRead { reader: ReadFor, digest: Digest, offset: u64, bytes: Vec<u8> },
+    /// Entries that a peer asks for were pruned.
+    LogPruned { reader: ReadFor },
+    /// A piece of a part of a snapshot: its offset, the length of the part, the bytes.
+    PartRead { reader: ReadFor, size: Version, part: Part, piece: (u64, u64, Vec<u8>) },
+    /// What is there of a snapshot.
+    Taken { shard: ShardIndex, manifest: Box<Manifest>, held: Held },
+    /// A part of it is on disk, and names these values.
+    PartKept { shard: ShardIndex, size: Version, part: Part, missing: Vec<(u64, Digest)> },
+    /// A value is on disk.
+    ValueKept { shard: ShardIndex, size: Version, value: (u64, Digest) },
+    /// A ledger was made of it, which the next start begins with.
+    Planted { shard: ShardIndex },
     /// A snapshot is on disk.
     SnapshotMade { shard: ShardIndex, record: SnapshotRecord },
     /// How far a body is written.
@@ -79,9 +88,13 @@ pub(crate) type Ledger = (ShardIndex, LedgerWriter, LedgerReader);
 
 impl Log {
     /// Starts the thread over the ledgers of this node's shards.
-    pub(crate) fn start(ledgers: Vec<Ledger>, inbox: Arc<Inbox>) -> std::io::Result<Self> {
+    pub(crate) fn start(
+        ledgers: Vec<Ledger>,
+        intakes: Intakes,
+        inbox: Arc<Inbox>,
+    ) -> std::io::Result<Self> {
         let (jobs, receiver) = channel();
-        let worker = Worker { ledgers, inbox, loaded: None };
+        let worker = Worker { ledgers, intakes, inbox, loaded: None };
         let watch = PanicWatch::new("log", &worker.inbox);
         let thread = thread::Builder::new().name("log".into()).spawn(move || {
             let _watch = watch;
@@ -108,6 +121,7 @@ impl Log {
 
 struct Worker {
     ledgers: Vec<Ledger>,
+    intakes: Intakes,
     inbox: Arc<Inbox>,
     /// The value that a peer takes piece by piece. Loading it reads and hashes all of it, which is not to be done
     /// again for each piece.
@@ -116,20 +130,13 @@ struct Worker {
 
 impl Worker {
     fn run(mut self, jobs: &Receiver<Job>) {
-        let mut pause = None;
         while let Ok(first) = jobs.recv() {
-            if let Some(pause) = pause {
-                thread::sleep(pause);
-            }
             let batch: Vec<Job> = std::iter::once(first).chain(jobs.try_iter()).collect();
-            let entries: usize = batch.iter().map(Job::entries).sum();
-            let began = Instant::now();
             if let Err(reason) = self.work(batch) {
                 // A write or sync that failed is never tried again over the same pages.
                 self.inbox.done(Done::Failed(format!("the disk: {reason}")));
                 return;
             }
-            pause = pause_after(entries, began.elapsed());
         }
     }
 
@@ -147,14 +154,21 @@ impl Worker {
                     let ledger = &self.ledgers[self.place(reader.shard)].2;
                     let (peer, kept) = (reader.peer, ledger.first());
                     if first < kept {
-                        // It gets no answer, and asks elsewhere: no reason for this node to end.
-                        tracing::error!(%peer, shard = %reader.shard, "the peer lacks entries from {first} on, which \
-                            were pruned before {kept} here: give it a copy of a ledger that has them, and a longer `retain`");
+                        tracing::info!(%peer, shard = %reader.shard, "the peer lacks entries from {first} on, which were \
+                            pruned before {kept} here: it can take a snapshot");
+                        self.inbox.done(Done::LogPruned { reader });
                         continue;
                     }
                     if let Some(done) = read_log(ledger, reader, first, end, max_bytes)? {
                         self.inbox.done(done);
                     }
+                }
+                Job::Agreed { shard, size, at } => self.intakes.agree(shard, size, at)?,
+                job @ (Job::Take { .. }
+                | Job::KeepPart { .. }
+                | Job::KeepValue { .. }
+                | Job::Plant { .. }) => {
+                    self.take(job)?;
                 }
                 Job::ReadRoots { reader, sizes } => {
                     let ledger = &self.ledgers[self.place(reader.shard)].2;
@@ -187,6 +201,32 @@ impl Worker {
         for Adopted { body, digest, .. } in bodies {
             when_space(&self.inbox, || writer.adopt_value(digest, body.0))?;
         }
+        Ok(())
+    }
+
+    /// What is to be done for a snapshot that is being taken.
+    fn take(&mut self, job: Job) -> Result<(), String> {
+        let Self { intakes, inbox, .. } = self;
+        let done = match job {
+            Job::Take { shard, manifest } => {
+                let held = when_room(inbox, || intakes.begin(shard, &manifest))?;
+                Done::Taken { shard, manifest, held }
+            }
+            Job::KeepPart { shard, size, part, bytes } => {
+                let missing = when_room(inbox, || intakes.keep(shard, (size, part), &bytes))?;
+                Done::PartKept { shard, size, part, missing }
+            }
+            Job::KeepValue { shard, size, value, bytes } => {
+                when_room(inbox, || intakes.keep_value(shard, &value.1, &bytes))?;
+                Done::ValueKept { shard, size, value }
+            }
+            Job::Plant { shard } => {
+                intakes.finish(shard)?;
+                Done::Planted { shard }
+            }
+            _ => unreachable!("nothing of a snapshot"),
+        };
+        inbox.done(done);
         Ok(())
     }
 
@@ -239,13 +279,6 @@ impl Worker {
     }
 }
 
-/// How long to let entries gather before the next sync, after one of so many that took so long: the fewer syncs, the less of
-/// the processors' time and the disk's goes into them. Nobody waits who is alone.
-fn pause_after(entries: usize, took: Duration) -> Option<Duration> {
-    let pause = (took / 2).min(PAUSE_MAX);
-    (entries >= MANY && pause >= PAUSE_MIN).then_some(pause)
-}
-
 /// Does a write; as long as the disk is full, waits and tries again, unless the node is to stop: nothing is acknowledged
 /// meanwhile, reads go on.
 pub(crate) fn when_space<T>(
@@ -257,6 +290,22 @@ pub(crate) fn when_space<T>(
             Ok(done) => return Ok(done),
             Err(error @ WriteError::NoSpace { .. }) if !inbox.is_stopping() => {
                 tracing::error!(%error, "the disk is full: writes wait until there is room");
+                thread::sleep(FULL_DISK_RETRY);
+            }
+            Err(error) => return Err(error.to_string()),
+        }
+    }
+}
+
+/// As [`when_space`], for what can be done again wholly.
+fn when_room<T>(inbox: &Inbox, mut write: impl FnMut() -> std::io::Result<T>) -> Result<T, String> {
+    loop {
+        match write() {
+            Ok(done) => return Ok(done),
+            Err(error)
+                if error.kind() == std::io::ErrorKind::StorageFull && !inbox.is_stopping() =>
+            {
+                tracing::error!(%error, "the disk is full: the snapshot waits until there is room");
                 thread::sleep(FULL_DISK_RETRY);
             }
             Err(error) => return Err(error.to_string()),
@@ -277,7 +326,9 @@ fn read_log(
     let mut entries = EntryBatch::default();
     match ledger.for_each(first, end, max_bytes, |_, entry| entries.push(entry)) {
         Ok(_) => Ok(Some(Done::LogRead { reader, first, root_before, entries })),
-        Err(error @ (ReadError::Pruned { .. } | ReadError::Quarantined { .. })) => {
+        // Pruned since it was looked.
+        Err(ReadError::Pruned { .. }) => Ok(Some(Done::LogPruned { reader })),
+        Err(error @ ReadError::Quarantined { .. }) => {
             let (peer, shard) = (reader.peer, reader.shard);
             tracing::error!(%peer, %shard, %error, "no entries for a peer; if no other has them, replace its data by a copy");
             Ok(None)

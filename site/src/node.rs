@@ -9,14 +9,15 @@ use std::time::Instant;
 use thiserror::Error;
 use tokio::sync::{oneshot, watch};
 use tradewind_gateway::{Backend, Horizon};
-use tradewind_ledger::{LedgerId, Lineage, SignedNote};
+use tradewind_ledger::{Base, LedgerId, Lineage, SignedNote};
 use tradewind_ledger_disk::{
     DataError, Face, LedgerReader, LedgerWriter, OpenError, Options, Owner, Publisher, RewindError,
 };
 use tradewind_site_protocol::{
     ConfigError, Incarnation, NodeConfig, NodeCore, Promise, RecoveredShard, ShardConfig,
 };
-use tradewind_store_disk::{Snapshotter, Source};
+use tradewind_store::snapshot::Pin;
+use tradewind_store_disk::{Begun, Due, Snapshotter, Source};
 use tradewind_topology::{Process, Site, Topology};
 use tradewind_transport::fabric::tcp::TcpOptions;
 use tradewind_transport::fabric::{self, Fabric, Paths};
@@ -26,6 +27,8 @@ use crate::backend::{self, MoreStatus, NodeBackend};
 use crate::bodies::Bodies;
 use crate::group::{self, Ended, Group, NodeSigner, Parts};
 use crate::inbox::Inbox;
+use crate::intake::{self, Intakes};
+use crate::lending::Lender;
 use crate::log::{self, Log};
 use crate::peers::PeersFile;
 use crate::promise::PromiseFile;
@@ -116,6 +119,8 @@ struct Recovered {
     publishers: HashMap<tradewind_site_protocol::ShardIndex, Publisher>,
     promise: Promise,
     shards: Vec<RecoveredShard<SharedStore>>,
+    /// By own shard: the snapshot that is to be made first.
+    due: Vec<Option<(Pin, Arc<Base>)>>,
 }
 
 impl Node {
@@ -185,12 +190,23 @@ impl Node {
             if let Some(record) = replica.started.snapshot {
                 core.handle_snapshot_made(crate::rows::now(started), replica.index, record);
             }
+            let agreed = tradewind_store_disk::agreed(&replica.directory, &replica.reader)?;
+            if let Some((at, record)) = agreed {
+                core.recall_offer(replica.index, at, record);
+            }
+            if let Some((manifest, held)) = intake::found(&replica.directory)? {
+                core.recall_taking(replica.index, manifest, held);
+            }
         }
         let inbox = Arc::new(Inbox::new(fabric.waker()));
         let stager = |(shard, writer, _): &log::Ledger| (*shard, writer.stager());
         let stagers = recovered.writers.iter().map(stager).collect();
         let bodies = Bodies::start(stagers, Arc::clone(&inbox))?;
-        let log = Log::start(recovered.writers, Arc::clone(&inbox))?;
+        let replicas = shared.replicas.iter().flatten();
+        let ledgers = replicas.map(|replica| (replica.index, replica.directory.clone()));
+        let intakes = Intakes::new(ledgers.collect());
+        let log = Log::start(recovered.writers, intakes, Arc::clone(&inbox))?;
+        let lender = Lender::start(shared.replicas.clone(), &inbox)?;
         let publisher = publish::Publisher::start(recovered.publishers, peers, &inbox)?;
         let sources = shared.replicas.iter().flatten().map(|replica| {
             let (replica, inbox) = (Arc::clone(replica), Arc::clone(&inbox));
@@ -198,6 +214,11 @@ impl Node {
             Box::new(source) as Box<dyn Source>
         });
         let snapshots = Snapshotter::start(sources.collect())?;
+        for (source, due) in recovered.due.into_iter().enumerate() {
+            if let Some((pin, base)) = due {
+                snapshots.push(Due { source, pin, base });
+            }
+        }
         let parts = Parts {
             core,
             fabric,
@@ -206,6 +227,7 @@ impl Node {
             bodies,
             publisher,
             snapshots,
+            lender,
             shared: Arc::clone(&shared),
             signer: NodeSigner(identity),
             promises,
@@ -306,10 +328,13 @@ fn recover(
             ledger: ledger.clone(),
             source: Box::new(source),
         })?;
+        // A snapshot that was taken wholly takes the place of what was here.
+        if tradewind_store_disk::replace_ledger(&intake::folder(&directory), &directory)? {
+            tracing::info!(%ledger, "begins with a snapshot of the others");
+        }
         let opened = tradewind_store_disk::open(&directory, &options, &config.limits.snapshots);
-        let (opened, store, started) = opened.map_err(|source| StartError::Ledger {
-            ledger: ledger.clone(),
-            source: Box::new(source),
+        let Begun { opened, store, started, due } = opened.map_err(|source| {
+            StartError::Ledger { ledger: ledger.clone(), source: Box::new(source) }
         })?;
         let (snapshot, replayed) = (started.size(), started.replayed);
         tracing::info!(%ledger, size = %opened.replay.size(), %snapshot, replayed, recovery = ?opened.recovery, "ledger opened");
@@ -329,6 +354,7 @@ fn recover(
             head: watch::Sender::new(opened.checkpoint.map(Arc::new)),
         };
         recovered.replicas.push(Some(Arc::new(replica)));
+        recovered.due.push(due);
         recovered.writers.push((index, opened.writer, opened.reader));
         recovered.publishers.insert(index, opened.publisher);
         recovered.shards.push(RecoveredShard { replay: opened.replay, store });

@@ -42,6 +42,10 @@ impl Source for ShardSource {
         change(&mut self.replica.store.0.write());
     }
 
+    fn agrees(&self) -> bool {
+        true
+    }
+
     fn made(&self, record: SnapshotRecord) {
         self.inbox.done(Done::SnapshotMade { shard: self.replica.index, record });
     }

@@ -163,6 +163,12 @@ fn ordering_a_command_before_all_hold_its_bodies_is_found() {
 }
 
 #[test]
+fn keeping_parts_of_a_snapshot_unchecked_is_found() {
+    let found = found_by(Mutation::PartsUnchecked, 600);
+    assert_eq!(found, Some("invariant_corruption_is_not_kept"));
+}
+
+#[test]
 fn trusting_a_lost_peer_again_is_found() {
     assert_eq!(found_by(Mutation::SuspicionTakenBack, 50), Some("invariant_progress_resumes"));
 }

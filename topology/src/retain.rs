@@ -26,7 +26,7 @@ impl Retain {
     /// After how many written bytes the state is worth a snapshot: pruning goes from one to the next.
     #[must_use]
     pub fn snapshot_bytes(self) -> u64 {
-        const USUAL: u64 = 64 << 20;
+        const USUAL: u64 = 256 << 20;
         match self {
             Self::All | Self::Age(_) => USUAL,
             Self::Bytes(bytes) => (bytes / 4).min(USUAL),

@@ -74,4 +74,5 @@ pub use scrub::{Checked, Fault, MendError, Scrubber};
 pub use shared::SealedSegment;
 pub use staged::{StagedValue, Stager};
 pub use start::Start;
+pub use values::{has_value, keep_value};
 pub use writer::LedgerWriter;

@@ -108,7 +108,9 @@ fn copy(
     }
     if let Some(base) = start::read(&Layout::new(directory)).map_err(Box::new)? {
         let leaf = |at| old.reader.node(0, at).ok_or_else(|| format!("no leaf {at}").into());
-        plant(kept, &base, |tile| (tile.first()..).take(tile.width.into()).map(leaf).collect())?;
+        plant(kept, options.face, &base, |tile| {
+            (tile.first()..).take(tile.width.into()).map(leaf).collect()
+        })?;
     }
     let mut new = open(kept, options, |_, _| Ok(())).map_err(Box::new)?;
     // Values before the entries that name them.

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use tradewind_ledger::entry::MAX_VALUE;
 use tradewind_ledger::ids::Digest;
@@ -31,6 +31,25 @@ pub(crate) fn store(
         return Ok(vec![path.parent().expect("in the values' directory").to_owned()]);
     }
     write(ops, layout, digest, value)
+}
+
+/// Whether a ledger's directory has a detached value of this digest and length. Its bytes are not looked at.
+#[must_use]
+pub fn has_value(dir: &Path, digest: &Digest, len: u64) -> bool {
+    has_length(&Layout::new(dir).value(digest), len).unwrap_or(false)
+}
+
+/// Puts a detached value into a directory that is to become a ledger's, durably; one that is there stays.
+///
+/// # Errors
+/// If it is too long, or the system refuses.
+pub fn keep_value(dir: &Path, digest: &Digest, value: &[u8]) -> Result<(), WriteError> {
+    let (ops, layout) = (Ops::default(), Layout::new(dir));
+    retryable(fs::create_dir_all(&layout.values), "make the directory", &layout.values)?;
+    for dir in store(&ops, &layout, digest, value)? {
+        terminal(ops.sync_dir(&dir), "sync the directory", &dir)?;
+    }
+    Ok(())
 }
 
 /// As [`store`], whatever is there.

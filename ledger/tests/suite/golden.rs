@@ -72,6 +72,13 @@ fn a_base_keeps_its_bytes_and_is_read_back() {
     assert_eq!(&Base::decode(&kept).unwrap(), &**base);
 }
 
+#[test]
+fn a_manifest_keeps_its_bytes() {
+    let (policy, manifest) = crate::manifest::manifest();
+    let kept = check("manifest", &manifest.encode());
+    assert!(Manifest::decode(&kept).unwrap().verify(&policy).is_ok());
+}
+
 fn tree() -> (Vec<Vec<u8>>, MemoryTree) {
     let entries = common::golden_entries();
     let tree = entries.iter().map(|bytes| leaf_hash(bytes)).collect();

@@ -4,5 +4,6 @@ mod base;
 mod common;
 mod decoders;
 mod golden;
+mod manifest;
 mod oracle;
 mod replay;

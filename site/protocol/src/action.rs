@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 
 use bytes::Bytes;
 use tradewind_ledger::note::{Checkpoint, SignedNote};
-use tradewind_ledger::{Base, Digest, RequestId, Version, ViewId};
+use tradewind_ledger::{Base, Digest, Manifest, RequestId, Version, ViewId};
 use tradewind_store::snapshot::Pin;
 use tradewind_store::{Body, Durability, Lean, Reply};
 
@@ -16,6 +16,7 @@ use crate::formation::Recollection;
 use crate::ids::{Barrier, BodyId, NodeId, ShardIndex, Ticket};
 use crate::payload::NAMED;
 use crate::roster::RosterId;
+use crate::taking::Part;
 
 /// A command of a client for one shard.
 #[derive(Clone, Debug)]
@@ -205,7 +206,8 @@ pub enum Action {
         base: Arc<Base>,
     },
     /// Read durable entries `first..end` (as many as fit `max_bytes`, at least one), and the tree's root
-    /// over the entries before `first`; then `handle_log_read`. An unreadable log is fatal for the shell.
+    /// over the entries before `first`; then `handle_log_read`, or `handle_log_pruned` if they were
+    /// pruned. An unreadable log is fatal for the shell.
     ReadLog {
         /// Handed back.
         reader: ReadFor,
@@ -226,6 +228,63 @@ pub enum Action {
         offset: u64,
         /// Most bytes to read; fewer only at the end of the value.
         max_bytes: usize,
+    },
+    /// Read up to `max_bytes` of a part of the own snapshot of `size` entries, from `offset`; then `handle_part_read`.
+    ReadPart {
+        /// Handed back.
+        reader: ReadFor,
+        /// Which snapshot.
+        size: Version,
+        /// Where its SNAPSHOT entry stands, which a manifest needs; `None` if that is not known any more.
+        entry: Option<Version>,
+        /// Which part.
+        part: Part,
+        /// Where to start.
+        offset: u64,
+        /// Most bytes to read; fewer only at the end of the part.
+        max_bytes: usize,
+    },
+    /// Begin to keep the parts of this snapshot, in place of those of any other; those of the same that are there stay. Then
+    /// `handle_taken`. The manifest was verified; after a restart it goes into [`crate::NodeCore::recall_taking`].
+    Take {
+        /// The shard.
+        shard: ShardIndex,
+        /// What the parts are.
+        manifest: Box<Manifest>,
+    },
+    /// Keep a part durably; then `handle_part_kept`. It was verified, and comes in order: one that is there already is to be
+    /// passed over.
+    KeepPart {
+        /// The shard.
+        shard: ShardIndex,
+        /// The snapshot.
+        size: Version,
+        /// Which part.
+        part: Part,
+        /// All of it.
+        bytes: Vec<u8>,
+    },
+    /// Keep a detached value durably that a kept chunk names; then `handle_value_kept`.
+    KeepValue {
+        /// The shard.
+        shard: ShardIndex,
+        /// The snapshot.
+        size: Version,
+        /// Its length.
+        len: u64,
+        /// Its SHA-256, verified.
+        digest: Digest,
+        /// The value.
+        bytes: Vec<u8>,
+    },
+    /// All of the snapshot is there: replace the ledger by one that begins with it, so that after a crash the one or the other
+    /// is there; then `handle_planted`. All appends were synced before. A shell that cannot do so while it runs may
+    /// do it and start the node anew.
+    Plant {
+        /// The shard.
+        shard: ShardIndex,
+        /// Entries that the snapshot is of.
+        size: Version,
     },
     /// Compute the roots over the first `size` durable entries, for each of `sizes`; then `handle_roots`.
     ReadRoots {
@@ -296,6 +355,17 @@ pub enum Action {
         view: ViewId,
         /// Its members: a majority of the site's nodes.
         members: Vec<NodeId>,
+    },
+    /// The ledger holds the own snapshot of `size` entries, in the entry `at`, which a majority signed: it is kept until a later one is agreed on, and
+    /// nothing after it is pruned, for whoever lacks what is gone can have it. After a restart it goes into
+    /// [`crate::NodeCore::recall_offer`].
+    Agreed {
+        /// The shard.
+        shard: ShardIndex,
+        /// Which snapshot.
+        size: Version,
+        /// Its SNAPSHOT entry.
+        at: Version,
     },
     /// A peer made another snapshot of the same entries: one of the two nodes computed wrongly. It ends as soon as a majority
     /// agreed against it; until then this is for logs.

@@ -330,4 +330,6 @@ pub enum Mutation {
     BarrierOfFounders,
     /// As many disks commit as are a majority of the founders.
     CommitOfFounders,
+    /// Parts of a snapshot are kept as they come.
+    PartsUnchecked,
 }

@@ -25,6 +25,7 @@ mod quorum;
 mod recalling;
 mod rewinding;
 mod steps;
+mod taking;
 
 use alloc::boxed::Box;
 use alloc::vec;
@@ -46,6 +47,7 @@ use learning::Running;
 use proposing::Leading;
 pub use recalling::Recollection;
 pub use steps::{ShardStep, Step};
+use taking::Piece;
 
 /// What a node holds while no view runs.
 #[derive(Debug)]
@@ -60,8 +62,8 @@ pub(crate) struct Forming {
     leading: Option<Leading>,
     /// Since when a majority could make a view.
     majority_since: Option<Instant>,
-    /// By node: whether a proposal was given up because of it.
-    slow: Vec<bool>,
+    /// Because of whom the own node gave up its last proposal.
+    slow: Vec<NodeId>,
     /// Whether the last own hello said "settled", and when the next one is due.
     told_settled: bool,
     tell_at: Instant,
@@ -104,7 +106,7 @@ impl Forming {
             stage_since: since,
             leading: None,
             majority_since: None,
-            slow: vec![false; nodes],
+            slow: Vec::new(),
             told_settled: false,
             tell_at: since,
             running: None,
@@ -122,6 +124,12 @@ impl Forming {
             Stage::Learning(completion) | Stage::CatchingUp(_, completion) => Some(completion),
             _ => None,
         }
+    }
+
+    /// Whether anybody gave up a proposal because of this node. All go by what all told: if each went by its own, one might
+    /// wait for another to lead a view that this one would not.
+    fn is_slow(&self, node: NodeId) -> bool {
+        self.hellos.iter().flatten().any(|hello| hello.slow.contains(&node))
     }
 
     /// Drops what is proposed if that fits; returns whether anything was.
@@ -183,6 +191,16 @@ impl<S: StoreAccess> NodeCore<S> {
             }
             Control::AskRoots { view, shard, sizes } => {
                 self.handle_ask_roots(now, from, view, (shard, sizes));
+            }
+            Control::Pruned { view, shard, snapshot } => {
+                self.handle_pruned(now, (from, view, shard), snapshot);
+            }
+            Control::FetchPart { view, shard, size, part, offset } => {
+                self.handle_fetch_part(now, from, (view, shard), (size, part, offset));
+            }
+            Control::Part { view, shard, size, part, offset, total, bytes } => {
+                let piece = Piece { size, part, offset, total, bytes };
+                self.handle_part(now, (from, view, shard), piece);
             }
             Control::Roots { view, shard, roots } => {
                 self.take_roots(now, (from, view, shard), &roots);
@@ -296,6 +314,10 @@ impl<S: StoreAccess> NodeCore<S> {
             waiting_for,
             settled: self.may_be_proposed(),
             unfinished: self.replicas.iter().flatten().any(Replica::is_unfinished),
+            slow: match &self.phase {
+                Phase::Forming(forming) => forming.slow.clone(),
+                _ => Vec::new(),
+            },
             ledgers: self.replicas.iter().enumerate().filter_map(ledger).collect(),
         }
     }

@@ -11,6 +11,7 @@
 //! | `formation` (`quorum`, `choosing`, `proposing`, `completion`, `rewinding`, `recalling`, `steps`), `catch_up`, `wire` | agreement on a view and on its first state; control messages |
 //! | `formation::learning` | catching up beside a view that runs without this node |
 //! | `roster` | who the nodes are, and from which roster to which a view may lead |
+//! | `formation::taking`, `taking` | a snapshot instead of entries that were pruned |
 //! | `shard` (`turning`, `settling`, `timers`, `recent`, `agreeing`) | one shard at one member: its views; a turn; what is on disks; agreed snapshots |
 //! | `snapshots` | which snapshots were made, and who computed wrongly |
 //! | `layout`, `ring`, `payload` | where columns lie; messages in a ring; commands in a message |
@@ -50,6 +51,7 @@ mod roster;
 mod shard;
 mod snapshots;
 mod status;
+mod taking;
 mod wire;
 
 pub use access::StoreAccess;
@@ -68,4 +70,5 @@ pub use memory::Memory;
 pub use node::{NodeCore, RecoveredShard};
 pub use roster::{Roster, RosterId, Seat};
 pub use status::{Counters, PeerStatus, ReplicaStatus, ShardStatus, State, Status};
+pub use taking::{Held, Part};
 pub use tradewind_store::Durability;

@@ -47,6 +47,8 @@ pub(crate) struct Peer {
     pub(crate) refusal: Option<Refusal>,
     /// The last roster that its topology file tells of, as far as it said so.
     pub(crate) file: Option<RosterId>,
+    /// Whether it gave a part of a snapshot that was not what it must be.
+    pub(crate) gave_wrong: bool,
     /// The least that it had on its disk.
     pub(crate) recollection: Recollection,
     /// When a message of it came, or the link.
@@ -182,6 +184,7 @@ impl<S: StoreAccess> NodeCore<S> {
             heard: false,
             refusal: None,
             file: None,
+            gave_wrong: false,
             recollection: Recollection::default(),
             heard_at: now.instant,
             admit_at: now.instant,
@@ -328,7 +331,6 @@ impl<S: StoreAccess> NodeCore<S> {
             if let Some((peer, fault)) = fault {
                 self.peer_faulty(now, peer, fault);
             } else if active {
-                self.compare_snapshots();
                 self.echo_barriers(memory);
                 self.turn_barriers(memory);
                 self.remember(now, false);
@@ -340,6 +342,9 @@ impl<S: StoreAccess> NodeCore<S> {
                 self.continue_forming(now);
                 self.watch_forming(now);
             }
+        }
+        if !matches!(self.phase, Phase::Failed(_)) {
+            self.compare_snapshots();
         }
         self.turned_at = now.instant;
         self.flush_answers();

@@ -33,6 +33,7 @@ use crate::outbox::Outbox;
 use crate::payload::{Assembly, Checker};
 use crate::ring::{Flags, Reader, Words, Writer};
 use crate::status::{Counters, ReplicaStatus};
+use crate::taking::Taking;
 use crate::wire::Shelf;
 use agreeing::Agreeing;
 use reading::Reads;
@@ -148,8 +149,11 @@ pub(crate) struct Replica<S> {
     /// The next body's name.
     next_body: BodyId,
     reads: Reads,
-    /// Whether the shell is cutting the ledger.
+    /// The snapshot that is being taken from others.
+    pub(crate) taking: Option<Taking>,
+    /// Whether the shell is cutting the ledger, or replacing it.
     rewinding: bool,
+    planting: bool,
     scratch: Vec<u8>,
 }
 
@@ -185,7 +189,9 @@ impl<S: StoreAccess> Replica<S> {
             recent: Recent::new(&config.limits),
             next_body: BodyId(0),
             reads: Reads::default(),
+            taking: None,
             rewinding: false,
+            planting: false,
             scratch: Vec::new(),
         }
     }
@@ -227,7 +233,7 @@ impl<S: StoreAccess> Replica<S> {
 
     /// Whether all that was delivered is on the own disk, and nothing is left to be delivered.
     pub(crate) fn is_settled(&self) -> bool {
-        self.durable == self.machine.size() && !self.is_undrained() && !self.rewinding
+        self.durable == self.machine.size() && !self.is_undrained() && !self.is_rewinding()
     }
 
     /// Whether a view ran here, and of what it leaves something may be left to be delivered or to be synced.
@@ -248,7 +254,7 @@ impl<S: StoreAccess> Replica<S> {
     /// How far it is.
     pub(crate) fn step(&self) -> ShardStep {
         match self.flow.as_ref().map(|flow| flow.stage) {
-            _ if self.rewinding => ShardStep::Rewinding,
+            _ if self.is_rewinding() => ShardStep::Rewinding,
             None => ShardStep::Idle,
             Some(Stage::Running) => ShardStep::Running,
             Some(Stage::Stopped) => ShardStep::Stopped,
@@ -256,9 +262,9 @@ impl<S: StoreAccess> Replica<S> {
         }
     }
 
-    /// Whether the ledger is being cut.
+    /// Whether the ledger is being cut, or replaced.
     pub(crate) fn is_rewinding(&self) -> bool {
-        self.rewinding
+        self.rewinding || self.planting
     }
 
     /// What is known to be on disk at a majority.
@@ -453,6 +459,29 @@ impl<S: StoreAccess> Replica<S> {
         if !unknown.is_empty() {
             out.actions.push_back(Action::Unknown(unknown));
         }
+    }
+
+    /// The shell replaces the ledger by one that begins with the snapshot which was taken.
+    pub(crate) fn begin_plant(&mut self, size: Version, out: &mut Outputs) {
+        assert!(self.is_settled() && size > self.durable, "only what is behind is replaced, once");
+        self.discard(out);
+        self.planting = true;
+        out.actions.push_back(Action::Plant { shard: self.shard, size });
+    }
+
+    /// The ledger was replaced: goes on from there.
+    pub(crate) fn planted(&mut self, replay: Replay, store: S, limits: &Limits, out: &mut Outputs) {
+        assert!(self.planting, "the shell replaces what it was asked to replace");
+        (self.planting, self.rewinding) = (false, true);
+        // Whoever lacks what is before it is told by this node, too, that it was pruned: so it gives on what it has taken.
+        let taken = self.taking.take().expect("what the ledger was replaced by");
+        self.agreeing.took(taken.agreed().expect("its manifest was verified"));
+        // Which of the entries that were here are before the snapshot is not known: none of them is answered.
+        let unknown = self.outbox.forget_after(Version::ZERO);
+        if !unknown.is_empty() {
+            out.actions.push_back(Action::Unknown(unknown));
+        }
+        self.rewound(replay, store, limits, out);
     }
 
     pub(crate) fn hand_to_log(&mut self, out: &mut Outputs) {

@@ -1,13 +1,14 @@
 //! Snapshots at a node as a whole: telling the others which were made, and finding out which node computed wrongly
 //! (docs/protocol.md, section 6). What a shard makes of that is in `shard::agreeing`.
 
-use tradewind_ledger::SnapshotRecord;
+use tradewind_ledger::{SnapshotRecord, Version};
 
 use crate::access::StoreAccess;
 use crate::action::Action;
 use crate::error::{Fatal, PeerFault, SnapshotsDiffer};
 use crate::ids::{NodeId, Now, ShardIndex};
 use crate::node::NodeCore;
+use crate::shard::Replica;
 use crate::wire::Control;
 
 impl<S: StoreAccess> NodeCore<S> {
@@ -74,8 +75,22 @@ impl<S: StoreAccess> NodeCore<S> {
         self.out.actions.push_back(Action::SnapshotsDiffer { shard, peer, differ });
     }
 
-    /// Ends if the own state is not what a majority made of the same entries.
+    /// The newest snapshot that the ledger held and this node had at an earlier start, with the version of its entry.
+    pub fn recall_offer(&mut self, shard: ShardIndex, at: Version, record: SnapshotRecord) {
+        if let Some(replica) = &mut self.replicas[shard.index()] {
+            replica.recall_offer(at, record);
+        }
+    }
+
+    /// Tells the shell which of its snapshots the ledger holds by now, and ends if the own state is not what a majority made
+    /// of the same entries.
     pub(crate) fn compare_snapshots(&mut self) {
+        for (replica, index) in self.replicas.iter_mut().zip(0..) {
+            if let Some((at, record)) = replica.as_mut().and_then(Replica::newly_agreed) {
+                let (shard, size) = (ShardIndex(index), record.size);
+                self.out.actions.push_back(Action::Agreed { shard, size, at });
+            }
+        }
         let shards = self.replicas.iter().zip(&self.config.shards);
         let found = shards.filter_map(|(replica, shard)| {
             let differ = replica.as_ref()?.snapshots_differ()?;

@@ -232,6 +232,12 @@ pub struct Counters {
     pub checkpoints: u64,
     /// Snapshots that the ledger was committed to.
     pub snapshots: u64,
+    /// Parts of snapshots taken from peers, instead of entries that they pruned.
+    pub parts_taken: u64,
+    /// Parts that were refused: they were not what the ledger commits to.
+    pub wrong_parts: u64,
+    /// Ledgers that were begun anew with a peer's snapshot, without a restart of the process.
+    pub planted: u64,
     /// Snapshots of peers that differed from the own ones of the same entries.
     pub snapshots_differ: u64,
     /// Messages whose stamp was too far ahead of the own clock.

@@ -12,6 +12,7 @@ use crate::config::Schedule;
 use crate::error::Refusal;
 use crate::ids::{Incarnation, NodeId, ShardIndex};
 use crate::roster::{RosterId, Span};
+use crate::taking::Part;
 
 /// First byte of every message.
 const FORMAT: u8 = 5;
@@ -63,6 +64,21 @@ pub(crate) enum Control {
     Progress { view: ViewId },
     /// The newest snapshot that the sender made of a shard.
     Snapshot { shard: ShardIndex, record: SnapshotRecord },
+    /// Instead of entries: they were pruned; and of how many entries a snapshot is that the sender has instead.
+    Pruned { view: ViewId, shard: ShardIndex, snapshot: Option<Version> },
+    /// Asks for a piece of a part of the snapshot of `size` entries.
+    FetchPart { view: ViewId, shard: ShardIndex, size: Version, part: Part, offset: u64 },
+    /// A piece of a part that has `total` bytes; zero if it is not there.
+    Part {
+        view: ViewId,
+        shard: ShardIndex,
+        size: Version,
+        part: Part,
+        offset: u64,
+        total: u64,
+        #[serde(with = "octets")]
+        bytes: Vec<u8>,
+    },
 }
 
 /// One stand of a node: a number that grows each time the node stops a view or gives up a proposal.
@@ -89,6 +105,8 @@ pub(crate) struct Hello {
     pub(crate) settled: bool,
     /// Whether more of a view that the sender ran may get to its disk than is told here.
     pub(crate) unfinished: bool,
+    /// Nodes because of which the sender gave up its last proposal.
+    pub(crate) slow: Vec<NodeId>,
     pub(crate) ledgers: Vec<LedgerState>,
 }
 

@@ -53,31 +53,22 @@ impl Writing {
     /// Begins the file, in place of one that may be there.
     pub(crate) fn begin(path: &Path, base: &Base) -> io::Result<Self> {
         let mut file = BufWriter::new(File::create(path)?);
-        let (size, base) = (base.size(), base.encode());
-        file.write_all(&MAGIC)?;
-        file.write_all(&FORMAT.to_be_bytes())?;
-        file.write_all(&length(base.len()))?;
-        file.write_all(&base)?;
-        Ok(Self { file, chunks: CompactRange::new(), size, bytes: 0 })
+        file.write_all(&head(base))?;
+        Ok(Self { file, chunks: CompactRange::new(), size: base.size(), bytes: 0 })
     }
 
     pub(crate) fn chunk(&mut self, chunk: &Chunk) -> io::Result<()> {
         self.chunks.push(chunk.leaf());
         self.bytes += chunk.size() as u64;
-        self.file.write_all(&length(chunk.committed.len()))?;
-        self.file.write_all(&length(chunk.values.len()))?;
-        self.file.write_all(&chunk.committed)?;
-        self.file.write_all(&chunk.values)
+        self.file.write_all(&chunk.to_bytes())
     }
 
     /// Ends the file and makes it durable under its name: afterwards it is there, whole. Gives what
     /// a SNAPSHOT entry says of it.
     pub(crate) fn finish(mut self, temporary: &Path, path: &Path) -> io::Result<SnapshotRecord> {
         let root = self.chunks.root();
-        self.file.write_all(&[0; 8])?;
         let count = u32::try_from(self.chunks.size().0).map_err(io::Error::other)?;
-        self.file.write_all(&count.to_be_bytes())?;
-        self.file.write_all(&root.0)?;
+        self.file.write_all(&end(count, &root))?;
         self.file.into_inner()?.sync_all()?;
         fs::rename(temporary, path)?;
         File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()?;
@@ -85,8 +76,16 @@ impl Writing {
     }
 }
 
-fn length(len: usize) -> [u8; 4] {
-    u32::try_from(len).expect("a part is much shorter").to_be_bytes()
+/// What stands before the chunks.
+pub(crate) fn head(base: &Base) -> Vec<u8> {
+    let base = base.encode();
+    let len = u32::try_from(base.len()).expect("a base is much shorter");
+    [&MAGIC[..], &FORMAT.to_be_bytes(), &len.to_be_bytes(), &base].concat()
+}
+
+/// What stands after the chunks.
+pub(crate) fn end(count: u32, root: &Digest) -> Vec<u8> {
+    [&[0; 8][..], &count.to_be_bytes(), &root.0].concat()
 }
 
 /// The base that a snapshot's file begins with.
@@ -94,7 +93,7 @@ pub(crate) fn read_base(path: &Path) -> Result<Base, FileFault> {
     base(&mut BufReader::new(File::open(path)?))
 }
 
-fn base(file: &mut impl Read) -> Result<Base, FileFault> {
+pub(crate) fn base(file: &mut impl Read) -> Result<Base, FileFault> {
     let head: [u8; 12] = array(file)?;
     if head[..8] != MAGIC || head[8..] != FORMAT.to_be_bytes() {
         return Err(FileFault::Magic);
@@ -108,16 +107,8 @@ pub(crate) fn read(path: &Path, at: Version) -> Result<(Base, Store, SnapshotRec
     let mut file = BufReader::with_capacity(1 << 20, File::open(path)?);
     let base = base(&mut file)?;
     let (mut decoder, mut chunks, mut bytes) = (Decoder::new(), CompactRange::new(), 0);
-    loop {
-        let committed = u32::from_be_bytes(array(&mut file)?) as usize;
-        let values = u32::from_be_bytes(array(&mut file)?) as usize;
-        if (committed, values) == (0, 0) {
-            break;
-        }
-        let committed = part(&mut file, committed, MAX_CHUNK)?;
-        let values = part(&mut file, values, MAX_CHUNK)?;
-        decoder.push(&committed, &values)?;
-        let chunk = Chunk { committed, values };
+    while let Some(chunk) = chunk(&mut file)? {
+        decoder.push(&chunk.committed, &chunk.values)?;
         chunks.push(chunk.leaf());
         bytes += chunk.size() as u64;
     }
@@ -135,6 +126,17 @@ pub(crate) fn read(path: &Path, at: Version) -> Result<(Base, Store, SnapshotRec
         return Err(FileFault::Differs("base, or its name,"));
     }
     Ok((base, store, SnapshotRecord { size: at, root, chunks: count, bytes }))
+}
+
+/// Reads the next chunk; `None` at their end.
+pub(crate) fn chunk(file: &mut impl Read) -> Result<Option<Chunk>, FileFault> {
+    let committed = u32::from_be_bytes(array(file)?) as usize;
+    let values = u32::from_be_bytes(array(file)?) as usize;
+    if (committed, values) == (0, 0) {
+        return Ok(None);
+    }
+    let committed = part(file, committed, MAX_CHUNK)?;
+    Ok(Some(Chunk { committed, values: part(file, values, MAX_CHUNK)? }))
 }
 
 fn array<const N: usize>(file: &mut impl Read) -> io::Result<[u8; N]> {

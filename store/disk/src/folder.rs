@@ -8,7 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use tradewind_ledger::base::Base;
-use tradewind_ledger::{SnapshotRecord, Version};
+use tradewind_ledger::{Manifest, SnapshotRecord, Version};
 
 use crate::file::{self, FileFault, Writing};
 
@@ -16,6 +16,8 @@ use crate::file::{self, FileFault, Writing};
 const GENERATIONS: usize = 2;
 const SNAPSHOT: &str = "snap";
 const BASE: &str = "base";
+const AGREED: &str = "at";
+const MANIFEST: &str = "manifest";
 const TEMPORARY: &str = "tmp";
 
 /// The snapshots of one ledger.
@@ -80,12 +82,53 @@ impl Folder {
         write().inspect_err(|_| _ = fs::remove_file(&temporary))
     }
 
-    /// Removes all but the newest snapshots, of which the bases stay; and what an interrupted start or write left.
+    /// Notes that the ledger holds a snapshot, in the entry `at`.
+    pub(crate) fn agree(&self, size: Version, at: Version) -> io::Result<()> {
+        tradewind_ledger_disk::replace(&self.named(size, AGREED), format!("{at}\n").as_bytes())
+    }
+
+    /// Keeps what a snapshot was taken by, which notes at the same time that the ledger holds it.
+    pub(crate) fn keep_manifest(&self, manifest: &Manifest) -> io::Result<()> {
+        let size = manifest.base.size();
+        tradewind_ledger_disk::replace(&self.named(size, MANIFEST), &manifest.encode())?;
+        self.agree(size, manifest.version)
+    }
+
+    /// What the snapshot of `size` entries was taken by; `None` if it was made here.
+    pub(crate) fn manifest(&self, size: Version) -> io::Result<Option<Manifest>> {
+        let invalid = |error| io::Error::new(io::ErrorKind::InvalidData, error);
+        match fs::read(self.named(size, MANIFEST)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            bytes => Manifest::decode(&bytes?).map(Some).map_err(invalid),
+        }
+    }
+
+    /// The newest snapshot that is here and that the ledger holds, with the version of its entry.
+    pub(crate) fn agreed(&self) -> io::Result<Option<(Version, Version)>> {
+        for size in self.list(AGREED)?.into_iter().rev().filter(|size| self.file(*size).exists()) {
+            let text = fs::read_to_string(self.named(size, AGREED))?;
+            if let Ok(at) = text.trim_end().parse() {
+                return Ok(Some((size, Version(at))));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Removes all but the newest snapshots, of which the bases stay, and the newest that the ledger holds; and what an
+    /// interrupted start or write left.
     pub(crate) fn tidy(&self) -> io::Result<()> {
+        let agreed = self.agreed()?.map(|(size, _)| size);
         for left in self.list(TEMPORARY)? {
             fs::remove_file(self.named(left, TEMPORARY))?;
         }
-        for old in self.snapshots()?.into_iter().skip(GENERATIONS) {
+        for gone in self.list(AGREED)?.into_iter().filter(|size| agreed > Some(*size)) {
+            fs::remove_file(self.named(gone, AGREED))?;
+        }
+        for gone in self.list(MANIFEST)?.into_iter().filter(|size| agreed > Some(*size)) {
+            fs::remove_file(self.named(gone, MANIFEST))?;
+        }
+        let old = self.snapshots()?.into_iter().skip(GENERATIONS);
+        for old in old.filter(|old| agreed != Some(*old)) {
             let file = self.file(old);
             match file::read_base(&file) {
                 Ok(base) => tradewind_ledger_disk::replace(&self.named(old, BASE), &base.encode())?,

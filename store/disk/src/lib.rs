@@ -10,15 +10,21 @@
 //! | `folder` | the snapshots of one ledger, and the bases that are left of older ones |
 //! | `open` | [`open`]: ledger and store, from the newest snapshot |
 //! | `maker` | [`Snapshotter`]: the thread that makes snapshots, lets stores forget and prunes ledgers |
+//! | `lend` | [`Lent`]: giving the parts of a snapshot away |
+//! | `intake` | [`Intake`]: taking them, and making a ledger's directory of them |
 //! | `retain` | [`Retain`]: how much history is kept |
 
 mod file;
 mod folder;
+mod intake;
+mod lend;
 mod maker;
 mod open;
 mod retain;
 
 pub use file::FileFault;
+pub use intake::{Held, Intake, replace_ledger};
+pub use lend::Lent;
 pub use maker::{Due, Snapshotter, Source};
-pub use open::{Started, open};
+pub use open::{Begun, Started, agree, agreed, manifest, open};
 pub use retain::{Retain, kept_bytes};

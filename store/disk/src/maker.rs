@@ -40,6 +40,10 @@ pub trait Source: Send + 'static {
     fn read(&self, look: &mut dyn FnMut(&Store));
     /// Changes the store, in a way that makes no difference to what it answers.
     fn change(&self, change: &mut dyn FnMut(&mut Store));
+    /// Whether the ledger is to hold a snapshot of what is pruned, so that others can have it instead.
+    fn agrees(&self) -> bool {
+        false
+    }
     /// A snapshot is on disk. Whoever has nobody to tell does nothing.
     fn made(&self, _record: SnapshotRecord) {}
     /// How many entries a majority has signed for, as known here.
@@ -227,8 +231,11 @@ impl Worker {
         let (reader, retain, now) = (source.reader(), source.retain(), wall_clock());
         let (first, segments) = (reader.first(), reader.sealed_segments());
         folder.forget_before(first)?;
+        let agreed = folder.agreed()?.map_or(Version::ZERO, |(size, _)| size);
+        let limit = if source.agrees() { agreed } else { Version(u64::MAX) };
+        let places = folder.places()?.into_iter();
         let mut newest = None;
-        for place in folder.places()?.into_iter().filter(|place| *place > first) {
+        for place in places.filter(|place| *place > first && *place <= limit) {
             let base = folder.base(place).map_err(io::Error::other)?;
             let bytes = bytes_from(source.directory(), &segments, place);
             if retain.may_prune(now, base.last_hlc(), bytes) {

@@ -1,13 +1,30 @@
 //! Opens a ledger and its store from the newest snapshot.
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use tradewind_ledger::{Body, SnapshotRecord, Version};
-use tradewind_ledger_disk::{OpenError, Opened, Options, Start};
+use tradewind_ledger::{Base, Body, Entry, Manifest, Replay, SnapshotRecord, Version};
+use tradewind_ledger_disk::{LedgerReader, OpenError, Opened, Options, Start};
+use tradewind_store::snapshot::Pin;
 use tradewind_store::{SnapshotRule, Store};
 
 use crate::{file, folder::Folder};
+
+/// Bytes of entries that are read at once.
+const CHUNK_BYTES: usize = 4 << 20;
+
+/// A ledger and its store, ready to go on.
+pub struct Begun {
+    /// The ledger.
+    pub opened: Opened,
+    /// Its store.
+    pub store: Store,
+    /// How that went.
+    pub started: Started,
+    /// The newest snapshot that was due among the entries that were replayed: it is not there, and is to be made now.
+    pub due: Option<(Pin, Arc<Base>)>,
+}
 
 /// How a start went.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,11 +50,7 @@ impl Started {
 ///
 /// # Errors
 /// As [`tradewind_ledger_disk::open`].
-pub fn open(
-    dir: &Path,
-    options: &Options,
-    rule: &SnapshotRule,
-) -> Result<(Opened, Store, Started), OpenError> {
+pub fn open(dir: &Path, options: &Options, rule: &SnapshotRule) -> Result<Begun, OpenError> {
     let folder = Folder::of(dir);
     let snapshots = folder.snapshots().unwrap_or_else(|error| {
         tracing::error!(dir = %dir.display(), %error, "snapshots cannot be listed");
@@ -63,21 +76,90 @@ pub fn open(
     replay(dir, options, rule, Store::new(), None)
 }
 
+/// Notes that the ledger in `dir` holds its snapshot of `size` entries, in the entry `at`: it is kept until that is so of a
+/// later one.
+///
+/// # Errors
+/// If the system refuses.
+pub fn agree(dir: &Path, size: Version, at: Version) -> io::Result<()> {
+    Folder::of(dir).agree(size, at)
+}
+
+/// What the snapshot of `size` entries in `dir` was taken by; `None` if it was made here.
+///
+/// # Errors
+/// If the system refuses, or it is damaged.
+pub fn manifest(dir: &Path, size: Version) -> io::Result<Option<Manifest>> {
+    Folder::of(dir).manifest(size)
+}
+
+/// The newest snapshot that is in `dir` and that the ledger was noted to hold, with its entry's version; as the entry itself
+/// says, which one that was taken brings with it.
+///
+/// # Errors
+/// If the system refuses, or the entry cannot be read.
+pub fn agreed(dir: &Path, reader: &LedgerReader) -> io::Result<Option<(Version, SnapshotRecord)>> {
+    let Some((size, at)) = Folder::of(dir).agreed()? else { return Ok(None) };
+    let entry = match manifest(dir, size) {
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            tracing::error!(dir = %dir.display(), %size, %error, "a snapshot that was taken cannot be given on");
+            return Ok(None);
+        }
+        taken => match taken? {
+            Some(manifest) => manifest.entry,
+            None if at < reader.first() || at >= reader.durable_size() => return Ok(None),
+            None => reader.entry(at).map_err(io::Error::other)?,
+        },
+    };
+    let entry = Entry::decode(&entry);
+    match entry.map_err(io::Error::other)?.body {
+        Body::Snapshot(record) if record.size == size => Ok(Some((at, record))),
+        _ => Ok(None),
+    }
+}
+
 fn replay(
     dir: &Path,
     options: &Options,
     rule: &SnapshotRule,
     mut store: Store,
     snapshot: Option<SnapshotRecord>,
-) -> Result<(Opened, Store, Started), OpenError> {
-    let mut replayed = 0;
+) -> Result<Begun, OpenError> {
+    let (mut replayed, mut due) = (0, None);
     let opened = tradewind_ledger_disk::open(dir, options, |version, entry| {
         replayed += 1;
         store.apply(version, &entry)?;
         if let Body::Seal(_) = entry.body {
-            store.pass_if_due(rule);
+            due = store.pin_if_due(rule).or(due.take());
         }
         Ok(())
     })?;
-    Ok((opened, store, Started { snapshot, replayed }))
+    let due = due.and_then(|pin| {
+        let base = base_at(&opened.reader, &options.start, pin.at());
+        base.inspect_err(|error| tracing::error!(%error, "a snapshot that is due is not made"))
+            .ok()
+            .map(|base| (pin, base))
+    });
+    Ok(Begun { opened, store, started: Started { snapshot, replayed }, due })
+}
+
+/// The base at the end of a segment, which a replay comes to from the start on.
+fn base_at(reader: &LedgerReader, start: &Start, at: Version) -> io::Result<Arc<Base>> {
+    let mut replay = match start {
+        Start::Base(base) => Replay::from_base(base),
+        Start::Genesis | Start::Kept => Replay::new(),
+    };
+    let mut pushed = Ok(());
+    while replay.size() < at && pushed.is_ok() {
+        let from = replay.size();
+        let show = |_, bytes: &[u8]| {
+            if pushed.is_ok() {
+                pushed = replay.push(bytes).map(drop);
+            }
+        };
+        reader.for_each(from, at, CHUNK_BYTES, show).map_err(io::Error::other)?;
+    }
+    pushed.map_err(io::Error::other)?;
+    let base = replay.base().filter(|base| base.size() == at);
+    base.cloned().ok_or_else(|| io::Error::other("no segment ends there"))
 }

@@ -1,6 +1,8 @@
 //! Chunks into a store, strictly: whatever is taken up would be encoded as the same bytes.
 
-use super::{CHUNK_BYTES, DELETED, DETACHED, HEAD, INLINE, KEYS, MAX_CHUNK, SESSIONS, Since};
+use super::{
+    CHUNK_BYTES, Chunk, DELETED, DETACHED, HEAD, INLINE, KEYS, MAX_CHUNK, SESSIONS, Since,
+};
 use crate::{
     MAX_SESSIONS, Stats, Store, WINDOW,
     fingerprint::Fingerprint,
@@ -12,6 +14,7 @@ use alloc::{
     boxed::Box,
     collections::{BTreeMap, VecDeque},
     sync::Arc,
+    vec::Vec,
 };
 use tradewind_ledger::tree::value_digest;
 use tradewind_ledger::{
@@ -144,6 +147,22 @@ impl Decoder {
         self.last = (kind, input.at + values.at >= CHUNK_BYTES);
         Ok(())
     }
+}
+
+/// See [`Chunk::detached`]: reads the chunk as if any other could be before it.
+pub(super) fn detached(chunk: &Chunk, is_first: bool) -> Result<Vec<(u64, Digest)>, SnapshotError> {
+    let mut decoder = Decoder::new();
+    if !is_first {
+        let (at, hlc) = (Version(u64::MAX), Hlc(u64::MAX));
+        let (stats, sessions, forgotten_through) = (Stats::default(), 0, None);
+        decoder.head = Some(Head { at, hlc, stats, sessions, forgotten_through });
+    }
+    decoder.push(&chunk.committed, &chunk.values)?;
+    let named = |record: &Record| match record.latest() {
+        Latest::Detached(detached) => Some(**detached),
+        Latest::Inline(_) | Latest::Deleted => None,
+    };
+    Ok(decoder.keys.values().filter_map(named).collect())
 }
 
 fn read_head(kind: u8, input: &mut Input<'_>) -> Result<Head, &'static str> {

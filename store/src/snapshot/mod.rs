@@ -94,6 +94,32 @@ impl Chunk {
         leaf_hash(&self.committed)
     }
 
+    /// As it stands in a file, and travels: the lengths of both parts (4 bytes each, big-endian), and they.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let length = |part: &[u8]| u32::try_from(part.len()).expect("a part is much shorter");
+        let lengths = [&self.committed, &self.values].map(|part| length(part).to_be_bytes());
+        [&lengths.concat()[..], &self.committed, &self.values].concat()
+    }
+
+    /// Reads what [`Chunk::to_bytes`] gives, and nothing else.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (committed, rest) = bytes.split_first_chunk()?;
+        let (values, rest) = rest.split_first_chunk()?;
+        let (committed, values) = (u32::from_be_bytes(*committed), u32::from_be_bytes(*values));
+        let (committed, rest) = rest.split_at_checked(committed as usize)?;
+        let fits = rest.len() == values as usize && committed.len() + rest.len() <= MAX_CHUNK;
+        fits.then(|| Self { committed: committed.to_vec(), values: rest.to_vec() })
+    }
+
+    /// Checks it as far as one chunk can be, its values against their digests included; gives length and digest of each
+    /// detached value that it names.
+    ///
+    /// # Errors
+    /// [`SnapshotError`], with the chunk's number as 0.
+    pub fn detached(&self, is_first: bool) -> Result<Vec<(u64, Digest)>, SnapshotError> {
+        decode::detached(self, is_first)
+    }
+
     /// Bytes of both parts.
     pub fn size(&self) -> usize {
         self.committed.len() + self.values.len()
@@ -117,23 +143,17 @@ pub struct KeyState {
 
 impl Store {
     /// Pins the state for a snapshot if one is due here, after so much that was written since the last. Takes as long
-    /// as there are sessions.
+    /// as there are sessions. To be asked at the end of each segment, also in a replay: so snapshots are due at the same
+    /// places wherever a replica was restarted.
     pub fn pin_if_due(&mut self, rule: &SnapshotRule) -> Option<Pin> {
-        let hlc = self.pass_if_due(rule)?;
-        let (at, stats, sessions) = (self.next(), self.stats, self.sessions.clone());
-        Some(Pin { at, hlc, stats, sessions })
-    }
-
-    /// As [`Store::pin_if_due`], at the end of each segment of a replay, where nothing is pinned any more: so the next snapshot
-    /// is due where it is due at a replica that ran all the time. Gives the time of the last entry if one is due here.
-    pub fn pass_if_due(&mut self, rule: &SnapshotRule) -> Option<Hlc> {
         let Since { version, bytes } = self.since;
         let keys = self.stats.keys + self.stats.deleted_keys;
         let entries = self.next().0 - version.0;
         let due = bytes >= rule.bytes.max(self.stats.bytes) || entries >= rule.entries.max(keys);
         let hlc = self.last_hlc().filter(|_| due && entries > 0)?;
-        self.since = Since { version: self.next(), bytes: 0 };
-        Some(hlc)
+        let at = self.next();
+        self.since = Since { version: at, bytes: 0 };
+        Some(Pin { at, hlc, stats: self.stats, sessions: self.sessions.clone() })
     }
 
     /// Up to `limit` keys after `after`, in ascending order, with what they were at `at`, and after which one to go on.

@@ -294,6 +294,17 @@ impl Checker {
         }
     }
 
+    /// What is kept of a snapshot is what the ledger commits to.
+    pub(crate) fn invariant_corruption_is_not_kept(
+        committed: bool,
+        detail: impl FnOnce() -> String,
+    ) -> Check {
+        match committed {
+            true => Ok(()),
+            false => broken("invariant_corruption_is_not_kept", detail()),
+        }
+    }
+
     /// Stable before delivered: what a node delivered of a sender, every member of the same view has received.
     pub(crate) fn invariant_stable_before_delivered(
         shard: usize,

@@ -69,6 +69,10 @@ pub enum Fault {
     TornPromise,
     /// A cut of a ledger is interrupted by a crash: it was made, or not.
     TornCut,
+    /// A ledger is being replaced by one that begins with a snapshot when the node crashes: it was, or not.
+    TornPlant,
+    /// A part of a snapshot is damaged on its way to a peer.
+    DamagedPart,
     /// A disk is empty after a start.
     LostDisk,
     /// A disk says to have synced what it has not, and loses it in a crash.
@@ -99,6 +103,14 @@ pub enum Point {
     Cut,
     /// It is cut.
     WasCut,
+    /// A part of a snapshot of others is written, or a value that it names.
+    Keep,
+    /// It is on the disk: the node comes to know of it.
+    Kept,
+    /// A ledger is replaced by one that begins with a snapshot.
+    Plant,
+    /// It is replaced.
+    Planted,
     /// A message is sent.
     Send,
     /// What was published in a turn is flushed to a peer.
@@ -113,7 +125,7 @@ pub enum Point {
     Sign,
     /// Answers are given to clients.
     Answer,
-    /// Entries, values or roots are read from the disk.
+    /// Entries, values, roots or parts of snapshots are read from the disk.
     Read,
 }
 }
@@ -175,6 +187,14 @@ pub enum Seen {
     RosterBegun,
     /// A node was told that it was removed, and ended.
     Dismissed,
+    /// A ledger was pruned behind two snapshots.
+    Pruning,
+    /// A ledger began anew with a snapshot of others.
+    LedgerReplaced,
+    /// A crash came while a snapshot was being taken.
+    TakingInterrupted,
+    /// A start went on with a snapshot of which a part was there.
+    TakingResumed,
     /// A call was checked for linearizability.
     LinearCall,
 }
@@ -193,11 +213,17 @@ pub(crate) fn point_of(action: &Action) -> Option<Point> {
         Action::Stopped { .. } => Point::Stop,
         Action::Sign { .. } => Point::Sign,
         Action::Answers(_) => Point::Answer,
-        Action::ReadLog { .. } | Action::ReadValue { .. } | Action::ReadRoots { .. } => Point::Read,
+        Action::ReadLog { .. }
+        | Action::ReadValue { .. }
+        | Action::ReadRoots { .. }
+        | Action::ReadPart { .. } => Point::Read,
+        Action::Take { .. } | Action::KeepPart { .. } | Action::KeepValue { .. } => Point::Keep,
+        Action::Plant { .. } => Point::Plant,
         Action::Disconnect { .. }
         | Action::Unstage { .. }
         | Action::BarrierPassed { .. }
         | Action::Snapshot { .. }
+        | Action::Agreed { .. }
         | Action::Committed { .. }
         | Action::Checkpoint { .. }
         | Action::SnapshotsDiffer { .. }

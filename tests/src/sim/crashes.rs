@@ -9,7 +9,7 @@ use super::check::Check;
 use super::coverage::{Fault, Seen};
 use super::disk::Loss;
 use super::plan::MS;
-use super::world::{Event, World};
+use super::world::{Event, Node, World};
 
 impl World<'_> {
     pub(super) fn crash(&mut self, node: NodeId) {
@@ -31,7 +31,6 @@ impl World<'_> {
         (state.slow_until, state.full_until, state.sync_fails) = (0, 0, false);
         state.promised_at = 0;
         (state.step, state.shard_steps) = (None, BTreeMap::new());
-        state.snapshots.clear();
         // What was on its way to it is lost.
         state.incarnation += 1;
         self.lose_what_was_not_synced(node);
@@ -41,7 +40,9 @@ impl World<'_> {
                 self.break_link(node, peer);
             }
         }
-        let at = self.now + self.rng.range(30 * MS..250 * MS);
+        // Where history is pruned, some are away until what they lack is gone.
+        let longer = if self.plan.prunes && self.rng.percent(40) { 8 } else { 1 };
+        let at = self.now + longer * self.rng.range(30 * MS..250 * MS);
         self.at(at, Event::Restart(node));
     }
 
@@ -63,10 +64,19 @@ impl World<'_> {
         if let Some((shard, to)) = torn_cut.filter(|_| kept) {
             state.disk(shard).cut(to);
         }
-        for disk in state.disks.values_mut() {
+        let torn_plant = state.planting.take();
+        self.coverage.faults.add(Fault::TornPlant, u64::from(torn_plant.is_some()));
+        self.coverage.seen.add(Seen::TakingInterrupted, state.snapshots.crash());
+        for (shard, disk) in &mut state.disks {
             let Loss { torn, lost } = disk.crash(&mut self.rng, least);
             self.coverage.faults.add(Fault::TornWrite, u64::from(torn));
             self.coverage.faults.add(Fault::LostSync, u64::from(lost));
+            if lost {
+                state.snapshots.lose(*shard, disk.synced());
+            }
+        }
+        if let Some((shard, _)) = torn_plant.filter(|_| kept) {
+            self.replace_ledger(node, shard);
         }
     }
 
@@ -94,8 +104,11 @@ impl World<'_> {
         let counted = if state.lost.is_some() { 1 } else { incarnation };
         let config = self.plan.config(node, file, counted);
         let own = |shard: &usize| self.plan.members(*shard, file).contains(&node);
-        let disks = self.nodes[node.index()].disks.iter().filter(|(shard, _)| own(shard));
-        let recovered = disks.map(|(_, disk)| disk.recover()).collect();
+        let Node { snapshots, disks, .. } = &mut self.nodes[node.index()];
+        let rule = &self.plan.limits.snapshots;
+        let recovered = disks.iter().filter(|(shard, _)| own(shard));
+        let recovered =
+            recovered.map(|(shard, disk)| snapshots.recover(*shard, disk, rule)).collect();
         let now = self.clock(node);
         let promise = self.nodes[node.index()].promise.clone();
         let core = NodeCore::new(config, recovered, promise, now);
@@ -103,6 +116,7 @@ impl World<'_> {
         core.plant(self.plan.planted.and_then(Planted::in_core));
         core.recall(self.nodes[node.index()].remembered.clone());
         self.nodes[node.index()].core = Some(core);
+        self.recall_snapshots(node, now);
         self.tell(|| format!("{node} starts as incarnation {incarnation}, file {file}"));
         self.perform(node)?;
         self.wake(node);

@@ -4,10 +4,9 @@
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use tradewind_ledger::tree::{CompactRange, leaf_hash, value_digest};
-use tradewind_ledger::{Digest, Replay, Version};
-use tradewind_site_protocol::{Adopted, BodyId, EntryBatch, RecoveredShard, Values};
-use tradewind_store::Store;
+use tradewind_ledger::tree::{CompactRange, MemoryTree, leaf_hash, value_digest};
+use tradewind_ledger::{Digest, Version};
+use tradewind_site_protocol::{Adopted, BodyId, EntryBatch, Values};
 
 use super::rng::Rng;
 
@@ -30,6 +29,8 @@ pub(crate) struct Disk {
     /// Bodies beside the ledger; gone with the process.
     staged: BTreeMap<BodyId, Vec<u8>>,
     synced: usize,
+    /// Entries before this one were pruned: they are here for comparing only.
+    first: usize,
     /// The size that the running fsync will have made durable.
     syncing: Option<usize>,
     /// While set, it says to sync and does not: entries that are on it nevertheless.
@@ -38,8 +39,8 @@ pub(crate) struct Disk {
     lost: BTreeMap<usize, u64>,
     /// While set, it is full: entries that found room.
     room: Option<usize>,
-    /// Which entry is damaged: for the simulator only, readers go by checksums.
-    rotten: Option<usize>,
+    /// Which entry is damaged, and what it was: for the simulator only, readers go by checksums.
+    rotten: Option<(usize, Vec<u8>)>,
 }
 
 impl Disk {
@@ -131,25 +132,27 @@ impl Disk {
 
     /// A byte of an entry changes.
     pub(crate) fn rot(&mut self, at: usize, rng: &mut Rng) {
+        assert!(at >= self.first, "what was pruned is not on it");
         let entry = &mut self.entries[at];
+        self.rotten = Some((at, entry.clone()));
         let (byte, bit) = (rng.index(entry.len()), rng.range(0..8));
         entry[byte] ^= 1 << bit;
-        self.rotten = Some(at);
     }
 
     pub(crate) fn is_rotten(&self) -> bool {
         self.rotten.is_some()
     }
 
-    /// The first damaged entry from `first` on.
-    pub(crate) fn damage(&self, first: Version) -> Result<(), Damaged> {
+    /// The first damaged entry.
+    pub(crate) fn damage(&self) -> Result<(), Damaged> {
         let entries = self.entries.iter().zip(&self.leaves).enumerate();
-        let mut rest = entries.skip(first.0 as usize);
+        let mut rest = entries.skip(self.first);
         let damaged = rest.find(|(_, (entry, leaf))| leaf_hash(entry) != **leaf);
         damaged.map_or(Ok(()), |(at, _)| Err(Damaged(Version(at as u64))))
     }
 
-    /// Takes an entry from another disk in place of a damaged one, if it is the one that was here. Returns whether it is.
+    /// Takes an entry from another disk in place of a damaged one, if it is the one that was here; what was pruned there stands
+    /// for a mirror. Returns whether it is.
     pub(crate) fn mend(&mut self, at: Version, other: &Disk) -> bool {
         let at = at.0 as usize;
         let fits = |entry: &&Vec<u8>| leaf_hash(entry) == self.leaves[at];
@@ -183,7 +186,7 @@ impl Disk {
         }
         self.synced = kept;
         self.lies = self.lies.map(|safe| safe.min(kept));
-        self.rotten = self.rotten.filter(|at| *at < kept);
+        self.rotten.take_if(|(at, _)| *at >= kept);
     }
 
     /// Names the first `size` entries: no others have this number.
@@ -200,17 +203,52 @@ impl Disk {
         self.synced() >= size && self.head(size) == Some(head) || lost == Some(&head)
     }
 
-    /// Reads everything back as a shell does at its start.
-    ///
-    /// # Panics
-    /// If an entry is damaged: that is looked for before.
-    pub(crate) fn recover(&self) -> RecoveredShard<Store> {
-        let (mut replay, mut store) = (Replay::new(), Store::new());
-        for (version, bytes) in self.entries.iter().enumerate() {
-            let entry = replay.push(bytes).expect("a ledger on disk replays");
-            store.apply(Version(version as u64), &entry).expect("and applies");
+    /// The first entry that can be read.
+    pub(crate) fn first(&self) -> Version {
+        Version(self.first as u64)
+    }
+
+    /// Everything before this entry is not to be had any more.
+    pub(crate) fn prune(&mut self, first: Version) {
+        self.first = self.first.max(first.0 as usize);
+        // What is only compared any more is as it was written.
+        if let Some((at, entry)) = self.rotten.take_if(|(at, _)| *at < self.first) {
+            self.entries[at] = entry;
         }
-        RecoveredShard { replay, store }
+    }
+
+    /// The first entries, with the values that they name: what a snapshot of them stands for.
+    pub(crate) fn beginning(&self, size: Version) -> (Vec<Vec<u8>>, BTreeMap<Digest, Vec<u8>>) {
+        let mut entries = self.entries[..size.0 as usize].to_vec();
+        if let Some((at, entry)) = &self.rotten
+            && let Some(damaged) = entries.get_mut(*at)
+        {
+            damaged.clone_from(entry);
+        }
+        (entries, self.values.clone())
+    }
+
+    /// Begins anew with a snapshot of these entries, all pruned.
+    pub(crate) fn plant(&mut self, (entries, values): (Vec<Vec<u8>>, BTreeMap<Digest, Vec<u8>>)) {
+        assert!(self.syncing.is_none(), "all is synced before it is replaced");
+        let (kept, lost) = (std::mem::take(&mut self.values), std::mem::take(&mut self.lost));
+        *self = Self { values, lost, ..Self::default() };
+        self.values.extend(kept);
+        self.append(Version::ZERO, &entries.iter().map(Vec::as_slice).collect(), Vec::new());
+        (self.synced, self.first) = (self.entries.len(), self.entries.len());
+    }
+
+    pub(crate) fn has_value(&self, digest: &Digest) -> bool {
+        self.values.contains_key(digest)
+    }
+
+    pub(crate) fn add_value(&mut self, digest: Digest, value: Vec<u8>) {
+        self.values.insert(digest, value);
+    }
+
+    /// The tree over the first entries.
+    pub(crate) fn memory_tree(&self, size: Version) -> MemoryTree {
+        self.leaves[..size.0 as usize].iter().copied().collect()
     }
 
     /// Bytes of entries and values.
@@ -237,6 +275,7 @@ impl Disk {
         checked: bool,
     ) -> Result<EntryBatch, Damaged> {
         assert!(first < end && end <= self.synced(), "only durable entries are read");
+        assert!(first >= self.first(), "what was pruned is gone");
         let mut batch = EntryBatch::default();
         for at in first.0 as usize..end.0 as usize {
             let entry = &self.entries[at];

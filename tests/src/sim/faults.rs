@@ -146,7 +146,11 @@ impl World<'_> {
                 self.hit(fault);
                 self.nodes[node.index()].skew += jump;
             }
-            Fault::TornWrite | Fault::TornPromise | Fault::TornCut => self.crash(node),
+            Fault::TornWrite | Fault::TornPromise | Fault::TornCut | Fault::TornPlant => {
+                self.crash(node);
+            }
+            // The plan says how many are.
+            Fault::DamagedPart => {}
         }
     }
 

@@ -8,6 +8,7 @@ use tradewind_site_protocol::{NodeId, Promise, Recollection};
 use super::check::{Check, Violation};
 use super::coverage::{Fault, Seen};
 use super::disk::Disk;
+use super::snapshots::Snapshots;
 use super::world::World;
 
 /// A disk that is in nobody's machine for now.
@@ -15,6 +16,7 @@ pub(super) struct Lost {
     pub(super) disks: BTreeMap<usize, Disk>,
     promise: Promise,
     remembered: Vec<Recollection>,
+    snapshots: Snapshots,
 }
 
 impl World<'_> {
@@ -28,8 +30,10 @@ impl World<'_> {
                 || of.is_some_and(|known| known.view > ViewId(0))
                 || !to_come.into_iter().any(|r| self.plan.is_seated(NodeId(other as u16), r))
         };
+        // What is damaged elsewhere may be whole here only.
+        let mut disks = self.nodes.iter().flat_map(|node| node.disks.values());
+        let rotten = disks.any(Disk::is_rotten);
         let state = &self.nodes[node.index()];
-        let rotten = state.disks.values().any(Disk::is_rotten);
         if state.core.is_none()
             || rotten
             || state.lost.is_some()
@@ -46,6 +50,7 @@ impl World<'_> {
             disks: std::mem::replace(&mut state.disks, empty),
             promise: std::mem::take(&mut state.promise),
             remembered: std::mem::take(&mut state.remembered),
+            snapshots: std::mem::take(&mut state.snapshots),
         });
     }
 
@@ -53,8 +58,9 @@ impl World<'_> {
     pub(super) fn find_disk(&mut self, node: NodeId) {
         self.crash(node);
         let state = &mut self.nodes[node.index()];
-        if let Some(Lost { disks, promise, remembered }) = state.lost.take() {
+        if let Some(Lost { disks, promise, remembered, snapshots }) = state.lost.take() {
             (state.disks, state.promise, state.remembered) = (disks, promise, remembered);
+            state.snapshots = snapshots;
             self.see(Seen::LostDiskRefused);
             self.tell(|| format!("{node} has its own disk again"));
         }

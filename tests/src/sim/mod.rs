@@ -10,6 +10,7 @@
 //! | `links`, `work`, `readers`, `end` | frames on their way, clients, reads, coming to rest |
 //! | `faults`, `veils`, `crashes`, `storage`, `loss` | what goes wrong by chance |
 //! | `roster` | who comes and goes |
+//! | `snapshots` | snapshots that are made, pruned behind, and taken over the wire |
 //! | `points`, `script`, `sweep` | crashes at every point of a shell, in runs whose course is laid down |
 //! | `coverage` | what was reached, kind by kind |
 //! | `fabric`, `disk`, `client` | the simulated surroundings |
@@ -32,6 +33,7 @@ mod rng;
 mod roster;
 mod script;
 mod shell;
+mod snapshots;
 mod storage;
 mod sweep;
 mod veils;

@@ -56,6 +56,10 @@ pub(crate) struct Plan {
     pub(crate) veiled: bool,
     /// Whether the last node starts late.
     pub(crate) late: Option<Late>,
+    /// Whether what lies before the older of two snapshots is pruned, and how many parts of snapshots are damaged on
+    /// their way, percent.
+    pub(crate) prunes: bool,
+    pub(crate) damage_percent: u64,
     /// What is laid down.
     pub(crate) scenes: Vec<Scene>,
     /// Where nodes crash.
@@ -112,6 +116,19 @@ impl Plan {
         };
         // What goes by the lane in one piece may have to be fetched in many.
         let small_chunks = limits.chunk_bytes < 1_000;
+        // Of its own, so that seeds keep their other faults.
+        let mut of_snapshots = Rng::new(seed ^ 0x5eed_54a9);
+        // In the others snapshots are made now and then, and nothing is pruned.
+        let often = of_snapshots.percent(60).then(|| *of_snapshots.pick(&[100, 500, 3_000]));
+        let limits = match often {
+            None => limits,
+            Some(bytes) => {
+                Limits { snapshots: SnapshotRule { bytes, entries: (bytes / 50).max(1) }, ..limits }
+            }
+        };
+        let prunes = often.is_some() && of_snapshots.percent(80);
+        // So that who was away for long comes back, and lacks what is gone, while things go wrong.
+        let longer = if prunes { 1_500 * MS } else { 0 };
         let usual = rng.range(100..1500);
         let fsync = rng.range(100..3000);
         Self {
@@ -125,7 +142,7 @@ impl Plan {
             requests_per_client: rng.range(10..50),
             readers: 1 + seed as usize % 3,
             reads_per_reader: 20 + seed / 3 % 60,
-            faults_until: rng.range(300..2000) * MS,
+            faults_until: rng.range(300..2000) * MS + longer,
             fault_every: *rng.pick(&[0, 60, 150, 300]) * MS,
             delay: (usual, (usual * *rng.pick(&[2, 10, 40])).min(12 * MS)),
             fsync: (fsync, fsync * *rng.pick(&[2, 10, 50])),
@@ -136,6 +153,8 @@ impl Plan {
             majority_first: rng.percent(40),
             veiled: false,
             late: None,
+            prunes,
+            damage_percent: *of_snapshots.pick(&[0, 10, 30]),
             scenes: Vec::new(),
             injections: Vec::new(),
             crashes_keep_least: false,
@@ -150,6 +169,8 @@ impl Plan {
         let mut plan = Self::of_seed(seed, planted);
         let mut rng = Rng::new(seed);
         plan.of_three(&mut rng);
+        (plan.limits.snapshots, plan.prunes) =
+            (SnapshotRule { bytes: u64::MAX, entries: u64::MAX }, false);
         plan.limits.chunk_bytes = 100;
         plan.limits.lag_entries = 4_000;
         plan.limits.lag_bytes = 3_000;
@@ -201,6 +222,8 @@ impl Plan {
         (plan.readers, plan.bulk_percent) = (0, 0);
         (plan.requests_per_client, plan.think_us) = (6, 40 * MS);
         (plan.fault_every, plan.majority_first, plan.crashes_keep_least) = (0, false, true);
+        // Their history stays whole, whatever a seed prunes.
+        (plan.limits.snapshots, plan.prunes) = (SnapshotRule::every(2_000), false);
         let (scenes, until) = script.scenes();
         (plan.scenes, plan.faults_until) = (scenes, until);
         plan

@@ -108,19 +108,33 @@ impl World<'_> {
         let side = *self.rng.pick(Side::ALL);
         let left = match point {
             Point::Send | Point::Publish => self.rng.range(1..40),
-            Point::Write | Point::Synced | Point::Sign | Point::Answer => self.rng.range(1..10),
+            Point::Write
+            | Point::Synced
+            | Point::Sign
+            | Point::Answer
+            | Point::Keep
+            | Point::Kept => self.rng.range(1..10),
             _ => 1,
         };
         let cut = self.rng.percent(30);
         self.traps.push(Trap::Kind { node: Some(node), point, side, left, cut });
     }
 
-    /// Ledgers are cut so seldom that a crash there is laid out in advance.
+    /// Ledgers are cut, or replaced, so seldom that a crash there is laid out in advance.
     pub(super) fn set_trap_at_cut(&mut self) {
         let (point, side) =
             (*self.rng.pick(&[Point::Cut, Point::WasCut]), *self.rng.pick(Side::ALL));
-        if self.rng.percent(60) {
+        if self.rng.percent(90) {
             self.traps.push(Trap::Kind { node: None, point, side, left: 1, cut: false });
+        }
+        if self.plan.prunes {
+            let kinds = [Point::Keep, Point::Kept, Point::Plant, Point::Planted];
+            let (point, side) = (*self.rng.pick(&kinds), *self.rng.pick(Side::ALL));
+            let left = match point {
+                Point::Keep | Point::Kept => self.rng.range(1..5),
+                _ => 1,
+            };
+            self.traps.push(Trap::Kind { node: None, point, side, left, cut: false });
         }
     }
 

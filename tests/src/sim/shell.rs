@@ -1,19 +1,16 @@
 //! What a shell does: takes what came, lets the core work on the rows, performs its actions; and crashes on the way, where
 //! it is told to.
 
-use tradewind_ledger::tree::CompactRange;
-use tradewind_ledger::{Checkpoint, Digest, Entry, Signer, SnapshotRecord, Version};
+use tradewind_ledger::{Checkpoint, Digest, Signer};
 use tradewind_site_protocol::{
     Action, BodyId, Fatal, Instant, NodeCore, NodeId, Now, ShardIndex, Staged, State, Stop,
 };
-use tradewind_store::snapshot::{Chunk, Encoder, Pin};
-use tradewind_store::{ItemValue, Store, value_in};
 
 use super::check::{Check, Checker};
 use super::coverage::{Fault, Point, Seen, Side, point_of};
 use super::disk::Disk;
 use super::fabric::{Frame, Rows};
-use super::plan::MS;
+use super::snapshots::Done;
 use super::world::{Event, Input, Node, World, members_disks};
 use super::{Planted, Violation};
 
@@ -125,12 +122,14 @@ impl World<'_> {
                 state.rewinding = None;
                 Point::WasCut
             }
+            Input::Snapshots(Done::Begun(..) | Done::Part(..) | Done::Value(..)) => Point::Kept,
+            Input::Snapshots(Done::Planted(..)) => Point::Planted,
             _ => return None,
         })
     }
 
     fn take_input(&mut self, node: NodeId, now: Now, input: Input) {
-        let Node { core, rows, links, disks, .. } = &mut self.nodes[node.index()];
+        let Node { core, rows, links, disks, snapshots, .. } = &mut self.nodes[node.index()];
         let Some(core) = core else { return };
         match input {
             Input::Frame(from, generation, frame) => {
@@ -176,14 +175,15 @@ impl World<'_> {
             }
             Input::Roots(reader, roots) => core.handle_roots(now, reader, roots),
             Input::Promised(written) => core.handle_promised(now, written.view),
-            Input::Snapshot(shard, record) => core.handle_snapshot_made(now, shard, record),
+            Input::Snapshots(done) => self.take_snapshots(node, now, done),
             Input::Remembered(_) => {}
             Input::Rewound(shard, _) => {
-                if disks[&shard].damage(Version::ZERO).is_err() {
+                if disks[&shard].damage().is_err() {
                     // A start in the place of this one would find it.
                     return self.crash(node);
                 }
-                let recovered = disks[&shard].recover();
+                let rule = &self.plan.limits.snapshots;
+                let recovered = snapshots.recover(shard, &disks[&shard], rule);
                 core.handle_rewound(now, ShardIndex(shard as u16), recovered);
             }
             Input::Read(shard, read) => self.take_read(node, shard, read),
@@ -254,6 +254,10 @@ impl World<'_> {
             }
             Action::ReadLog { reader, first, end, max_bytes } => {
                 let disk = &self.nodes[node.index()].disks[&reader.shard.index()];
+                if first < disk.first() {
+                    self.read_pruned(node, reader);
+                    return Ok(());
+                }
                 let checked = self.plan.planted != Some(Planted::DamageServed);
                 let Ok(entries) = disk.read((first, end), max_bytes, checked) else {
                     self.see(Seen::RotFoundByRead);
@@ -273,13 +277,13 @@ impl World<'_> {
                 let at = self.now + self.rng.range(20..2_000);
                 self.at(at, Event::Input(node, incarnation, input));
             }
-            Action::Snapshot { shard, pin, .. } => {
-                let Node { core, disks, snapshots, .. } = &mut self.nodes[node.index()];
-                let core = core.as_mut().expect("it acts");
-                let store = core.shard_store(shard).expect("an own shard");
-                let record = snapshot_of(store, *pin, &disks[&shard.index()]);
-                snapshots.extend(record.map(|record| (shard, record)));
-            }
+            Action::Snapshot { .. }
+            | Action::ReadPart { .. }
+            | Action::Take { .. }
+            | Action::Agreed { .. }
+            | Action::KeepPart { .. }
+            | Action::KeepValue { .. }
+            | Action::Plant { .. } => self.act_on_snapshots(node, action)?,
             Action::Sign { shard, checkpoint } => self.sign(node, shard.index(), &checkpoint)?,
             Action::Answers(answers) => {
                 for answer in answers {
@@ -301,7 +305,7 @@ impl World<'_> {
                 });
                 let of = (shard.index(), self.roster(node));
                 self.checker.invariant_checkpoint_has_majority(of, size, &note)?;
-                self.write_snapshots(node, shard, size);
+                self.signed(node, shard.index(), size, note);
             }
             Action::Stopped { view, why } => {
                 self.tell(|| format!("{node} stops view {view}: {why:?}"));
@@ -354,7 +358,6 @@ impl World<'_> {
                 let state = &mut self.nodes[node.index()];
                 self.checker.invariant_rewind_keeps_committed(shard, &state.disks[&shard], to)?;
                 state.rewinding = Some((shard, to));
-                state.snapshots.retain(|(of, made)| of.index() != shard || made.size <= to);
                 let at = self.now + self.rng.range(20..5_000);
                 self.at(at, Event::Input(node, incarnation, Input::Rewound(shard, to)));
             }
@@ -383,20 +386,6 @@ impl World<'_> {
             }
         }
         Ok(())
-    }
-
-    /// A majority has signed for a size: snapshots up to there are written, and told of.
-    fn write_snapshots(&mut self, node: NodeId, of: ShardIndex, signed: Version) {
-        let state = &mut self.nodes[node.index()];
-        let incarnation = state.incarnation;
-        let is_due = |(shard, record): &mut (ShardIndex, SnapshotRecord)| {
-            *shard == of && record.size <= signed
-        };
-        let due: Vec<_> = state.snapshots.extract_if(.., is_due).collect();
-        for (shard, record) in due {
-            let at = self.now + self.rng.range(100..50 * MS);
-            self.at(at, Event::Input(node, incarnation, Input::Snapshot(shard, record)));
-        }
     }
 
     fn sign(&mut self, node: NodeId, shard: usize, checkpoint: &Checkpoint) -> Check {
@@ -468,26 +457,4 @@ impl World<'_> {
         }
         Ok(())
     }
-}
-
-/// Makes a snapshot, to be told of; it is not kept, for every start here replays all there is. `None` if an entry that it
-/// needs is damaged.
-fn snapshot_of(store: &Store, pin: Pin, disk: &Disk) -> Option<SnapshotRecord> {
-    let size = pin.at();
-    let (states, _) = store.slice(size, None, usize::MAX);
-    let mut encoder = Encoder::new(pin);
-    for mut state in states {
-        if let Some(item) = &mut state.item
-            && item.value == ItemValue::Logged
-        {
-            let entry = Entry::decode(disk.entry(item.version)?).ok()?;
-            item.value = value_in(&entry, &state.key).expect("it writes the key").into();
-        }
-        encoder.push(&state);
-    }
-    let chunks: Vec<Chunk> = encoder.finish().collect();
-    let mut tree = CompactRange::new();
-    chunks.iter().for_each(|chunk| tree.push(chunk.leaf()));
-    let bytes = chunks.iter().map(|chunk| chunk.size() as u64).sum();
-    Some(SnapshotRecord { size, root: tree.root(), chunks: chunks.len() as u32, bytes })
 }

@@ -39,12 +39,12 @@ impl World<'_> {
             return;
         };
         let (shard, committed) = (*shard, self.checker.committed(*shard));
-        let most = disk.synced().0.min(committed.0);
+        let (least, most) = (disk.first().0.max(1), disk.synced().0.min(committed.0));
         // Who is to be removed may end, and never be repaired.
         let stays = |roster| self.plan.members(shard, roster).contains(&node);
         let elsewhere = disks_of(&self.nodes, shard, &self.plan.ever(shard));
         let rotten = elsewhere.iter().any(|disk| disk.is_rotten());
-        if most < 2
+        if most <= least
             || rotten
             || self.plan.is_ever_alone(shard)
             || !(self.newest_roster..=self.plan.last_roster()).all(stays)
@@ -52,7 +52,15 @@ impl World<'_> {
         {
             return;
         }
-        let at = self.rng.range(1..most) as usize;
+        let at = self.rng.range(least..most) as usize;
+        // It may be of a suffix that the others went on without, and nobody has it.
+        let here = disk.head(Version(at as u64 + 1));
+        let (size, head) = self.checker.newest_committed(shard).expect("looked at above");
+        let has = |other: &&Disk| !std::ptr::eq(*other, disk) && other.head(size) == Some(head);
+        let elsewhere = elsewhere.iter().filter(|other| has(other));
+        if !elsewhere.map(|other| other.head(Version(at as u64 + 1))).any(|other| other == here) {
+            return;
+        }
         let state = &mut self.nodes[node.index()];
         state.disk(shard).rot(at, &mut self.rng);
         self.hit(Fault::BitRot);
@@ -78,7 +86,7 @@ impl World<'_> {
     /// The first damage on a node's disks, found by checksums.
     pub(super) fn damage(&self, node: NodeId) -> Option<(usize, Damaged)> {
         let mut disks = self.nodes[node.index()].disks.iter();
-        disks.find_map(|(shard, disk)| Some((*shard, disk.damage(Version::ZERO).err()?)))
+        disks.find_map(|(shard, disk)| Some((*shard, disk.damage().err()?)))
     }
 
     /// Takes an entry from another replica in place of a damaged one. Returns whether any had it.
@@ -103,8 +111,10 @@ impl World<'_> {
     pub(super) fn lie(&mut self, node: NodeId) {
         let alone = |shard: &usize| self.plan.is_ever_alone(*shard);
         let state = &mut self.nodes[node.index()];
-        let rotten = state.disks.values().any(Disk::is_rotten);
-        let barred = state.lost.is_some() || state.lie.is_some() || rotten;
+        // What it lost must not be all that was left of a history that it pruned.
+        let unfit = |disk: &Disk| disk.is_rotten() || disk.first() > Version::ZERO;
+        let unfit = state.disks.values().any(unfit);
+        let barred = state.lost.is_some() || state.lie.is_some() || unfit;
         if state.core.is_none() || barred || state.disks.keys().any(alone) {
             return;
         }

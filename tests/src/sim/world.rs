@@ -3,10 +3,10 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 
-use tradewind_ledger::{Digest, RequestId, SnapshotRecord, Version};
+use tradewind_ledger::{Digest, RequestId, Version};
 use tradewind_site_protocol::{
     Answer, Barrier, BodyId, EntryBatch, Instant, NodeCore, NodeId, Now, Promise, ReadFor,
-    Recollection, ShardIndex, ShardStep, Staged, Step, Submission, Ticket,
+    Recollection, ShardStep, Staged, Step, Submission, Ticket,
 };
 use tradewind_store::Store;
 
@@ -20,6 +20,7 @@ use super::points::Trap;
 use super::readers::{Read, Reader};
 use super::rng::Rng;
 use super::script::Scene;
+use super::snapshots::{Done, Snapshots};
 use super::storage::Lie;
 use super::{Coverage, Failure, Late};
 use crate::linear::History;
@@ -78,12 +79,12 @@ pub(super) enum Input {
     Roots(ReadFor, Vec<(Version, Digest)>),
     /// The promise is on disk.
     Promised(Promise),
-    /// A snapshot was made.
-    Snapshot(ShardIndex, SnapshotRecord),
     /// What is known of the others is on disk.
     Remembered(Vec<Recollection>),
     /// The ledger is cut.
     Rewound(usize, Version),
+    /// Something of snapshots is done.
+    Snapshots(Done),
     Submit(usize, Submission),
     Read(usize, Read),
 }
@@ -110,6 +111,10 @@ pub(super) struct Node {
     /// When the last write of a promise is done: they are done one after the other.
     pub(super) promised_at: u64,
     pub(super) rewinding: Option<(usize, Version)>,
+    pub(super) snapshots: Snapshots,
+    /// When the last thing that was done for snapshots is done.
+    pub(super) snapshots_at: u64,
+    pub(super) planting: Option<(usize, Version)>,
     /// What it wrote down of the others; and its own disk, while it runs with an empty one.
     pub(super) remembered: Vec<Recollection>,
     pub(super) lost: Option<Lost>,
@@ -121,8 +126,6 @@ pub(super) struct Node {
     pub(super) file: Option<usize>,
     /// It was told that it is removed.
     pub(super) dismissed: bool,
-    /// Snapshots that nobody was told of, for no majority has signed for their sizes.
-    pub(super) snapshots: Vec<(ShardIndex, SnapshotRecord)>,
     /// By shard.
     pub(super) disks: BTreeMap<usize, Disk>,
     /// By peer: the generation of the link, as this node knows it.
@@ -221,10 +224,12 @@ impl<'a> World<'a> {
             promising: None,
             promised_at: 0,
             rewinding: None,
+            snapshots: Snapshots::default(),
+            snapshots_at: 0,
+            planting: None,
             remembered: Vec::new(),
             lost: None,
             lie: None,
-            snapshots: Vec::new(),
             held: false,
             file: plan.is_seated(NodeId(index as u16), 0).then_some(0),
             dismissed: false,

@@ -15,7 +15,7 @@ use tradewind_ledger::tree::{
 };
 
 use crate::error::{BaseFault, OpenError, ReadError};
-use crate::open::{Opened, Options, open, open_with};
+use crate::open::{Face, Opened, Options, open, open_with};
 use crate::plant::{PlantError, plant};
 use crate::prune::{PruneError, Pruning};
 use crate::start::Start;
@@ -306,19 +306,21 @@ fn a_replica_planted_at_a_base_is_as_one_that_was_pruned_there() {
     };
     let dir = tempdir();
     // Wrong ones, and too few, leave no ledger.
-    let wrong = plant(dir.path(), &base, |tile| {
+    let wrong = plant(dir.path(), Face::Static, &base, |tile| {
         leaves(tile).map(|mut hashes| {
             hashes[0].0[0] ^= u8::from(tile.index == 1);
             hashes
         })
     });
     assert!(matches!(wrong, Err(PlantError::Root { .. })), "{wrong:?}");
-    let short = plant(dir.path(), &base, |tile| leaves(tile).map(|hashes| hashes[1..].to_vec()));
+    let short = plant(dir.path(), Face::Static, &base, |tile| {
+        leaves(tile).map(|hashes| hashes[1..].to_vec())
+    });
     assert!(matches!(short, Err(PlantError::Tile { .. })), "{short:?}");
     assert!(!dir.path().join("base").exists());
 
-    plant(dir.path(), &base, leaves).expect("planted");
-    let again = plant(dir.path(), &base, leaves);
+    plant(dir.path(), Face::Static, &base, leaves).expect("planted");
+    let again = plant(dir.path(), Face::Static, &base, leaves);
     assert!(matches!(again, Err(PlantError::NotEmpty { .. })), "{again:?}");
     // Opened twice before anything is published: the right edge must still be there.
     drop(open_kept(dir.path()));

@@ -7,8 +7,8 @@ use core::cmp::Ordering;
 
 use tradewind_ledger::{Digest, Version, ViewId};
 
-use super::Forming;
 use super::rewinding::Search;
+use super::{Forming, Stage};
 use crate::access::StoreAccess;
 use crate::action::{Action, ReadFor};
 use crate::batch::EntryBatch;
@@ -18,6 +18,7 @@ use crate::error::{Fatal, PeerFault};
 use crate::ids::{Instant, NodeId, Now, ShardIndex};
 use crate::node::{NodeCore, Phase};
 use crate::shard::Replica;
+use crate::taking::Want;
 use crate::wire::{Control, Proposal, Target};
 
 /// The completing of ledgers, for a proposal or beside a running view: at most one of these is at work.
@@ -27,7 +28,7 @@ pub(super) struct Completion {
     pub(super) view: ViewId,
     /// By shard: what the own ledger is to be.
     goals: Vec<Option<Goal>>,
-    fetch: Option<CatchUp>,
+    pub(super) fetch: Option<CatchUp>,
     /// The shard whose own ledger is no beginning of the proposed one.
     apart: Option<ShardIndex>,
     pub(super) search: Option<Search>,
@@ -35,6 +36,51 @@ pub(super) struct Completion {
     pub(super) moved_at: Instant,
     /// A source that did not answer.
     pub(super) avoid: Option<NodeId>,
+    /// Who has pruned what this node lacks of a shard, and of which size a snapshot is that it offers instead.
+    pub(super) pruned: Vec<(ShardIndex, NodeId, Option<Version>)>,
+    /// Who has not got a snapshot any more that it offered, or that another gave parts of.
+    pub(super) gone: Vec<(NodeId, Version)>,
+    /// The part of a snapshot that is under way, or on its way to the own disk.
+    pub(super) asking: Option<Asking>,
+}
+
+/// A part of a snapshot that was asked for.
+#[derive(Debug)]
+pub(super) struct Asking {
+    pub(super) shard: ShardIndex,
+    pub(super) source: NodeId,
+    /// Entries that the snapshot is of.
+    pub(super) size: Version,
+    pub(super) want: Want,
+    /// The pieces that came.
+    pub(super) got: Vec<u8>,
+    /// Whether all came, and the shell writes them.
+    pub(super) keeping: bool,
+}
+
+impl Asking {
+    pub(super) fn new(shard: ShardIndex, source: NodeId, size: Version, want: Want) -> Self {
+        Self { shard, source, size, want, got: Vec::new(), keeping: false }
+    }
+
+    /// What asks for the next piece.
+    pub(super) fn question(&self, view: ViewId) -> Control {
+        let (shard, size, offset) = (self.shard, self.size, self.got.len() as u64);
+        match self.want {
+            Want::Part(part) => Control::FetchPart { view, shard, size, part, offset },
+            Want::Value(_, digest) => Control::FetchValue { view, shard, digest, offset },
+        }
+    }
+
+    /// Takes the next piece of what has `total` bytes. Returns whether all are here.
+    pub(super) fn add(&mut self, total: u64, bytes: &[u8]) -> Result<bool, &'static str> {
+        let len = self.got.len() as u64 + bytes.len() as u64;
+        if bytes.is_empty() && total > 0 || len > total || total > self.want.max_bytes() {
+            return Err("a piece of a snapshot has the wrong length");
+        }
+        self.got.extend_from_slice(bytes);
+        Ok(len == total)
+    }
 }
 
 /// The ledger that a node completes its own to.
@@ -57,23 +103,41 @@ impl From<&Target> for Goal {
 impl Completion {
     pub(super) fn new(view: ViewId, goals: Vec<Option<Goal>>, now: Instant) -> Self {
         let (fetch, apart, search) = (None, None, None);
-        Self { view, goals, fetch, apart, search, moved_at: now, avoid: None }
+        let (pruned, gone, asking) = (Vec::new(), Vec::new(), None);
+        let moved_at = now;
+        Self { view, goals, fetch, apart, search, moved_at, avoid: None, pruned, gone, asking }
     }
 
     /// Who has not yet answered what it was asked.
     pub(super) fn awaited(&self) -> Option<NodeId> {
         let fetched = self.fetch.as_ref().filter(|fetch| !fetch.is_idle());
-        fetched.map(|fetch| fetch.source).or_else(|| self.search.as_ref().map(Search::source))
+        let asked = self.asking.as_ref().filter(|asking| !asking.keeping);
+        fetched
+            .map(|fetch| fetch.source)
+            .or_else(|| self.search.as_ref().map(Search::source))
+            .or_else(|| asked.map(|asking| asking.source))
     }
 
     /// Takes nothing more from this source. Returns whether anything was under way.
     pub(super) fn abandon_source(&mut self, source: NodeId) -> bool {
         let fetches = self.fetch.take_if(|fetch| fetch.source == source).is_some();
         let searches = self.search.take_if(|search| search.source() == source).is_some();
+        let left = |asking: &mut Asking| asking.source == source && !asking.keeping;
+        let asks = self.asking.take_if(left).is_some();
         if fetches || searches {
             self.apart = None;
         }
-        fetches || searches
+        fetches || searches || asks
+    }
+
+    /// Who has the ledger of a shard that is to be completed.
+    pub(super) fn source(&self, shard: ShardIndex) -> Option<NodeId> {
+        self.goals[shard.index()].as_ref().map(|goal| goal.source)
+    }
+
+    /// Whether the entries that this node lacks of a shard were pruned there.
+    pub(super) fn is_pruned(&self, shard: ShardIndex, at: NodeId) -> bool {
+        self.pruned.iter().any(|(of, node, _)| (*of, *node) == (shard, at))
     }
 }
 
@@ -95,7 +159,7 @@ impl<S: StoreAccess> NodeCore<S> {
         let learning = self.is_learning();
         let Phase::Forming(forming) = &mut self.phase else { return };
         let Some(completion) = forming.completion() else { return };
-        if completion.search.is_some() || rewinding {
+        if completion.search.is_some() || completion.asking.is_some() || rewinding {
             return;
         }
         if let Some(running) = &mut completion.fetch {
@@ -127,6 +191,7 @@ impl<S: StoreAccess> NodeCore<S> {
         {
             completion.goals.clone_from(&goals);
         }
+        let mut stuck = false;
         for (index, goal) in goals.into_iter().enumerate() {
             let Some(replica) = &self.replicas[index] else { continue };
             let (Some(goal), shard) = (goal, ShardIndex(index as u16)) else { continue };
@@ -146,14 +211,32 @@ impl<S: StoreAccess> NodeCore<S> {
                 Standing::Apart if !replica.is_settled() => return self.note_apart(shard),
                 Standing::Apart => return self.compare(now, shard, goal.source, goal.size),
                 Standing::Ahead => return self.give_up(now),
+                Standing::Behind if self.has_pruned(shard, goal.source) => {
+                    if self.take(now, shard) {
+                        return;
+                    }
+                    stuck = true;
+                }
                 Standing::Behind => {
                     return self.fetch(now, CatchUp::new(shard, goal.source, goal.size), size);
                 }
             }
         }
-        match learning {
-            true => self.learned(now),
-            false => self.promise(now),
+        match (stuck, learning) {
+            // Nobody has what is missing, nor a snapshot: asked again when somebody tells what there is.
+            (true, _) => {}
+            (false, true) => self.learned(now),
+            (false, false) => self.promise(now),
+        }
+    }
+
+    fn has_pruned(&self, shard: ShardIndex, source: NodeId) -> bool {
+        match &self.phase {
+            Phase::Forming(Forming {
+                stage: Stage::Learning(completion) | Stage::CatchingUp(_, completion),
+                ..
+            }) => completion.is_pruned(shard, source),
+            _ => false,
         }
     }
 
@@ -319,7 +402,7 @@ impl<S: StoreAccess> NodeCore<S> {
         bytes: &[u8],
     ) {
         let shard = of.2;
-        if self.running(of).is_none() {
+        if self.take_value_part(now, of, (digest, offset, bytes)) || self.running(of).is_none() {
             return;
         }
         match self.pieces[shard.index()].add(digest, offset, bytes) {

@@ -46,10 +46,18 @@ impl Running {
         told.filter(move |(_, shelf)| shelf.shard == shard)
     }
 
-    /// Where most of a shard can be had: of several sources the highest, which does not lead, and not the one that is
-    /// to be avoided if there is another.
-    fn source(&self, shard: ShardIndex, avoid: Option<NodeId>) -> Option<(NodeId, &Shelf)> {
-        self.shelves(shard).max_by_key(|(node, shelf)| (Some(*node) != avoid, shelf.size, *node))
+    /// Where most of a shard can be had: of several sources the highest, which does not lead; and not one that has pruned
+    /// it, or is to be avoided, if there is another.
+    fn source(
+        &self,
+        shard: ShardIndex,
+        avoid: Option<NodeId>,
+        pruned: impl Fn(NodeId) -> bool,
+    ) -> Option<(NodeId, &Shelf)> {
+        let rank = |(node, shelf): &(NodeId, &Shelf)| {
+            (shelf.size.0 > 0, !pruned(*node), Some(*node) != avoid, shelf.size, *node)
+        };
+        self.shelves(shard).max_by_key(rank)
     }
 }
 
@@ -158,6 +166,7 @@ impl<S: StoreAccess> NodeCore<S> {
         if let Phase::Forming(Forming { running: Some(running), .. }) = &mut self.phase {
             running.told[from.index()] = Some(ledgers);
         }
+        self.ask_anew();
         // The others went on without what is left of the own last view.
         for replica in self.replicas.iter_mut().flatten() {
             if replica.is_undrained() {
@@ -165,6 +174,17 @@ impl<S: StoreAccess> NodeCore<S> {
             }
         }
         self.learn(now);
+    }
+
+    /// A member told what it has: if nobody had what is missing, that may be so no longer.
+    fn ask_anew(&mut self) {
+        if let Phase::Forming(Forming { stage: Stage::Learning(completion), .. }) = &mut self.phase
+            && completion.awaited().is_none()
+            && completion.asking.is_none()
+        {
+            completion.pruned.clear();
+            completion.gone.clear();
+        }
     }
 
     pub(super) fn is_learning(&self) -> bool {
@@ -190,13 +210,19 @@ impl<S: StoreAccess> NodeCore<S> {
     /// By shard: what there is to learn by now.
     pub(super) fn lessons(&self, avoid: Option<NodeId>) -> Vec<Option<Goal>> {
         let mut goals = vec![None; self.replicas.len()];
-        let Phase::Forming(Forming { running: Some(running), .. }) = &self.phase else {
+        let Phase::Forming(Forming { running: Some(running), stage, .. }) = &self.phase else {
             return goals;
+        };
+        let pruned = |shard, node| match stage {
+            Stage::Learning(completion) => completion.is_pruned(shard, node),
+            _ => false,
         };
         for (shard, replica) in self.own_shards() {
             let (view, size) = (replica.view(), replica.replay().size());
             let more = |shelf: &Shelf| view < running.view || size < shelf.size;
-            let found = running.source(shard, avoid).filter(|(_, shelf)| shelf.size.0 > 0);
+            let found = running
+                .source(shard, avoid, |node| pruned(shard, node))
+                .filter(|(_, shelf)| shelf.size.0 > 0);
             goals[shard.index()] = found.filter(|(_, shelf)| more(shelf)).map(|(source, shelf)| {
                 Goal { view: running.view, size: shelf.size, root: None, source }
             });

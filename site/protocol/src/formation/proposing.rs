@@ -51,7 +51,7 @@ impl<S: StoreAccess> NodeCore<S> {
         };
         // Those who hold the others up are left out, if there are enough without them.
         let quick = |node: NodeId| {
-            !forming.slow[node.index()]
+            !forming.is_slow(node)
                 && (!waited || settled(&node))
                 && now.instant >= self.peers[node.index()].admit_at
         };
@@ -92,7 +92,7 @@ impl<S: StoreAccess> NodeCore<S> {
         let ready = |node: NodeId| {
             let told = forming.hellos[node.index()].as_ref();
             told.is_some_and(|hello| hello.settled)
-                && !forming.slow[node.index()]
+                && !forming.is_slow(node)
                 && now.instant >= self.peers[node.index()].admit_at
         };
         if self.without_laggards(forming, ready).is_none() {
@@ -379,15 +379,12 @@ impl<S: StoreAccess> NodeCore<S> {
                 leading.until = now.instant.plus(formation_us);
                 return;
             }
-            forming.slow.fill(false);
-            let others = late.iter().filter(|node| **node != self.config.own);
-            others.for_each(|node| forming.slow[node.index()] = true);
+            let own = self.config.own;
+            forming.slow = late.into_iter().filter(|node| *node != own).collect();
+            let late = forming.slow.clone();
             forming.drop_if(now, |proposal| proposal.view == view);
             // So that who has much to catch up does not keep the others from working meanwhile.
-            let own = self.config.own;
-            for node in late.into_iter().filter(|node| *node != own) {
-                self.put_off(now, node);
-            }
+            late.into_iter().for_each(|node| self.put_off(now, node));
             self.out.counters.abandoned += 1;
             self.attempt += 1;
             return self.tell_all(now);
@@ -399,10 +396,6 @@ impl<S: StoreAccess> NodeCore<S> {
             self.out.counters.abandoned += 1;
             self.attempt += 1;
             self.tell_all(now);
-        } else if !waits && now.instant.since(forming.stage_since) > patience {
-            // Nobody leads: who was slow once may be the one whom all others wait for.
-            forming.slow.fill(false);
-            forming.stage_since = now.instant;
         }
     }
 

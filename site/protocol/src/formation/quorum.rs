@@ -90,6 +90,7 @@ mod tests {
                 .collect(),
             settled: true,
             unfinished: false,
+            slow: Vec::new(),
             ledgers: vec![],
         };
         (0..nodes).map(|node| Some(hello(node))).collect()

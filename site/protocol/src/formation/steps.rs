@@ -43,7 +43,7 @@ pub enum ShardStep {
     Stopped,
     /// That was delivered.
     Drained,
-    /// Its ledger is being cut.
+    /// Its ledger is being cut, or replaced.
     Rewinding,
 }
 

@@ -25,11 +25,18 @@ pub(super) struct Agreeing {
     made: Vec<SnapshotRecord>,
     /// By rank: the newest.
     told: Vec<Option<SnapshotRecord>>,
+    /// The newest own one that the ledger holds, and where.
+    agreed: Option<(Version, SnapshotRecord)>,
 }
 
 impl Agreeing {
     pub(super) fn new(own: usize, members: usize) -> Self {
-        Self { own, made: Vec::new(), told: vec![None; members] }
+        Self { own, made: Vec::new(), told: vec![None; members], agreed: None }
+    }
+
+    /// The ledger begins with a snapshot that others gave, of which its manifest shows that they signed for it.
+    pub(super) fn took(&mut self, agreed: (Version, SnapshotRecord)) {
+        self.agreed = Some(agreed);
     }
 
     /// The shard has these members from now on; it had those before.
@@ -68,6 +75,30 @@ impl<S: StoreAccess> Replica<S> {
         let told = self.members.iter().zip(&agreeing.told);
         let told = told.filter_map(|(node, told)| Some((*node, (*told)?)));
         told.filter(|(_, told)| told.size == record.size && *told != record).collect()
+    }
+
+    /// The snapshot that this node can give: the newest that the ledger holds and this node made too, or took.
+    pub(crate) fn offer(&self) -> Option<(Version, SnapshotRecord)> {
+        self.agreeing.agreed
+    }
+
+    /// As [`Replica::offer`], known from an earlier start.
+    pub(crate) fn recall_offer(&mut self, at: Version, record: SnapshotRecord) {
+        self.agreeing.agreed = Some((at, record));
+    }
+
+    /// An own snapshot that the ledger holds since the last call, for good: a majority signed for it. Before that it cannot be
+    /// given to anybody, so nothing may be pruned for its sake: who lacks that may be needed for the next signature.
+    pub(crate) fn newly_agreed(&mut self) -> Option<(Version, SnapshotRecord)> {
+        let (at, record) = *self.replay().snapshot()?;
+        let known = self.agreeing.agreed.is_some_and(|(_, known)| known.size >= record.size);
+        let signed = self.marks.checkpoint_size();
+        let settled = at < self.committed.min(self.durable).min(signed);
+        if known || !settled || !self.agreeing.made.contains(&record) {
+            return None;
+        }
+        self.agreeing.agreed = Some((at, record));
+        self.agreeing.agreed
     }
 
     /// The own newest snapshot.

@@ -51,7 +51,7 @@ impl<S: StoreAccess> Replica<S> {
 
     /// One turn after the view stopped: answers still become due as disks finish.
     pub(crate) fn turn_stopped<M: Memory>(&mut self, turn: &mut Turn<'_, M>) {
-        if self.flow.is_some() && !self.rewinding {
+        if self.flow.is_some() && !self.is_rewinding() {
             self.settle(turn);
             self.publish(turn);
         }

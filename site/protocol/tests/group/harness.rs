@@ -15,6 +15,8 @@ use tradewind_site_protocol::{
 };
 use tradewind_store::{Command, Condition, Store};
 
+use crate::taking::Past;
+
 pub(crate) const SHARD: ShardIndex = ShardIndex(0);
 /// Commands beyond this go by the bulk lane.
 const LIGHT: usize = 40_000;
@@ -69,6 +71,14 @@ pub(crate) fn config(own: u16) -> NodeConfig {
     }
 }
 
+/// The same with the shard on all nodes alone.
+pub(crate) fn of_one_shard(own: u16) -> NodeConfig {
+    let mut config = config(own);
+    config.shards.truncate(1);
+    config.rosters = vec![Roster::founding(Digest([1; 32]), &config.nodes, &config.shards)];
+    config
+}
+
 /// What a node gets from an empty disk.
 pub(crate) fn empty(shards: usize) -> Vec<RecoveredShard<Store>> {
     (0..shards).map(|_| RecoveredShard { replay: Replay::new(), store: Store::new() }).collect()
@@ -94,8 +104,10 @@ pub(crate) struct Node {
     pub(crate) disconnected: Vec<PeerFault>,
     pub(crate) failed: Option<Fatal>,
     pub(crate) differ: usize,
+    pub(crate) agreed: Vec<Version>,
     pub(crate) signs: bool,
     pub(crate) syncs: bool,
+    pub(crate) promises: bool,
     pub(crate) checkpoints: Vec<(ShardIndex, Version)>,
     /// Bodies beside the ledgers; and how many became theirs.
     pub(crate) staged: BTreeMap<(ShardIndex, BodyId), Vec<u8>>,
@@ -103,6 +115,8 @@ pub(crate) struct Node {
     /// Whether its memory flips bits of what is staged.
     pub(crate) corrupts: bool,
     pub(crate) passed: Vec<(ShardIndex, Barrier)>,
+    /// Of shard 0.
+    pub(crate) past: Past,
 }
 
 /// What a node starts with: its shards as recovered, and the entries of its ledgers.
@@ -134,13 +148,16 @@ impl Group {
                 disconnected: Vec::new(),
                 failed: None,
                 differ: 0,
+                agreed: Vec::new(),
                 signs: true,
                 syncs: true,
+                promises: true,
                 checkpoints: Vec::new(),
                 staged: BTreeMap::new(),
                 adopted: 0,
                 corrupts: false,
                 passed: Vec::new(),
+                past: Past::default(),
             });
             group.rows.push(Vec::new());
         }
@@ -282,6 +299,9 @@ impl Group {
                         node.core.handle_durable(now, shard, size);
                     }
                 }
+                Action::ReadLog { reader, first, .. } if first < node.past.first => {
+                    node.core.handle_log_pruned(reader);
+                }
                 Action::ReadLog { reader, first, end, .. } => {
                     let ledger = &node.ledgers[reader.shard.index()];
                     let mut tree = CompactRange::new();
@@ -289,16 +309,23 @@ impl Group {
                     let entries = ledger[first.0 as usize..end.0 as usize].iter().collect();
                     node.core.handle_log_read(reader, first, tree.root(), entries);
                 }
-                Action::Promise(promise) => node.core.handle_promised(now, promise.view),
+                Action::Promise(promise) if node.promises => {
+                    node.core.handle_promised(now, promise.view);
+                }
+                Action::Promise(_) => {}
                 Action::Remember(peers) => node.remembered = peers,
                 Action::Sign { shard, checkpoint } if node.signs => {
                     let signature = signer(index).sign(checkpoint.to_string().as_bytes());
                     node.core.handle_signature(shard, checkpoint.size, signature);
                 }
                 Action::Answers(answers) => node.answers.extend(answers),
-                Action::Checkpoint { shard, size, .. } => node.checkpoints.push((shard, size)),
+                Action::Checkpoint { shard, size, note } => {
+                    node.checkpoints.push((shard, size));
+                    node.past.note = Some(note);
+                }
+                Action::Snapshot { pin, base, .. } => _ = node.past.due.get_or_insert((pin, base)),
                 Action::Failed(fatal) => node.failed = Some(fatal),
-                Action::Sign { .. } | Action::Snapshot { .. } | Action::Committed { .. } => {}
+                Action::Sign { .. } | Action::Committed { .. } => {}
                 Action::BarrierPassed { shard, barrier } => node.passed.push((shard, barrier)),
                 Action::Stopped { .. } | Action::Installed { .. } => {}
                 Action::ReadRoots { reader, sizes } => {
@@ -320,6 +347,12 @@ impl Group {
                 }
                 Action::Unknown(tickets) => node.unknown.extend(tickets),
                 Action::SnapshotsDiffer { .. } => node.differ += 1,
+                Action::Agreed { size, .. } => node.agreed.push(size),
+                of_snapshots @ (Action::ReadPart { .. }
+                | Action::Take { .. }
+                | Action::KeepPart { .. }
+                | Action::KeepValue { .. }
+                | Action::Plant { .. }) => self.act_on_snapshots(index, of_snapshots),
                 Action::ReadValue { .. } => panic!("no detached values are fetched here"),
                 Action::Stage { shard, body, bytes, last, check } => {
                     let staged = node.staged.entry((shard, body)).or_default();

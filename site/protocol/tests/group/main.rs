@@ -1,10 +1,12 @@
 //! What a shell sees of the core in single situations. Faults in all combinations are the simulator's.
 
 mod bulk;
+mod forming;
 mod harness;
 mod reads;
 mod rosters;
 mod snapshots;
+mod taking;
 
 use harness::{Group, Node, SHARD, config, empty, recovered};
 use tradewind_ledger::{Digest, Version};

@@ -25,6 +25,11 @@ fn snapshots(group: &Group, node: usize) -> Vec<SnapshotRecord> {
     entries.filter_map(record).collect()
 }
 
+/// What a node's shell was told to be agreed on.
+fn agreed(group: &Group, node: usize) -> Vec<u64> {
+    group.nodes[node].agreed.iter().map(|size| size.0).collect()
+}
+
 #[test]
 fn the_ledger_holds_a_snapshot_once_a_majority_made_it() {
     let mut group = Group::fresh();
@@ -47,6 +52,10 @@ fn the_ledger_holds_a_snapshot_once_a_majority_made_it() {
     group.settle();
     made(&mut group, 2, record(3, 4));
     assert_eq!(snapshots(&group, 1), [record(2, 1), record(3, 4)]);
+    // Nobody can be given it before a majority signed for its entry.
+    assert_eq!((agreed(&group, 0), agreed(&group, 1)), (vec![2], vec![2]));
+    group.pass(3_100_000);
+    assert_eq!((agreed(&group, 1), agreed(&group, 2)), (vec![2, 3], vec![2, 3]));
     assert_eq!(snapshots(&group, 2), snapshots(&group, 1));
     assert!(group.nodes.iter().all(|node| node.failed.is_none()));
 }

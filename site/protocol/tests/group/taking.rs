@@ -1,0 +1,175 @@
+//! Nodes that lack what all others have pruned, and take a snapshot of them.
+
+use std::sync::Arc;
+
+use tradewind_ledger::tree::{MemoryTree, leaf_hash, root_of};
+use tradewind_ledger::{Base, Body, Entry, Manifest, Replay, SignedNote, SnapshotRecord, Version};
+use tradewind_site_protocol::{Action, Held, NodeConfig, NodeId, Part, RecoveredShard, State};
+use tradewind_store::snapshot::{Chunk, Decoder, Encoder, Pin};
+use tradewind_store::{SnapshotRule, Store};
+
+use crate::harness::{self, Group, Ledger, SHARD, empty, recovered};
+
+/// What a node's shell knows of the shard's past.
+#[derive(Default)]
+pub(crate) struct Past {
+    /// The first snapshot that was due.
+    pub(crate) due: Option<(Box<Pin>, Arc<Base>)>,
+    /// The newest checkpoint.
+    pub(crate) note: Option<SignedNote>,
+    /// Entries before this one were pruned.
+    pub(crate) first: Version,
+    /// What it has, and what it is taking.
+    has: Option<Given>,
+    taking: Option<Given>,
+}
+
+/// A snapshot as it travels.
+#[derive(Clone)]
+struct Given {
+    manifest: Manifest,
+    chunks: Vec<Chunk>,
+}
+
+impl Given {
+    fn size(&self) -> Version {
+        self.manifest.base.size()
+    }
+
+    fn part(&self, part: Part, ledger: &Ledger) -> Vec<u8> {
+        match part {
+            Part::Manifest => self.manifest.encode(),
+            Part::Chunk(index) => self.chunks[index as usize].to_bytes(),
+            Part::Block(index) => {
+                assert_eq!(index, 0, "a short ledger");
+                ledger[..self.size().0 as usize].iter().flat_map(|e| leaf_hash(e).0).collect()
+            }
+        }
+    }
+}
+
+impl Group {
+    /// What a shell does for snapshots.
+    pub(crate) fn act_on_snapshots(&mut self, index: usize, action: Action) {
+        let now = self.now();
+        let longest = self.nodes.iter().map(|node| &node.ledgers[0]).max_by_key(|it| it.len());
+        let history = longest.expect("a node").clone();
+        let node = &mut self.nodes[index];
+        match action {
+            Action::ReadPart { reader, size, part, offset, max_bytes, .. } => {
+                let has = node.past.has.as_ref().filter(|has| has.size() == size);
+                let bytes = has.map(|has| has.part(part, &history)).unwrap_or_default();
+                let piece = bytes[offset as usize..].iter().take(max_bytes).copied().collect();
+                let total = bytes.len() as u64;
+                node.core.handle_part_read(reader, size, part, (offset, total, piece));
+            }
+            Action::Take { shard, manifest } => {
+                node.past.taking =
+                    Some(Given { manifest: Manifest::clone(&manifest), chunks: Vec::new() });
+                node.core.handle_taken(now, shard, manifest, Held::default());
+            }
+            Action::KeepPart { shard, size, part, bytes } => {
+                if let (Part::Chunk(_), Some(taking)) = (part, &mut node.past.taking) {
+                    taking.chunks.push(Chunk::from_bytes(&bytes).expect("a chunk"));
+                }
+                node.core.handle_part_kept(now, shard, (size, part), Vec::new());
+            }
+            Action::Plant { shard, size } => {
+                let taken = node.past.taking.take().expect("it was taken");
+                let mut decoder = Decoder::new();
+                for chunk in &taken.chunks {
+                    decoder.push(&chunk.committed, &chunk.values).expect("a chunk");
+                }
+                let store = decoder.finish().expect("a snapshot");
+                let replay = Replay::from_base(&Arc::new(taken.manifest.base.clone()));
+                // What is pruned is there for its hashes only.
+                node.ledgers[0] = history[..size.0 as usize].to_vec();
+                (node.past.first, node.past.has) = (size, Some(taken));
+                node.core.handle_planted(now, shard, RecoveredShard { replay, store });
+            }
+            other => panic!("nothing of snapshots: {other:?}"),
+        }
+    }
+}
+
+/// One shard, of which snapshots are due at each SEAL.
+fn config(own: u16) -> NodeConfig {
+    let mut config = harness::of_one_shard(own);
+    config.limits.snapshots = SnapshotRule { bytes: 1, entries: 1 };
+    config
+}
+
+/// A ledger that holds a snapshot of its beginning, and that snapshot, with what a majority signed.
+fn history() -> (Ledger, Given) {
+    let parts = (0..3).map(|own| (config(own), empty(1), vec![Vec::new()])).collect();
+    let mut group = Group::new(parts).unwrap();
+    group.link_all();
+    group.settle();
+    (1..5).for_each(|number| group.submit(0, number, 1_000).unwrap());
+    group.pass(3_100_000);
+    let (pin, base) = group.nodes[0].past.due.take().expect("a SEAL by its age");
+    let mut store = Store::new();
+    for (version, bytes) in (0..).zip(&group.nodes[0].ledgers[0][..base.size().0 as usize]) {
+        store.apply(Version(version), &Entry::decode(bytes).unwrap()).unwrap();
+    }
+    let mut encoder = Encoder::new(*pin);
+    store.slice(base.size(), None, usize::MAX).0.iter().for_each(|state| encoder.push(state));
+    let chunks: Vec<Chunk> = encoder.finish().collect();
+    let leaves: Vec<_> = chunks.iter().map(Chunk::leaf).collect();
+    let record = SnapshotRecord {
+        size: base.size(),
+        root: root_of(leaves.iter().copied()),
+        chunks: chunks.len() as u32,
+        bytes: chunks.iter().map(|chunk| chunk.size() as u64).sum(),
+    };
+    for node in 0..3 {
+        let now = group.now();
+        group.nodes[node].core.handle_snapshot_made(now, SHARD, record);
+    }
+    group.settle();
+    group.pass(3_100_000);
+    assert_eq!(group.nodes[0].agreed, [record.size]);
+    let ledger = group.nodes[0].ledgers[0].clone();
+    let is_it = |bytes: &Vec<u8>| Entry::decode(bytes).unwrap().body == Body::Snapshot(record);
+    let at = ledger.iter().position(is_it).expect("the ledger holds it");
+    let note = group.nodes[0].past.note.take().expect("signed");
+    let signed = note.checkpoint().unwrap().size.0 as usize;
+    let tree: MemoryTree = ledger[..signed].iter().map(|bytes| leaf_hash(bytes)).collect();
+    let entry = (Version(at as u64), ledger[at].clone());
+    let manifest = Manifest::make(&tree, note, entry, Base::clone(&base), leaves).unwrap();
+    (ledger, Given { manifest, chunks })
+}
+
+#[test]
+fn who_has_taken_a_snapshot_gives_it_on() {
+    let (ledger, given) = history();
+    let early = &ledger[..2];
+    let part = |own: u16, entries: &[Vec<u8>]| {
+        (config(own), vec![recovered(entries)], vec![entries.to_vec()])
+    };
+    let parts = vec![part(0, early), part(1, &ledger), part(2, early)];
+    let mut group = Group::new(parts).unwrap();
+    let Body::Snapshot(record) = Entry::decode(&given.manifest.entry).unwrap().body else {
+        panic!("a SNAPSHOT entry");
+    };
+    group.nodes[1].core.recall_offer(SHARD, given.manifest.version, record);
+    (group.nodes[1].past.first, group.nodes[1].past.has) = (given.size(), Some(given));
+
+    // Node 2 is needed for a majority, and takes the snapshot from node 1.
+    group.link(1, 2);
+    group.pass(6_200_000);
+    let planted = |group: &Group, node: usize| group.nodes[node].core.status().counters.planted;
+    assert_eq!((planted(&group, 2), group.nodes[2].core.state()), (1, State::Active));
+    assert_eq!(group.nodes[2].ledgers[0], group.nodes[1].ledgers[0]);
+
+    // Then it is the only one that has anything, and has nothing of what was pruned.
+    group.cut(1, 2);
+    group.link(0, 2);
+    group.pass(6_200_000);
+    assert_eq!((planted(&group, 0), group.nodes[0].core.state()), (1, State::Active));
+    assert_eq!(group.nodes[0].core.status().members, [NodeId(0), NodeId(2)]);
+    assert_eq!(group.nodes[0].ledgers[0], group.nodes[2].ledgers[0]);
+    group.submit(0, 9, 10).unwrap();
+    group.settle();
+    assert_eq!(group.nodes[0].answers.len(), 1);
+}

@@ -1,0 +1,197 @@
+//! One directory gives a snapshot, another takes it, and becomes a ledger that goes on from there.
+
+use std::fs;
+use std::path::Path;
+
+use tradewind_ledger::manifest::Manifest;
+use tradewind_ledger::tree::root_of;
+use tradewind_ledger::{Body, Digest, Entry, Policy, SignedNote, SnapshotRecord, Version, ViewId};
+use tradewind_ledger_disk::{Face, Options, Start};
+use tradewind_store_disk::{Begun, Intake, Lent, Retain, agreed, manifest, open, replace_ledger};
+
+use crate::running::{RULE, Running, assert_same, genesis, snapshots};
+
+/// A ledger that was pruned, with a SNAPSHOT entry of its newest snapshot; and how that snapshot is given away.
+struct Giver {
+    running: Running,
+    lent: Lent,
+    manifest: Manifest,
+}
+
+impl Giver {
+    fn new(directory: &Path) -> Self {
+        let mut running = Running::start(directory, Retain::All).unwrap();
+        running.segments(120);
+        let newest = snapshots(directory).pop().expect("a snapshot");
+        let name = newest.file_stem().unwrap().to_str().unwrap().to_owned();
+        let size = Version(name.parse().unwrap());
+        let lent = Lent::open(directory, size).unwrap().expect("it is there");
+        let leaves = lent.leaves();
+        let chunks = (0..).map_while(|index| lent.chunk(index).unwrap());
+        let record = SnapshotRecord {
+            size,
+            root: root_of(leaves.iter().copied()),
+            chunks: leaves.len() as u32,
+            bytes: chunks.map(|chunk| chunk.len() as u64 - 8).sum(),
+        };
+        let at = running.replay.size();
+        let body = Body::Snapshot(record);
+        let entry = Entry { hlc: running.next_hlc(), view: ViewId(0), body };
+        running.append(&entry, true);
+        running.segments(1);
+        let note = SignedNote::parse(&fs::read(directory.join("checkpoint")).unwrap()).unwrap();
+        let reader = &running.shard.reader;
+        let entry = (at, entry.to_bytes().unwrap());
+        let manifest = Manifest::make(reader, note, entry, lent.base().clone(), leaves).unwrap();
+        Self { running, lent, manifest }
+    }
+
+    fn block(&self, index: u32) -> Vec<u8> {
+        let size = self.manifest.base.size();
+        let leaves = Manifest::block_of(&self.running.shard.reader, size, index.into()).unwrap();
+        leaves.iter().flat_map(|leaf| leaf.0).collect()
+    }
+
+    /// Gives what is missing, up to so many parts; whether that was all.
+    fn give(&self, intake: &mut Intake, mut parts: usize) -> bool {
+        let blocks = self.manifest.blocks.len() as u32;
+        let chunks = self.manifest.chunks.len() as u32;
+        while intake.held().blocks < blocks {
+            let index = intake.held().blocks;
+            if parts == 0 {
+                return false;
+            }
+            parts -= 1;
+            intake.keep_block(index, &self.block(index)).unwrap();
+        }
+        while intake.held().chunks < chunks {
+            let index = intake.held().chunks;
+            if parts == 0 {
+                return false;
+            }
+            parts -= 1;
+            let missing = intake.keep_chunk(index, &self.lent.chunk(index).unwrap().unwrap());
+            assert_eq!(missing.unwrap(), [], "no values lie beside this ledger");
+        }
+        true
+    }
+}
+
+#[test]
+fn a_snapshot_is_taken_and_a_ledger_goes_on_from_it() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let giver = Giver::new(from.path());
+    let record = giver.manifest.verify(&Policy::of_genesis(&genesis()).unwrap()).unwrap();
+    let (folder, ledger) = (to.path().join("taking"), to.path().join("ledgers/flights.0"));
+    // What was there before is replaced, and nothing earlier than that.
+    fs::create_dir_all(&ledger).unwrap();
+    fs::write(ledger.join("old"), b"of before").unwrap();
+
+    // Part by part, with a crash after each, which leaves half of the next one.
+    let mut rounds = 0;
+    while !giver.give(&mut Intake::begin(&folder, giver.manifest.clone()).unwrap(), 1) {
+        assert!(!replace_ledger(&folder, &ledger).unwrap() && ledger.join("old").exists());
+        for file in ["hashes", "chunks"] {
+            let path = folder.join(file);
+            let bytes = fs::read(&path).unwrap();
+            fs::write(&path, [&bytes[..], &[0x55; 100]].concat()).unwrap();
+        }
+        rounds += 1;
+    }
+    assert!(rounds > 2, "several blocks and chunks: {rounds}");
+    let intake = Intake::resume(&folder).unwrap().expect("it is there");
+    assert_eq!(intake.manifest(), &giver.manifest);
+    intake.finish(Face::Packed).unwrap();
+    intake.finish(Face::Packed).unwrap();
+    drop(intake);
+    assert!(replace_ledger(&folder, &ledger).unwrap());
+    assert!(!folder.exists() && !replace_ledger(&folder, &ledger).unwrap());
+    assert!(!ledger.join("old").exists());
+
+    let options = Options {
+        expected_lineage: Some(genesis().lineage().unwrap()),
+        face: Face::Packed,
+        ..Options::default()
+    };
+    let Begun { opened, store, started, .. } = open(&ledger, &options, &RULE).unwrap();
+    assert_eq!((started.snapshot, started.replayed), (Some(record), 0));
+    assert_eq!(opened.reader.first(), record.size);
+    // It can give it on at once, though its ledger does not hold the SNAPSHOT entry yet.
+    let offered = agreed(&ledger, &opened.reader).unwrap();
+    assert_eq!(offered, Some((giver.manifest.version, record)));
+    assert_eq!(manifest(&ledger, record.size).unwrap(), Some(giver.manifest.clone()));
+    assert_eq!(manifest(&ledger, Version(1)).unwrap(), None, "nor any other");
+    let lent = Lent::open(&ledger, record.size).unwrap().expect("it is there");
+    assert_eq!(lent.leaves(), giver.manifest.chunks);
+    // It takes up the rest and is as the giver then.
+    let (mut writer, mut store, mut replay) = (opened.writer, store, opened.replay);
+    let reader = &giver.running.shard.reader;
+    for version in record.size.0..reader.durable_size().0 {
+        let bytes = reader.entry(Version(version)).unwrap();
+        let entry = replay.push(&bytes).unwrap();
+        store.apply(Version(version), &entry).unwrap();
+        writer.append(&[bytes]).unwrap();
+    }
+    writer.sync().unwrap();
+    assert_eq!(replay.root(), giver.running.replay.root());
+    assert_same(&store, &giver.running.shard.store.read().unwrap());
+    drop((writer, opened.publisher, opened.reader));
+    let again = open(&ledger, &Options { start: Start::Kept, ..options }, &RULE).unwrap();
+    assert_eq!(again.opened.replay.root(), giver.running.replay.root());
+    giver.running.stop();
+}
+
+#[test]
+fn what_was_damaged_in_the_folder_is_taken_again_and_another_snapshot_begins_anew() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let giver = Giver::new(from.path());
+    let folder = to.path().join("taking");
+    let whole = || {
+        let mut intake = Intake::begin(&folder, giver.manifest.clone()).unwrap();
+        assert!(giver.give(&mut intake, usize::MAX));
+        intake.held().clone()
+    };
+    let all = whole();
+    for file in ["hashes", "chunks"] {
+        let path = folder.join(file);
+        let good = fs::read(&path).unwrap();
+        for at in (0..good.len()).step_by(good.len() / 7) {
+            let mut bytes = good.clone();
+            bytes[at] ^= 1;
+            fs::write(&path, bytes).unwrap();
+            let found = Intake::resume(&folder).unwrap().expect("a manifest").held().clone();
+            assert!(found.blocks < all.blocks || found.chunks < all.chunks, "{file} {at}");
+            assert_eq!(whole(), all);
+            assert_eq!(fs::read(&path).unwrap(), good, "{file} {at}");
+        }
+    }
+    let mut other = giver.manifest.clone();
+    other.chunks[0] = Digest::ZERO;
+    assert_eq!(Intake::begin(&folder, other).unwrap().held().chunks, 0);
+    fs::write(folder.join("manifest"), b"torn").unwrap();
+    assert!(Intake::resume(&folder).unwrap().is_none());
+    giver.running.stop();
+}
+
+#[test]
+fn a_base_that_is_not_of_the_hashes_makes_no_ledger() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let giver = Giver::new(from.path());
+    let mut manifest = giver.manifest.clone();
+    let other = tempfile::tempdir().unwrap();
+    let mut running = Running::start(other.path(), Retain::All).unwrap();
+    let (size, root, chunks, bytes) = (Version(1), Digest::ZERO, 1, 60);
+    let body = Body::Snapshot(SnapshotRecord { size, root, chunks, bytes });
+    let another = Entry { hlc: running.next_hlc(), view: ViewId(0), body };
+    running.append(&another, true);
+    running.segments(2);
+    manifest.base = (**running.replay.base().unwrap()).clone();
+    running.stop();
+    let mut intake = Intake::begin(&to.path().join("taking"), manifest).unwrap();
+    for index in 0..giver.manifest.blocks.len() as u32 {
+        intake.keep_block(index, &giver.block(index)).unwrap();
+    }
+    assert!(intake.finish(Face::Packed).is_err());
+    assert!(!replace_ledger(&to.path().join("taking"), &to.path().join("ledger")).unwrap());
+    giver.running.stop();
+}
