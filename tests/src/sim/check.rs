@@ -8,7 +8,7 @@ use tradewind_ledger::{
     Body, Checkpoint, Digest, Entry, Member, Policy, Replay, RequestId, SignedNote, Version, ViewId,
 };
 use tradewind_site_protocol::{
-    Durability, EntryBatch, NodeId, NodeInfo, ReplicaStatus, Roster, ShardConfig, ShardStep, Step,
+    Durability, EntryBatch, NodeId, ReplicaStatus, Roster, Seat, ShardConfig, ShardStep, Step,
 };
 use tradewind_store::Store;
 
@@ -85,18 +85,19 @@ pub(crate) struct Checker {
 
 impl Checker {
     pub(crate) fn new(plan: &Plan) -> Self {
-        let policy = |(members, shard): (&Vec<NodeId>, &ShardConfig)| {
-            let member = |node: &NodeId| {
-                let NodeInfo { name, public_key } = plan.nodes[node.index()].clone();
-                Member { name, public_key }
+        let policy = |roster: &Roster, members: &[NodeId], shard: &ShardConfig| {
+            let seats = roster.seats.iter().filter(|seat| members.contains(&seat.node));
+            let member = |seat: &Seat| Member {
+                name: plan.nodes[seat.node.index()].name.clone(),
+                public_key: seat.public_key,
             };
-            let members = members.iter().map(member).collect();
+            let members = seats.map(member).collect();
             Policy::majority(&shard.genesis.origin(), members).expect("keys are keys")
         };
-        let policies = plan.rosters.iter();
-        let policies = policies
-            .map(|roster| roster.shards.iter().zip(&plan.shards).map(policy).collect())
-            .collect();
+        let policies = |roster: &Roster| {
+            let shards = roster.shards.iter().zip(&plan.shards);
+            shards.map(|(members, shard)| policy(roster, members, shard)).collect()
+        };
         let shards = plan.shards.len();
         Self {
             placed: vec![BTreeMap::new(); shards],
@@ -105,7 +106,7 @@ impl Checker {
             promised: BTreeMap::new(),
             told: BTreeMap::new(),
             signed: vec![BTreeMap::new(); shards],
-            policies,
+            policies: plan.rosters.iter().map(policies).collect(),
             rosters: plan.rosters.clone(),
             roster_of: BTreeMap::new(),
             nodes: plan.nodes.len(),
@@ -230,25 +231,33 @@ impl Checker {
         Ok(())
     }
 
-    /// Of what these nodes should be a majority on a roster and are not: of the site, or of a shard whose members are not the
-    /// same on all of these rosters.
+    /// Of what these nodes should be a majority on a roster and are not, as those that they are on the last of some rosters:
+    /// of the site, or of a shard whose members are not the same on all of these.
     fn lacks_majority(
         &self,
         nodes: &[NodeId],
         roster: usize,
         of: RangeInclusive<usize>,
     ) -> Option<String> {
-        let has = |members: &[NodeId]| {
-            members.iter().filter(|node| nodes.contains(node)).count() > members.len() / 2
+        let seats = |roster: usize| self.rosters[roster].seats.iter();
+        let shard = |shard: usize, roster: usize| -> Vec<&Seat> {
+            let members = &self.rosters[roster].shards[shard];
+            seats(roster).filter(|seat| members.contains(&seat.node)).collect()
         };
-        let Roster { seats, shards, .. } = &self.rosters[roster];
-        if !has(&seats.iter().map(|seat| seat.node).collect::<Vec<_>>()) {
+        let voices = seats(*of.end()).filter(|seat| nodes.contains(&seat.node));
+        let voices: Vec<&Seat> = voices.collect();
+        let has = |members: &[&Seat]| {
+            members.iter().filter(|seat| voices.contains(seat)).count() > members.len() / 2
+        };
+        if !has(&seats(roster).collect::<Vec<_>>()) {
             return Some("the site".into());
         }
-        let changes =
-            |shard: &usize| of.clone().any(|r| self.rosters[r].shards[*shard] != shards[*shard]);
-        let mut changed = (0..shards.len()).filter(changes);
-        changed.find(|shard| !has(&shards[*shard])).map(|shard| format!("shard {shard}"))
+        let mut shards = 0..self.rosters[roster].shards.len();
+        let lacks = |index: &usize| {
+            let members = shard(*index, roster);
+            of.clone().any(|other| shard(*index, other) != members) && !has(&members)
+        };
+        shards.find(lacks).map(|shard| format!("shard {shard}"))
     }
 
     /// A node promises a view: what it has in memory then, the view begins with.

@@ -187,6 +187,8 @@ pub enum Seen {
     RosterBegun,
     /// A node was told that it was removed, and ended.
     Dismissed,
+    /// A node lost its disk for ever, and began anew under another key.
+    Replaced,
     /// A ledger was pruned behind two snapshots.
     Pruning,
     /// A ledger began anew with a snapshot of others.

@@ -144,7 +144,7 @@ impl World<'_> {
         self.mend(&cut);
         if self.plan.majority_first && self.liar.is_none() && self.changes_are_complete() {
             self.see(Seen::MajorityAlone);
-            let nodes = self.present();
+            let nodes = self.on_last_roster();
             for _ in 0..(nodes.len() - 1) / 2 {
                 let node = *self.rng.pick(&nodes);
                 self.tell(|| format!("{node} stays down"));

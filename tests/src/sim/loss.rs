@@ -15,7 +15,7 @@ use super::world::World;
 pub(super) struct Lost {
     pub(super) disks: BTreeMap<usize, Disk>,
     promise: Promise,
-    remembered: Vec<Recollection>,
+    pub(super) remembered: Vec<Recollection>,
     snapshots: Snapshots,
 }
 

@@ -23,7 +23,7 @@ pub(crate) const BULK_ABOVE: usize = 33_000;
 /// The scenario of one run.
 #[derive(Debug)]
 pub(crate) struct Plan {
-    /// All that there ever are.
+    /// All that there ever are, each with its first key.
     pub(crate) nodes: Vec<NodeInfo>,
     /// The founders', then one for each change of the nodes; and when each change is made.
     pub(crate) rosters: Vec<Roster>,
@@ -249,9 +249,14 @@ impl Plan {
     pub(crate) fn config(&self, own: NodeId, file: usize, incarnation: u64) -> NodeConfig {
         let rosters = self.rosters[..=file].to_vec();
         let known = rosters.iter().flat_map(|r| &r.seats).map(|seat| seat.node.index() + 1);
+        let known = (0..known.max().expect("a node") as u16).map(NodeId);
+        let info = |node: NodeId| NodeInfo {
+            public_key: self.key(node, file).expect("it is on a roster by then"),
+            ..self.nodes[node.index()].clone()
+        };
         NodeConfig {
             own,
-            nodes: self.nodes[..known.max().expect("a node")].to_vec(),
+            nodes: known.map(info).collect(),
             rosters,
             shards: self.shards.clone(),
             incarnation: Incarnation(incarnation),
@@ -304,6 +309,19 @@ impl Plan {
 
     pub(crate) fn last_roster(&self) -> usize {
         self.rosters.len() - 1
+    }
+
+    /// The key under which a node is known by a topology file that ends with this roster.
+    pub(crate) fn key(&self, node: NodeId, file: usize) -> Option<[u8; 32]> {
+        let mut seats = self.rosters[..=file].iter().rev().flat_map(|roster| &roster.seats);
+        seats.find(|seat| seat.node == node).map(|seat| seat.public_key)
+    }
+
+    /// What a node signs with by such a file.
+    pub(crate) fn signer(&self, node: NodeId, file: usize) -> &Ed25519Signer {
+        let key = self.key(node, file);
+        let own = self.signers.iter().find(|signer| Some(signer.public_key()) == key);
+        own.expect("each key has its signer")
     }
 
     /// Whether a node is on a roster.

@@ -1,28 +1,41 @@
-//! Nodes that are added and removed while the site runs: each change is a topology file that comes to one node after the
+//! Nodes that are added, removed and replaced while the site runs: each change is a topology file that comes to one node after the
 //! other, which is restarted with it. Changes may overtake each other, and be under way when something goes wrong.
 
-use tradewind_ledger::Digest;
-use tradewind_site_protocol::{NodeId, Roster, Seat};
+use std::mem::take;
+
+use tradewind_ledger::{Digest, Signer};
+use tradewind_site_protocol::{NodeId, Recollection, Roster, Seat};
 
 use super::coverage::Seen;
+use super::disk::Disk;
 use super::plan::{MS, Plan, info, signer};
 use super::rng::Rng;
+use super::snapshots::Snapshots;
 use super::world::{Event, World};
 
 impl Plan {
-    /// The same, and nodes are added and removed meanwhile: each time one.
+    /// The same, and nodes are added, removed and replaced meanwhile: each time one.
     pub(crate) fn with_changes(mut self, seed: u64) -> Self {
         let mut rng = Rng::new(seed ^ 0x0052_6f73_7465_7273);
         for change in 1..=rng.range(1..4) as u8 {
             let before = self.rosters.last().expect("the founders'");
             let mut roster = Roster { digest: Digest([7 + change; 32]), ..before.clone() };
-            let removed = rng.pick(&roster.seats).node;
-            if rng.percent(50) && self.may_remove(removed) {
-                remove(&mut roster, removed, &mut rng);
+            let leaves = *rng.pick(&roster.seats);
+            let has_first_key = self.nodes[leaves.node.index()].public_key == leaves.public_key;
+            if rng.percent(60) && self.may_lose(leaves) {
+                if rng.percent(40) && has_first_key {
+                    self.signers.push(signer(100 + leaves.node.index()));
+                    let place = roster.seats.iter_mut().find(|seat| **seat == leaves);
+                    let key = self.signers.last().expect("made above").public_key();
+                    place.expect("picked from them").public_key = key;
+                } else {
+                    remove(&mut roster, leaves.node, &mut rng);
+                }
             } else {
                 let index = self.nodes.len();
-                self.signers.push(signer(index));
-                self.nodes.push(info((index, &self.signers[index])));
+                let signer = signer(index);
+                self.nodes.push(info((index, &signer)));
+                self.signers.push(signer);
                 let (node, public_key) = (NodeId(index as u16), self.nodes[index].public_key);
                 roster.seats.push(Seat { node, public_key });
                 let joins = roster.shards.iter_mut().filter(|_| rng.percent(75));
@@ -35,18 +48,24 @@ impl Plan {
         self
     }
 
-    /// Whether those who stay are majorities of all that there were before, so that each roster can be begun from any
-    /// earlier one: a change may come before the last one took place.
-    fn may_remove(&self, node: NodeId) -> bool {
+    /// All nodes that there ever are.
+    fn all(&self) -> impl Iterator<Item = NodeId> + use<> {
+        (0..self.nodes.len() as u16).map(NodeId)
+    }
+
+    /// Whether those who stay without this one are majorities of all that there were before, so that each roster can be
+    /// begun from any earlier one: a change may come before the last one took place.
+    fn may_lose(&self, leaves: Seat) -> bool {
         let last = self.rosters.last().expect("the founders'");
-        let is_majority = |now: &[NodeId], then: &[NodeId]| {
-            let stay = then.iter().filter(|it| **it != node && now.contains(it));
-            stay.count() > then.len() / 2
-        };
-        let nodes = |roster: &Roster| roster.seats.iter().map(|seat| seat.node).collect::<Vec<_>>();
+        let stays = |seat: &&Seat| **seat != leaves && last.seats.contains(*seat);
         self.rosters.iter().all(|then| {
-            is_majority(&nodes(last), &nodes(then))
-                && then.shards.iter().zip(&last.shards).all(|(then, now)| is_majority(now, then))
+            let seats = &then.seats;
+            let shards = then.shards.iter().zip(&last.shards).all(|(then, now)| {
+                let members = seats.iter().filter(|seat| then.contains(&seat.node));
+                let stay = members.filter(|seat| now.contains(&seat.node)).filter(stays);
+                stay.count() > then.len() / 2
+            });
+            shards && seats.iter().filter(stays).count() > seats.len() / 2
         })
     }
 }
@@ -83,16 +102,44 @@ impl World<'_> {
             // Nothing else happens meanwhile.
             return self.at(self.now + 20 * MS, Event::File(node, roster));
         }
-        let state = &mut self.nodes[node.index()];
-        if state.file >= Some(roster) {
+        let before = self.nodes[node.index()].file;
+        if before >= Some(roster) {
             return;
         }
         // Who has none yet was not there before.
-        let is_new = state.file.replace(roster).is_none();
-        match is_new {
-            true => self.at(self.now, Event::Restart(node)),
-            false => self.crash(node),
+        let Some(before) = before else {
+            self.nodes[node.index()].file = Some(roster);
+            return self.at(self.now, Event::Restart(node));
+        };
+        self.crash(node);
+        let is_other = |node: &NodeId| self.plan.key(*node, before) != self.plan.key(*node, roster);
+        let others: Vec<NodeId> = self.all().filter(is_other).collect();
+        let state = &mut self.nodes[node.index()];
+        state.file = Some(roster);
+        // Of a new key nothing is remembered.
+        let lost = state.lost.as_mut().map(|lost| &mut lost.remembered);
+        for remembered in [&mut state.remembered].into_iter().chain(lost) {
+            for (known, other) in remembered.iter_mut().zip(self.plan.all()) {
+                if others.contains(&other) {
+                    *known = Recollection::default();
+                }
+            }
         }
+        if others.contains(&node) {
+            self.replace(node);
+        }
+    }
+
+    /// A node lost its disk, and begins anew under the key that its file tells of.
+    fn replace(&mut self, node: NodeId) {
+        self.see(Seen::Replaced);
+        let state = &mut self.nodes[node.index()];
+        let disks = state.lost.take().map_or_else(|| take(&mut state.disks), |lost| lost.disks);
+        state.disks = disks.keys().map(|shard| (*shard, Disk::default())).collect();
+        state.former = disks;
+        (state.promise, state.remembered) = Default::default();
+        state.snapshots = Snapshots::default();
+        self.tell(|| format!("{node} begins anew under another key"));
     }
 
     /// In the end all have the last file.
@@ -133,9 +180,8 @@ impl World<'_> {
         core.map_or(0, |core| core.roster().index())
     }
 
-    /// All nodes that there ever are.
     fn all(&self) -> impl Iterator<Item = NodeId> + use<> {
-        (0..self.nodes.len() as u16).map(NodeId)
+        self.plan.all()
     }
 
     /// Those that were started by now and not told that they were removed.
@@ -153,12 +199,15 @@ impl World<'_> {
         self.all().filter(|node| self.plan.is_seated(*node, last)).collect()
     }
 
-    /// Nodes are linked only if each has heard of the other.
+    /// Nodes are linked only if each has heard of the other, under its key.
     pub(super) fn know_each_other(&self, a: NodeId, b: NodeId) -> bool {
-        let knows = |node: NodeId, other: NodeId| {
-            let file = self.nodes[node.index()].file;
-            file.is_some_and(|file| (0..=file).any(|roster| self.plan.is_seated(other, roster)))
+        let [Some(one), Some(other)] = [a, b].map(|node| self.nodes[node.index()].file) else {
+            return false;
         };
-        knows(a, b) && knows(b, a)
+        let same = |node| {
+            let by = self.plan.key(node, one);
+            by.is_some() && by == self.plan.key(node, other)
+        };
+        same(a) && same(b)
     }
 }

@@ -393,7 +393,8 @@ impl World<'_> {
         let disks: Vec<&Disk> = members_disks(self.plan, &self.nodes, shard, roster);
         let own = &self.nodes[node.index()].disks[&shard];
         self.checker.invariant_signed_is_durable(shard, checkpoint, own, &disks)?;
-        let signature = self.plan.signers[node.index()].sign(checkpoint.to_string().as_bytes());
+        let file = self.nodes[node.index()].file.expect("it runs");
+        let signature = self.plan.signer(node, file).sign(checkpoint.to_string().as_bytes());
         let input = Input::Signed(shard, checkpoint.size, signature);
         let at = self.now + self.rng.range(20..500);
         let incarnation = self.nodes[node.index()].incarnation;

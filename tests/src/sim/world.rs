@@ -128,6 +128,9 @@ pub(super) struct Node {
     pub(super) dismissed: bool,
     /// By shard.
     pub(super) disks: BTreeMap<usize, Disk>,
+    /// Those that it had under its former key; and what it has under one that it does not have yet.
+    pub(super) former: BTreeMap<usize, Disk>,
+    pub(super) none: Disk,
     /// By peer: the generation of the link, as this node knows it.
     pub(super) links: BTreeMap<NodeId, u64>,
     pub(super) inbox: VecDeque<Input>,
@@ -154,6 +157,11 @@ impl Node {
     /// What its disks begin to sync before this ends after it.
     pub(super) fn slow_down(&mut self, until: u64) {
         self.slow_until = self.slow_until.max(until);
+    }
+
+    /// A disk that is lost for a while still has what was told of it.
+    fn told(&self, shard: usize) -> &Disk {
+        &self.lost.as_ref().map_or(&self.disks, |lost| &lost.disks)[&shard]
     }
 
     pub(super) fn disk(&mut self, shard: usize) -> &mut Disk {
@@ -237,6 +245,8 @@ impl<'a> World<'a> {
                 .filter(|shard| plan.ever(*shard).contains(&NodeId(index as u16)))
                 .map(|shard| (shard, Disk::default()))
                 .collect(),
+            former: BTreeMap::new(),
+            none: Disk::default(),
             links: BTreeMap::new(),
             inbox: VecDeque::new(),
             reads: Vec::new(),
@@ -416,15 +426,19 @@ pub(super) fn members_disks<'n>(
     shard: usize,
     roster: usize,
 ) -> Vec<&'n Disk> {
-    disks_of(nodes, shard, plan.members(shard, roster))
+    let disk = |member: &NodeId| {
+        let node = &nodes[member.index()];
+        let by = |file: usize| plan.key(*member, file);
+        match node.file {
+            Some(file) if by(file) == by(roster) => node.told(shard),
+            Some(file) if file > roster => &node.former[&shard],
+            _ => &node.none,
+        }
+    };
+    plan.members(shard, roster).iter().map(disk).collect()
 }
 
 /// The disks that some nodes have of a shard.
 pub(super) fn disks_of<'n>(nodes: &'n [Node], shard: usize, of: &[NodeId]) -> Vec<&'n Disk> {
-    // A disk that is lost for a while still has what was told of it.
-    let disk = |member: &NodeId| {
-        let node = &nodes[member.index()];
-        &node.lost.as_ref().map_or(&node.disks, |lost| &lost.disks)[&shard]
-    };
-    of.iter().map(disk).collect()
+    of.iter().map(|node| nodes[node.index()].told(shard)).collect()
 }
