@@ -431,7 +431,7 @@ pub(super) fn members_disks<'n>(
         let by = |file: usize| plan.key(*member, file);
         match node.file {
             Some(file) if by(file) == by(roster) => node.told(shard),
-            Some(file) if file > roster => &node.former[&shard],
+            Some(file) if file > roster => node.former.get(&shard).unwrap_or(&node.none),
             _ => &node.none,
         }
     };
