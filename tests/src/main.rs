@@ -26,7 +26,7 @@ enum Command {
         /// The first of them.
         #[arg(long, default_value_t = 0)]
         from: u64,
-        /// With nodes that are added and removed meanwhile.
+        /// With nodes that are added, removed and replaced meanwhile.
         #[arg(long, conflicts_with_all = ["script", "sweep"])]
         changes: bool,
         /// Run this script instead, and tell each step; with `--crash`, crashes beside it.

@@ -235,13 +235,6 @@ fn reads_hold_where_nodes_come_and_go_unnoticed() {
 }
 
 #[test]
-fn a_barrier_with_the_majority_of_the_founders_is_found() {
-    let courses = (0..2_000).map(|seed| Course::new(seed).veiled().with_changes());
-    let found = found_among(courses, Mutation::BarrierOfFounders);
-    assert_eq!(found, Some("invariant_linearizable"));
-}
-
-#[test]
 fn committing_by_the_majority_of_the_founders_is_found() {
     let courses = (0..400).map(|seed| Course::new(seed).with_changes());
     let found = found_among(courses, Mutation::CommitOfFounders);

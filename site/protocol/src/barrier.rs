@@ -11,13 +11,11 @@ use tradewind_ledger::quorum;
 
 use crate::access::StoreAccess;
 use crate::action::Action;
-use crate::config::Mutation;
 use crate::error::Refused;
 use crate::ids::{Barrier, NodeId, ShardIndex};
 use crate::layout::Layout;
 use crate::memory::Memory;
 use crate::node::NodeCore;
-use crate::roster::RosterId;
 use crate::shard::Replica;
 
 /// A node's part in the barriers of its view.
@@ -92,14 +90,11 @@ impl<S: StoreAccess> NodeCore<S> {
     fn pass_barriers<M: Memory>(&mut self, memory: &M) {
         let column = Layout::barrier_seen(self.config.own).start;
         let seen = |node: NodeId| memory.load(node, column);
-        let roster = match self.planted {
-            Some(Mutation::BarrierOfFounders) => RosterId::default(),
-            _ => self.roster,
-        };
+        let roster = self.config.roster(self.roster);
         for (shard, replica) in (0..).map(ShardIndex).zip(&mut self.replicas) {
             let Some(replica) = replica else { continue };
             // Who is absent counts as one that does not run the view.
-            let enough = quorum(self.config.roster(roster).shard(shard).len());
+            let enough = quorum(roster.shard(shard).len());
             if let Some(barrier) = replica.pass_barriers(seen, enough, self.planted) {
                 self.out.actions.push_back(Action::BarrierPassed { shard, barrier });
             }

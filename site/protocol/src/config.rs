@@ -326,8 +326,6 @@ pub enum Mutation {
     BarrierUncommitted,
     /// A view of a new roster does not need a majority of the one before.
     NewRosterAlone,
-    /// As many echoes let a barrier pass as are a majority of the founders.
-    BarrierOfFounders,
     /// As many disks commit as are a majority of the founders.
     CommitOfFounders,
     /// Parts of a snapshot are kept as they come.
