@@ -444,6 +444,27 @@ async fn connections_beyond_the_most_are_told_so() {
     client.status().await.expect("a status");
 }
 
+/// Byte after byte, and never a whole hello: each is a sign of life, and none of them buys more time.
+#[tokio::test]
+async fn a_hello_that_drips_in_is_cut_off_and_others_are_served_meanwhile() {
+    let site = Site::new(1);
+    let server = site.node("a1").await;
+    let mut raw = Raw::connect(server.client).await;
+    let mut ended = false;
+    // A frame that promises 200 bytes.
+    for byte in [200, 0, 0, 0, 1].into_iter().chain([0; 100]) {
+        ended = raw.0.write_all(&[byte]).await.is_err();
+        let mut answer = [0; 1];
+        let read = raw.0.read(&mut answer);
+        ended |= tokio::time::timeout(Duration::from_millis(500), read).await.is_ok();
+        if ended {
+            break;
+        }
+        server.connect().await.status().await.expect("a status");
+    }
+    assert!(ended, "50 s, and it still listens");
+}
+
 #[tokio::test]
 async fn a_reader_that_takes_no_answers_cannot_make_the_server_keep_them_all() {
     let site = Site::new(1);
