@@ -299,6 +299,7 @@ impl Listeners {
             security: Security::Tls(credentials),
             http: Some(self.http),
             connections_max: connections_max()?,
+            large_bytes: Options::LARGE_BYTES,
             restart: Some(restarter),
         };
         Ok(Gateway::start(backend, options)?)

@@ -274,21 +274,21 @@ async fn a_read_waits_for_what_it_wants_or_says_what_is_missing() {
 }
 
 /// A connection that speaks the protocol by hand.
-struct Raw(TcpStream, Vec<u8>);
+pub(crate) struct Raw(pub(crate) TcpStream, Vec<u8>);
 
 impl Raw {
-    async fn connect(address: std::net::SocketAddr) -> Self {
+    pub(crate) async fn connect(address: std::net::SocketAddr) -> Self {
         Self(TcpStream::connect(address).await.expect("a listener"), Vec::new())
     }
 
-    async fn send(&mut self, kind: Kind, call: u64, message: &impl serde::Serialize) {
+    pub(crate) async fn send(&mut self, kind: Kind, call: u64, message: &impl serde::Serialize) {
         let mut bytes = Vec::new();
         wire::encode(&mut bytes, kind, CallId(call), message).expect("short");
         self.0.write_all(&bytes).await.expect("sent");
     }
 
     /// The next frame; `None` when the server has closed.
-    async fn receive(&mut self) -> Option<(Kind, CallId, Vec<u8>)> {
+    pub(crate) async fn receive(&mut self) -> Option<(Kind, CallId, Vec<u8>)> {
         loop {
             if let Some((frame, used)) = wire::split(&self.1, wire::MAX_FRAME).expect("a frame") {
                 let found = (frame.kind, frame.call, frame.body.to_vec());
@@ -516,6 +516,7 @@ async fn a_second_life_of_the_same_server_is_found_again() {
         security: Security::Plain,
         http: None,
         connections_max: 4,
+        large_bytes: tradewind_gateway::Options::LARGE_BYTES,
         restart: None,
     };
     let _gateway = tradewind_gateway::Gateway::start(process, options).expect("started");
