@@ -75,6 +75,7 @@ impl ServeArgs {
     pub(crate) fn run(self, _: &Output) -> anyhow::Result<Exit> {
         let image = Image::of_this_process()?;
         log_to_stderr();
+        end_with_any_panic();
         let topology = Arc::new(load(&self.topology)?);
         let stdin = self.exit_with_stdin.then(stdin_closes);
         let restarter = Arc::new(Restarter::new(&self.topology, &self.name));
@@ -303,6 +304,7 @@ impl Listeners {
             security: Security::Tls(credentials),
             http: Some(self.http),
             connections_max: connections_max()?,
+            large_bytes: Options::LARGE_BYTES,
             restart: Some(restarter),
         };
         Ok(Gateway::start(backend, options)?)
@@ -364,6 +366,19 @@ fn stdin_closes() -> oneshot::Receiver<()> {
     receiver
 }
 
+/// Lets a panic of any thread or task end the whole process, at once: what is half alive would be waited for, and by
+/// peers and clients taken for whole. Whatever was promised is on disk; the others go on without this process.
+fn end_with_any_panic() {
+    let tell = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        tell(panic);
+        eprintln!(
+            "error: a thread panicked, so the process ends; the words above are worth a bug report"
+        );
+        std::process::exit(Exit::Failed as i32);
+    }));
+}
+
 fn log_to_stderr() {
     use std::io::IsTerminal as _;
     use tracing_subscriber::EnvFilter;
@@ -373,4 +388,51 @@ fn log_to_stderr() {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .init();
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    /// Set for this test program when it is to be the process that ends.
+    const CHILD: &str = "TRADEWIND_TEST_PANICS";
+
+    /// Nothing of its own: it panics where it is told to.
+    #[test]
+    fn child() {
+        let panics = || panic!("a planted fault");
+        match std::env::var(CHILD).as_deref() {
+            Ok("thread") => {
+                end_with_any_panic();
+                let _ = std::thread::spawn(panics).join();
+            }
+            Ok("task") => {
+                end_with_any_panic();
+                let runtime = tokio::runtime::Builder::new_multi_thread().build().unwrap();
+                let _ = runtime.block_on(async { tokio::spawn(async move { panics() }).await });
+            }
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn a_panic_in_any_thread_or_task_ends_the_process() {
+        let run = |place: &str| {
+            let mut test = Command::new(std::env::current_exe().unwrap());
+            test.args(["serve::tests::child", "--exact", "--nocapture"]);
+            test.env(CHILD, place).output().unwrap()
+        };
+        for place in ["thread", "task"] {
+            let output = run(place);
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(2), "{place}: {said}");
+            assert!(
+                said.contains("a planted fault") && said.contains("error: "),
+                "{place}: {said}"
+            );
+        }
+        assert_eq!(run("nowhere").status.code(), Some(0));
+    }
 }

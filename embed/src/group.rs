@@ -203,6 +203,7 @@ impl Group {
             security: Security::Tls(credentials),
             http: Some(http),
             connections_max: GatewayOptions::CONNECTIONS_MAX,
+            large_bytes: GatewayOptions::LARGE_BYTES,
             restart: None,
         };
         let gateway = Gateway::start(self.node.backend(), options);

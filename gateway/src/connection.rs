@@ -2,22 +2,22 @@
 //!
 //! The reader decodes all requests that have arrived and submits their writes as one batch; answers gather in the
 //! [`Outbox`]; the writer sends all there are in one write. Everything is bounded: requests without an answer, bytes
-//! to be sent, and the time that either side may be silent.
+//! of large ones, bytes to be sent, and the time that either side may be silent.
 
 use crate::{
     ReplySink, Shard, Submission,
     caller::Caller,
     completion::ReplyTo,
     http,
+    large::{Room, Roomy, Taken},
     outbox::{Outbox, Unfinished},
     reads::{Behind, Reads},
     service::{self, Service},
 };
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    sync::OwnedSemaphorePermit,
-    time::timeout,
+    time::{Instant, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tradewind_client::wire::{
@@ -28,13 +28,14 @@ use tradewind_store::Reply;
 
 /// Most requests without an answer on a connection.
 pub(crate) const IN_FLIGHT_MAX: u32 = 4096;
-/// A frame that is longer has to wait for room.
-const LARGE: usize = 1 << 20;
 /// How long a client may take to say hello.
 const HELLO: Duration = Duration::from_secs(5);
 /// How long a client that wants nothing may be silent before it is asked whether it is there, how long it may take to
 /// say so, or to go on with a frame that it began.
 const SILENCE: Duration = Duration::from_secs(20);
+/// While a frame is coming, or waits for room, and nothing else is said, the client is told so often that it is not in
+/// vain: it gives up a server of which it hears nothing for 2 s.
+const COMING: Duration = Duration::from_millis(500);
 /// How long a client may refuse to take answers.
 const STUCK: Duration = Duration::from_secs(20);
 
@@ -170,9 +171,16 @@ impl Connection {
     ) -> Result<(), Ended> {
         let mut asked = false;
         let mut room = None;
+        let mut told = Instant::now();
         loop {
-            self.handle(&mut input).await?;
+            self.handle(&mut input, &mut room).await?;
             self.make_room(&mut input, &mut room).await;
+            if input.is_empty() {
+                told = Instant::now();
+            } else if told.elapsed() >= COMING {
+                told = Instant::now();
+                self.outbox.send(Kind::Ping, &());
+            }
             match timeout(SILENCE, stream.read_buf(&mut input)).await {
                 Ok(Ok(0)) if input.is_empty() => return Ok(()),
                 Ok(Ok(0)) => {
@@ -189,26 +197,36 @@ impl Connection {
         }
     }
 
-    /// Waits until there is room for the large frame that is coming: all connections share what they keep of such.
-    async fn make_room(
-        &self,
-        input: &mut Vec<u8>,
-        room: &mut Option<(usize, OwnedSemaphorePermit)>,
-    ) {
-        let coming = wire::announced(input).filter(|bytes| *bytes > LARGE);
-        if room.as_ref().map(|(bytes, _)| *bytes) == coming {
+    /// Waits until there is room for the large frame that is coming.
+    async fn make_room(&self, input: &mut Vec<u8>, room: &mut Option<Taken>) {
+        let coming = wire::announced(input).filter(|bytes| Room::is_needed(*bytes));
+        if room.as_ref().map(|room| room.bytes) == coming {
             return;
         }
         *room = None;
         let Some(bytes) = coming else { return };
-        let kib = u32::try_from(bytes.div_ceil(1024)).expect("frames are bounded");
-        let permit = Arc::clone(&self.service.large).acquire_many_owned(kib).await;
+        let taken = self.take_room(bytes).await;
         input.reserve_exact(bytes.saturating_sub(input.len()));
-        *room = Some((bytes, permit.expect("never closed")));
+        *room = Some(taken);
+    }
+
+    /// Waits for room, and tells the client that its request is not forgotten.
+    async fn take_room(&self, bytes: usize) -> Taken {
+        let mut taking = pin!(self.service.large.take(bytes));
+        loop {
+            match timeout(COMING, taking.as_mut()).await {
+                Ok(taken) => return taken,
+                Err(_) => self.outbox.send(Kind::Ping, &()),
+            }
+        }
     }
 
     /// Takes all complete frames off `input`, as far as there is room for their answers.
-    async fn handle(&self, input: &mut Vec<u8>) -> Result<(), Ended> {
+    async fn handle(
+        &self,
+        input: &mut Vec<u8>,
+        room_of_first: &mut Option<Taken>,
+    ) -> Result<(), Ended> {
         let mut at = 0;
         loop {
             let mut batch = Batch::default();
@@ -220,7 +238,16 @@ impl Connection {
                 let Some((frame, used)) = next else { break };
                 taken += 1;
                 at += used;
-                if let Err(error) = self.frame(&frame, &mut batch) {
+                let mut held = None;
+                if Room::is_needed(used) {
+                    held = room_of_first.take().filter(|room| room.bytes == used);
+                    if held.is_none() {
+                        // It came whole with what was before it, which does not wait for that.
+                        self.hand_on(std::mem::take(&mut batch));
+                        held = Some(self.take_room(used).await);
+                    }
+                }
+                if let Err(error) = self.frame(&frame, held, &mut batch) {
                     self.hand_on(batch);
                     return Err(error.into());
                 }
@@ -247,7 +274,13 @@ impl Connection {
         self.outbox.flush_kept();
     }
 
-    fn frame(&self, frame: &Frame<'_>, batch: &mut Batch) -> Result<(), FrameError> {
+    /// Takes a frame, which may have room that it needs until it is answered.
+    fn frame(
+        &self,
+        frame: &Frame<'_>,
+        room: Option<Taken>,
+        batch: &mut Batch,
+    ) -> Result<(), FrameError> {
         match frame.kind {
             Kind::Request => {}
             Kind::Ping => {
@@ -263,7 +296,7 @@ impl Connection {
         let query = match &request {
             Request::Write(write) => {
                 match service.check_write(&self.caller, write) {
-                    Ok(reads) => batch.writes.push(self.submission(call, write, reads)),
+                    Ok(reads) => batch.writes.push(self.submission(call, write, reads, room)),
                     Err(fault) => self.outbox.keep(call, &Err(fault)),
                 }
                 return Ok(());
@@ -287,13 +320,23 @@ impl Connection {
         Ok(())
     }
 
-    fn submission(&self, call: CallId, write: &wire::Write<'_>, reads: bool) -> Submission {
+    fn submission(
+        &self,
+        call: CallId,
+        write: &wire::Write<'_>,
+        reads: bool,
+        room: Option<Taken>,
+    ) -> Submission {
         let command = write.command.to_vec();
         let outbox = Arc::clone(&self.outbox);
         let shard = reads.then(|| self.service.backend.shard(write.pool, write.shard)).flatten();
         let sink: Arc<dyn ReplySink> = match shard {
             Some(shard) => Arc::new(ReadingTxn { outbox, shard, command: command.clone() }),
             None => outbox,
+        };
+        let sink = match room {
+            Some(room) => Arc::new(Roomy { sink, _room: room }),
+            None => sink,
         };
         Submission {
             pool: write.pool,

@@ -24,6 +24,9 @@ pub struct Options {
     pub http: Option<TcpListener>,
     /// Most connections on each.
     pub connections_max: u32,
+    /// Bytes of large requests that all connections together may have on their way or without an answer. One that is
+    /// longer than that has to be alone.
+    pub large_bytes: usize,
     /// Begins the process anew when an administrator asks; without it such requests are refused.
     pub restart: Option<Arc<dyn Restart>>,
 }
@@ -31,6 +34,8 @@ pub struct Options {
 impl Options {
     /// Most connections on each listener, unless said otherwise.
     pub const CONNECTIONS_MAX: u32 = 1024;
+    /// Room for large requests, unless said otherwise: some of the longest.
+    pub const LARGE_BYTES: usize = 1 << 30;
 }
 
 /// What a process serves, while this is kept.
@@ -50,10 +55,10 @@ impl Gateway {
     /// # Panics
     /// Outside of a tokio runtime.
     pub fn start(backend: Arc<dyn Backend>, options: Options) -> io::Result<Self> {
-        let Options { client, security, http, connections_max, restart } = options;
+        let Options { client, security, http, connections_max, large_bytes, restart } = options;
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let counters = Arc::new(Counters::default());
-        let service = Service::new(backend, Arc::clone(&counters), restart);
+        let service = Service::new(backend, Arc::clone(&counters), large_bytes, restart);
         if let Some(listener) = http {
             let local = listener.local_addr()?.ip().is_loopback();
             let http = Http::new(service.clone(), Arc::clone(&counters), local);

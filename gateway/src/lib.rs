@@ -8,6 +8,7 @@
 //! | `completion` | [`ReplyTo`], [`Completions`]: the way back of a write's answer |
 //! | `gateway` | [`Gateway`]: starting and stopping |
 //! | `server`, `connection`, `outbox` | the client protocol: listener, one connection, what it is to be sent |
+//! | `large` | room for large requests, of all connections together |
 //! | `service`, `reading`, `caller` | requests of any protocol: rights, checks, which state, waiting, values on disk |
 //! | `http` | HTTP/JSON, `/log/...`, health, metrics, the page at `/` |
 
@@ -17,6 +18,7 @@ mod completion;
 mod connection;
 mod gateway;
 mod http;
+mod large;
 mod outbox;
 mod reading;
 mod reads;

@@ -6,6 +6,7 @@
 use crate::{
     Backend, Counters, Restart, Shard,
     caller::Caller,
+    large::Room,
     reading::{self, Position, Wanted},
 };
 use std::{
@@ -29,9 +30,6 @@ const WAIT_MAX: Duration = Duration::from_secs(60);
 /// Reads that may wait or look at the disk at a time, in the whole process.
 const SLOW_MAX: usize = 64;
 
-/// What large frames that are coming may take together, KiB: some of the longest.
-const LARGE_KIB_MAX: usize = 1 << 20;
-
 /// What all connections of a process share.
 #[derive(Clone)]
 pub(crate) struct Service {
@@ -39,8 +37,8 @@ pub(crate) struct Service {
     pub(crate) welcome: Arc<Welcome>,
     pub(crate) counters: Arc<Counters>,
     slow: Arc<Semaphore>,
-    /// Room for large frames that are coming, KiB.
-    pub(crate) large: Arc<Semaphore>,
+    /// Room for large requests that are coming, or have no answer yet.
+    pub(crate) large: Room,
     restart: Option<Arc<dyn Restart>>,
 }
 
@@ -68,11 +66,12 @@ impl Service {
     pub(crate) fn new(
         backend: Arc<dyn Backend>,
         counters: Arc<Counters>,
+        large_bytes: usize,
         restart: Option<Arc<dyn Restart>>,
     ) -> Self {
         let welcome = Arc::new(backend.welcome());
         let slow = Arc::new(Semaphore::new(SLOW_MAX));
-        let large = Arc::new(Semaphore::new(LARGE_KIB_MAX));
+        let large = Room::new(large_bytes);
         Self { backend, welcome, counters, slow, large, restart }
     }
 

@@ -10,12 +10,17 @@ use crate::{
 };
 use alloc::{boxed::Box, collections::BTreeMap};
 use core::ops::Bound;
+use smallvec::SmallVec;
 use tradewind_ledger::{Body, Entry, Hlc, KeyVersion, RequestId, Update, Value, Version};
+
+/// A key. Short ones are in the map's own nodes: a search that follows a pointer for each comparison waits for memory at
+/// each.
+pub(crate) type Key = SmallVec<[u8; 16]>;
 
 /// The versioned keys and values of one shard; see the crate's documentation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Store {
-    pub(crate) keys: BTreeMap<Box<[u8]>, Record>,
+    pub(crate) keys: BTreeMap<Key, Record>,
     pub(crate) timeline: Timeline,
     pub(crate) sessions: Sessions,
     pub(crate) stats: Stats,
@@ -126,7 +131,7 @@ impl Store {
             record.compact(base, &self.timeline);
             left -= 1;
             if left == 0 {
-                return Some(key.clone());
+                return Some(Box::from(&key[..]));
             }
         }
         self.timeline.forget_before(base);
@@ -271,7 +276,7 @@ impl Store {
             }
             None => {
                 let record = Record::new(version, KeyVersion(1), hlc, Latest::new(value));
-                self.keys.insert(Box::from(key), record);
+                self.keys.insert(Key::from_slice(key), record);
                 stats.deleted_keys += 1;
                 (KeyVersion(1), None, false, 0)
             }

@@ -10,9 +10,11 @@ use serde::Serialize;
 use tokio::task::{JoinSet, block_in_place};
 use tradewind_client::Client;
 
+use super::fractions::{Fractions, Line, Needs, percent};
+use super::limits::{self, Limits};
 use super::load::Row;
 use super::report::Setting;
-use super::{Level, Load, Operation, Target, attach, measure_one, put, setting, start};
+use super::{LIMIT_TIME, Level, Load, Operation, Target, attach, measure_one, put, setting, start};
 use crate::scratch::Scratch;
 
 /// What is written beside the small puts.
@@ -33,13 +35,14 @@ pub(super) struct Objects {
 pub(crate) struct BulkReport {
     setting: Setting,
     lines: Vec<BulkLine>,
+    limits: Limits,
 }
 
 /// The same small puts, without and with objects on their way.
 #[derive(Debug, Serialize)]
 struct BulkLine {
-    alone: Row,
-    beside: Row,
+    alone: Line,
+    beside: Line,
     /// Latency beside objects by latency alone.
     p50_ratio: f64,
     p99_ratio: f64,
@@ -53,6 +56,7 @@ struct Written {
     at_a_time: usize,
     acknowledged: u64,
     mb_per_second: f64,
+    of_limits: Fractions,
 }
 
 /// Measures each number of small puts in flight alone, and beside objects.
@@ -65,6 +69,7 @@ pub(super) async fn measure(
     ensure!(!load.inflight.contains(&0), "--inflight: found 0, allowed is 1 or more");
     ensure!(*objects > 0 && *object > 0, "--object and --objects: allowed is 1 or more");
     let home = Scratch::new("bench", load.dir.as_deref())?;
+    let limits = block_in_place(|| limits::measure(home.path(), LIMIT_TIME))?;
     let target = match &load.pool {
         None => start(load, home.path()).await?,
         Some(pool) => attach(load, pool).await?,
@@ -82,6 +87,9 @@ pub(super) async fn measure(
         writers.push(node);
     }
     let setting = setting(Operation::Put, load, &target)?;
+    let needs = setting.needs(Operation::Put, load);
+    let of_object = Needs { bytes: *object, ..needs };
+    let line = |row: Row| Line::new(row, &needs, &limits, setting.cores);
     let mut lines = Vec::new();
     for &inflight in &load.inflight {
         let alone = measure_one(Operation::Put, load, inflight, &target).await;
@@ -89,20 +97,20 @@ pub(super) async fn measure(
         let beside = Beside::start(&target, &writers, *object, load);
         let row = measure_one(Operation::Put, load, inflight, &target).await;
         let row = row.with_context(|| format!("with {inflight} in flight, beside objects"))?;
-        let objects = beside.stop().await?;
+        let objects = beside.stop(&of_object, &limits, setting.cores).await?;
         let ratio = |of: fn(&Row) -> u64| of(&row) as f64 / of(&alone).max(1) as f64;
         lines.push(BulkLine {
             p50_ratio: ratio(|row| row.latency_us.p50),
             p99_ratio: ratio(|row| row.latency_us.p99),
-            alone,
-            beside: row,
+            alone: line(alone),
+            beside: line(row),
             objects,
         });
     }
     if let Some(mut own) = target.own {
         block_in_place(|| own.stop_all())?;
     }
-    Ok(BulkReport { setting, lines })
+    Ok(BulkReport { setting, lines, limits })
 }
 
 /// Objects on their way.
@@ -138,17 +146,26 @@ impl Beside {
         Self { stop, acknowledged, writers, bytes, began: Instant::now() }
     }
 
-    async fn stop(mut self) -> anyhow::Result<Written> {
+    async fn stop(
+        mut self,
+        needs: &Needs,
+        limits: &Limits,
+        cores: usize,
+    ) -> anyhow::Result<Written> {
         self.stop.store(true, Ordering::Relaxed);
         let at_a_time = self.writers.len();
         while let Some(writer) = self.writers.join_next().await {
             writer.context("a writer of objects")??;
         }
         let acknowledged = self.acknowledged.load(Ordering::Relaxed);
-        let bytes = acknowledged as f64 * self.bytes as f64;
-        let mb_per_second =
-            bytes / 1e6 / self.began.elapsed().max(Duration::from_millis(1)).as_secs_f64();
-        Ok(Written { bytes_each: self.bytes, at_a_time, acknowledged, mb_per_second })
+        let elapsed = self.began.elapsed().max(Duration::from_millis(1)).as_secs_f64();
+        let per_second = acknowledged as f64 / elapsed;
+        let mb_per_second = per_second * self.bytes as f64 / 1e6;
+        // One at a time follows the other, so this is the mean of their latencies.
+        let latency_us = 1e6 * at_a_time as f64 / per_second;
+        let of_limits = needs.of(limits, cores, per_second, latency_us);
+        let bytes_each = self.bytes;
+        Ok(Written { bytes_each, at_a_time, acknowledged, mb_per_second, of_limits })
     }
 }
 
@@ -156,21 +173,25 @@ impl fmt::Display for BulkReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.setting)?;
         for BulkLine { alone, beside, p50_ratio, p99_ratio, objects } in &self.lines {
-            let latency = |row: &Row| (row.latency_us.p50, row.latency_us.p99, row.per_second);
+            let latency =
+                |Line { row, .. }: &Line| (row.latency_us.p50, row.latency_us.p99, row.per_second);
             let ((p50, p99, rate), (with50, with99, with_rate)) = (latency(alone), latency(beside));
-            writeln!(f, "{} puts in flight", alone.inflight)?;
+            writeln!(f, "{} puts in flight", alone.row.inflight)?;
             writeln!(f, "  alone           p50 {p50:>8} us  p99 {p99:>8} us  {rate:>9.0}/s")?;
             writeln!(
                 f,
                 "  beside objects  p50 {with50:>8} us  p99 {with99:>8} us  {with_rate:>9.0}/s"
             )?;
             writeln!(f, "  ratio           p50 {p50_ratio:>8.1}     p99 {p99_ratio:>8.1}")?;
-            let Written { bytes_each, at_a_time, acknowledged, mb_per_second } = objects;
+            let Written { bytes_each, at_a_time, acknowledged, mb_per_second, of_limits } = objects;
             writeln!(
                 f,
-                "  {acknowledged} objects of {bytes_each} bytes, {at_a_time} at a time: {mb_per_second:.0} MB/s"
+                "  {acknowledged} objects of {bytes_each} bytes, {at_a_time} at a time: {mb_per_second:.0} MB/s, {} of disk, \
+                 {} of copying",
+                percent(of_limits.disk_stream),
+                percent(of_limits.memory_copy)
             )?;
         }
-        Ok(())
+        write!(f, "{}", self.limits)
     }
 }

@@ -18,6 +18,8 @@ pub(crate) struct Needs {
     /// Bytes that come with an operation, and into how many other memories than the first they must be copied.
     pub(crate) bytes: usize,
     pub(crate) copies: usize,
+    /// Onto how many disks.
+    pub(crate) disks: usize,
 }
 
 /// A line of a report against the limits of the same run.
@@ -31,6 +33,8 @@ pub(crate) struct Fractions {
     pub(crate) tcp_stream: Option<f64>,
     /// Bytes that must be copied into other members' memory, as a part of what all cores can copy.
     pub(crate) memory_copy: Option<f64>,
+    /// Bytes that must be on the members' disks, here one disk for all, as a part of what one file takes.
+    pub(crate) disk_stream: Option<f64>,
 }
 
 impl Needs {
@@ -62,6 +66,8 @@ impl Needs {
             operations_per_sync: self.sync.then(|| per_second / limits.fdatasync_per_second),
             tcp_stream: self.client.then(|| bytes / limits.tcp_stream_bytes_per_second),
             memory_copy: (self.copies > 0).then(|| bytes * self.copies as f64 / copying),
+            disk_stream: (self.disks > 0)
+                .then(|| bytes * self.disks as f64 / limits.disk_stream_bytes_per_second),
         }
     }
 }
@@ -93,6 +99,7 @@ mod tests {
     const LIMITS: Limits = Limits {
         fdatasync_per_second: 10_000.0,
         fdatasync_p50_us: 90.0,
+        disk_stream_bytes_per_second: 1e9,
         tcp_round_trip_p50_us: 10.0,
         tcp_stream_bytes_per_second: 8e9,
         memory_round_trip_us: Some(0.5),
@@ -107,16 +114,20 @@ mod tests {
             sync: true,
             bytes: 1_000,
             copies: 2,
+            disks: 3,
         };
         let put = needs.of(&LIMITS, 2, 100_000.0, 220.0);
         assert_eq!(put.latency, Some((10.0 + 10.0 + 90.0) / 220.0));
         assert_eq!(put.operations_per_sync, Some(10.0));
         assert_eq!(put.tcp_stream, Some(1e8 / 8e9));
         assert_eq!(put.memory_copy, Some(2e8 / 20e9));
-        let shm = Needs { client: false, members: Some(FabricKind::Shm), sync: false, ..needs };
+        assert_eq!(put.disk_stream, Some(3e8 / 1e9));
+        let shm =
+            Needs { client: false, members: Some(FabricKind::Shm), sync: false, disks: 0, ..needs };
         let multicast = shm.of(&LIMITS, 2, 100_000.0, 5.0);
         assert_eq!(multicast.latency, Some(0.1));
         assert_eq!((multicast.operations_per_sync, multicast.tcp_stream), (None, None));
+        assert_eq!(multicast.disk_stream, None);
         let read = Needs { members: None, sync: false, copies: 0, ..needs };
         assert_eq!(read.of(&LIMITS, 2, 1.0, 20.0).latency, Some(0.5));
         assert_eq!(read.of(&LIMITS, 2, 1.0, 20.0).memory_copy, None);

@@ -25,6 +25,8 @@ pub(crate) struct Limits {
     pub(crate) fdatasync_per_second: f64,
     /// Median time of one such append, in microseconds.
     pub(crate) fdatasync_p50_us: f64,
+    /// Bytes a second written to one file in long appends, the `fdatasync` that makes them durable included.
+    pub(crate) disk_stream_bytes_per_second: f64,
     /// Median round trip of one byte over loopback TCP between two blocked threads, in microseconds.
     pub(crate) tcp_round_trip_p50_us: f64,
     /// Bytes a second through one loopback TCP connection.
@@ -46,6 +48,8 @@ pub(crate) fn measure(dir: &Path, each: Duration) -> anyhow::Result<Limits> {
     Ok(Limits {
         fdatasync_per_second: syncs.len() as f64 / total.as_secs_f64(),
         fdatasync_p50_us: median_us(&mut syncs),
+        disk_stream_bytes_per_second: disk_stream(dir, each)
+            .with_context(|| format!("in {}", dir.display()))?,
         tcp_round_trip_p50_us: median_us(&mut trips),
         tcp_stream_bytes_per_second: tcp_stream(each).context("over loopback TCP")?,
         memory_round_trip_us: memory_round_trip(each),
@@ -54,10 +58,7 @@ pub(crate) fn measure(dir: &Path, each: Duration) -> anyhow::Result<Limits> {
 }
 
 fn append_and_sync(dir: &Path, each: Duration) -> std::io::Result<Vec<Duration>> {
-    let path = dir.join(format!("limits.{}", std::process::id()));
-    let file = File::options().create_new(true).write(true).open(&path)?;
-    // Without a name it goes away with the process, whatever happens.
-    std::fs::remove_file(&path)?;
+    let file = nameless(dir)?;
     // Written once over, so that the measured writes change no metadata.
     let zeros = vec![0; 1 << 20];
     for at in (0..FILE).step_by(zeros.len()) {
@@ -69,6 +70,31 @@ fn append_and_sync(dir: &Path, each: Duration) -> std::io::Result<Vec<Duration>>
         file.write_all_at(&block, index * BLOCK as u64 % FILE)?;
         file.sync_data()
     })
+}
+
+/// A file that goes away with the process, whatever happens.
+fn nameless(dir: &Path) -> std::io::Result<File> {
+    let path = dir.join(format!("limits.{}", std::process::id()));
+    let file = File::options().create_new(true).write(true).open(&path)?;
+    std::fs::remove_file(&path)?;
+    Ok(file)
+}
+
+fn disk_stream(dir: &Path, each: Duration) -> std::io::Result<f64> {
+    const PIECE: usize = 1 << 20;
+    /// So much is written before it is synced: the disk is busy, and memory does not fill.
+    const SYNCED: u64 = 64 << 20;
+    let file = nameless(dir)?;
+    let piece = vec![0x5a; PIECE];
+    let (start, mut written) = (Instant::now(), 0);
+    while start.elapsed() < each || written == 0 {
+        for _ in 0..SYNCED / PIECE as u64 {
+            file.write_all_at(&piece, written)?;
+            written += PIECE as u64;
+        }
+        file.sync_data()?;
+    }
+    Ok(written as f64 / start.elapsed().as_secs_f64())
 }
 
 fn round_trips(each: Duration) -> std::io::Result<Vec<Duration>> {
@@ -199,6 +225,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let limits = measure(dir.path(), Duration::from_millis(20)).unwrap();
         assert!(limits.fdatasync_per_second > 0.0 && limits.fdatasync_p50_us > 0.0, "{limits:?}");
+        assert!(limits.disk_stream_bytes_per_second > 0.0, "{limits:?}");
         assert!(limits.tcp_round_trip_p50_us > 0.0, "{limits:?}");
         assert!(limits.tcp_stream_bytes_per_second > 0.0, "{limits:?}");
         assert!(limits.memory_round_trip_us.is_none_or(|us| us > 0.0), "{limits:?}");

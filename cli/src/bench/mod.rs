@@ -22,6 +22,7 @@ mod view;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
@@ -316,12 +317,15 @@ impl Setting {
         let alone = operation == Operation::Get && !load.linearizable;
         // Nodes of one host share memory unless told otherwise; of those that somebody else runs nothing is known.
         let fabric = self.fabric.unwrap_or(FabricKind::Auto);
+        let sync = operation == Operation::Put && load.durability == Level::Disk;
         Needs {
             client: true,
             members: (!alone && self.replicas > 1).then_some(fabric),
-            sync: operation == Operation::Put && load.durability == Level::Disk,
+            sync,
             bytes: load.size,
             copies: if operation == Operation::Put { self.replicas.saturating_sub(1) } else { 0 },
+            // Those that were started here share the disk that was measured.
+            disks: if sync && load.pool.is_none() { self.replicas } else { 0 },
         }
     }
 }
@@ -390,9 +394,11 @@ async fn put(
         Level::Memory => Durability::Memory,
         Level::Disk => Durability::Disk,
     };
-    // The number in front makes the values differ; the rest need not be random, nothing compresses it.
+    /// No two values are alike: equal ones that are large would share a file.
+    static STAMP: AtomicU64 = AtomicU64::new(0);
+    // The rest need not be random, nothing compresses it.
     let mut value = vec![0x5a; size];
-    let stamp = number.to_le_bytes();
+    let stamp = STAMP.fetch_add(1, Ordering::Relaxed).to_le_bytes();
     let length = stamp.len().min(size);
     value[..length].copy_from_slice(&stamp[..length]);
     let command = Command::Put { key: key(number), value, condition: Condition::Always };

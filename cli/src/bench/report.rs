@@ -66,6 +66,7 @@ impl fmt::Display for Limits {
         let Limits {
             fdatasync_per_second,
             fdatasync_p50_us,
+            disk_stream_bytes_per_second,
             tcp_round_trip_p50_us,
             tcp_stream_bytes_per_second,
             memory_round_trip_us,
@@ -77,9 +78,10 @@ impl fmt::Display for Limits {
         };
         writeln!(
             f,
-            "the machine: 4 KiB append + fdatasync {fdatasync_per_second:.0}/s (p50 {fdatasync_p50_us:.0} us), loopback \
-             TCP round trip p50 {tcp_round_trip_p50_us:.0} us, stream {:.1} GB/s, shared memory round trip of two \
-             cores {between_cores}, memory copy {:.1} GB/s",
+            "the machine: 4 KiB append + fdatasync {fdatasync_per_second:.0}/s (p50 {fdatasync_p50_us:.0} us), long \
+             appends {:.1} GB/s, loopback TCP round trip p50 {tcp_round_trip_p50_us:.0} us, stream {:.1} GB/s, \
+             shared memory round trip of two cores {between_cores}, memory copy {:.1} GB/s",
+            disk_stream_bytes_per_second / 1e9,
             tcp_stream_bytes_per_second / 1e9,
             memory_copy_bytes_per_second / 1e9
         )
@@ -114,7 +116,7 @@ impl fmt::Display for Setting {
 fn table(lines: &[Line]) -> Table {
     let cpu = ["cpu us/op: client", "servers", "all"];
     let head = ["in flight", "ops/s", "p50 us", "p99 us", "max us"].into_iter();
-    let limits = ["of latency", "ops/sync", "of TCP stream", "of copying"];
+    let limits = ["of latency", "ops/sync", "of TCP stream", "of copying", "of disk"];
     let mut table = output::table(&head.chain(cpu).chain(limits).collect::<Vec<_>>());
     for Line { row, of_limits } in lines {
         let cpu = row.cpu_us_per_operation;
@@ -132,6 +134,7 @@ fn table(lines: &[Line]) -> Table {
             some(of_limits.operations_per_sync),
             percent(of_limits.tcp_stream),
             percent(of_limits.memory_copy),
+            percent(of_limits.disk_stream),
         ]);
     }
     for column in table.column_iter_mut() {

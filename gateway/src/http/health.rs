@@ -80,6 +80,11 @@ pub(super) async fn metrics(State(http): Shared) -> Response {
         "Connections that ended by a client's fault.",
         &plain(count(&counters.failed)),
     );
+    gauge(
+        "large_request_bytes",
+        "Bytes of large requests that are coming or have no answer yet.",
+        &plain(http.service.large.taken_bytes() as f64),
+    );
     let ledgers = gathered::ledgers(&http.service);
     for (field, name, help) in [
         ("readable", "ledger_readable_entries", "Entries that readers may see."),

@@ -274,21 +274,21 @@ async fn a_read_waits_for_what_it_wants_or_says_what_is_missing() {
 }
 
 /// A connection that speaks the protocol by hand.
-struct Raw(TcpStream, Vec<u8>);
+pub(crate) struct Raw(pub(crate) TcpStream, Vec<u8>);
 
 impl Raw {
-    async fn connect(address: std::net::SocketAddr) -> Self {
+    pub(crate) async fn connect(address: std::net::SocketAddr) -> Self {
         Self(TcpStream::connect(address).await.expect("a listener"), Vec::new())
     }
 
-    async fn send(&mut self, kind: Kind, call: u64, message: &impl serde::Serialize) {
+    pub(crate) async fn send(&mut self, kind: Kind, call: u64, message: &impl serde::Serialize) {
         let mut bytes = Vec::new();
         wire::encode(&mut bytes, kind, CallId(call), message).expect("short");
         self.0.write_all(&bytes).await.expect("sent");
     }
 
     /// The next frame; `None` when the server has closed.
-    async fn receive(&mut self) -> Option<(Kind, CallId, Vec<u8>)> {
+    pub(crate) async fn receive(&mut self) -> Option<(Kind, CallId, Vec<u8>)> {
         loop {
             if let Some((frame, used)) = wire::split(&self.1, wire::MAX_FRAME).expect("a frame") {
                 let found = (frame.kind, frame.call, frame.body.to_vec());
@@ -444,6 +444,27 @@ async fn connections_beyond_the_most_are_told_so() {
     client.status().await.expect("a status");
 }
 
+/// Byte after byte, and never a whole hello: each is a sign of life, and none of them buys more time.
+#[tokio::test]
+async fn a_hello_that_drips_in_is_cut_off_and_others_are_served_meanwhile() {
+    let site = Site::new(1);
+    let server = site.node("a1").await;
+    let mut raw = Raw::connect(server.client).await;
+    let mut ended = false;
+    // A frame that promises 200 bytes.
+    for byte in [200, 0, 0, 0, 1].into_iter().chain([0; 100]) {
+        ended = raw.0.write_all(&[byte]).await.is_err();
+        let mut answer = [0; 1];
+        let read = raw.0.read(&mut answer);
+        ended |= tokio::time::timeout(Duration::from_millis(500), read).await.is_ok();
+        if ended {
+            break;
+        }
+        server.connect().await.status().await.expect("a status");
+    }
+    assert!(ended, "50 s, and it still listens");
+}
+
 #[tokio::test]
 async fn a_reader_that_takes_no_answers_cannot_make_the_server_keep_them_all() {
     let site = Site::new(1);
@@ -495,6 +516,7 @@ async fn a_second_life_of_the_same_server_is_found_again() {
         security: Security::Plain,
         http: None,
         connections_max: 4,
+        large_bytes: tradewind_gateway::Options::LARGE_BYTES,
         restart: None,
     };
     let _gateway = tradewind_gateway::Gateway::start(process, options).expect("started");

@@ -124,6 +124,17 @@ impl Site {
         role: Role,
         security: Security,
     ) -> Server {
+        self.start_with_room(name, role, security, Options::LARGE_BYTES).await
+    }
+
+    /// The same, with so many bytes for large requests.
+    async fn start_with_room(
+        self: &Arc<Self>,
+        name: &str,
+        role: Role,
+        security: Security,
+        large_bytes: usize,
+    ) -> Server {
         let client = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let http = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = client.local_addr().expect("bound");
@@ -142,13 +153,19 @@ impl Site {
         });
         let backend = Arc::clone(&process) as Arc<dyn Backend>;
         let restart = Some(Arc::clone(&process.restart) as Arc<dyn Restart>);
-        let options = Options { client, security, http: Some(http), connections_max: 4, restart };
+        let http = Some(http);
+        let options = Options { client, security, http, connections_max: 4, large_bytes, restart };
         let gateway = Gateway::start(backend, options).expect("listeners know their addresses");
         Server { process, gateway, client: address, http: http_address }
     }
 
     pub(crate) async fn node(self: &Arc<Self>, name: &str) -> Server {
-        self.start(name, Role::Node { site: "ams".to_owned() }, Security::Plain).await
+        self.node_with_room(name, Options::LARGE_BYTES).await
+    }
+
+    pub(crate) async fn node_with_room(self: &Arc<Self>, name: &str, large_bytes: usize) -> Server {
+        let role = Role::Node { site: "ams".to_owned() };
+        self.start_with_room(name, role, Security::Plain, large_bytes).await
     }
 }
 

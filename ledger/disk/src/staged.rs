@@ -32,7 +32,7 @@ pub struct StagedValue {
     path: PathBuf,
     len: u64,
     synced: u64,
-    hasher: ValueHasher,
+    hasher: Option<ValueHasher>,
 }
 
 impl Stager {
@@ -41,9 +41,21 @@ impl Stager {
     /// # Errors
     /// [`WriteError::NoSpace`], which can be retried, or [`WriteError::Failed`].
     pub fn begin(&self, number: u64) -> Result<StagedValue, WriteError> {
+        self.create(number, Some(ValueHasher::default()))
+    }
+
+    /// The same, of a value whose digest the caller has computed from what it is about to give: it is not computed again.
+    ///
+    /// # Errors
+    /// As [`begin`](Self::begin).
+    pub fn begin_known(&self, number: u64) -> Result<StagedValue, WriteError> {
+        self.create(number, None)
+    }
+
+    fn create(&self, number: u64, hasher: Option<ValueHasher>) -> Result<StagedValue, WriteError> {
         let path = path(&self.layout, number);
         let file = retryable(self.ops.create(&path), "create", &path)?;
-        let (ops, hasher) = (self.ops.clone(), ValueHasher::default());
+        let ops = self.ops.clone();
         Ok(StagedValue { ops, file, path, len: 0, synced: 0, hasher })
     }
 
@@ -70,7 +82,9 @@ impl StagedValue {
         }
         let written = self.ops.write_at(&self.file, &self.path, bytes, self.len);
         retryable(written, "write", &self.path)?;
-        self.hasher.update(bytes);
+        if let Some(hasher) = &mut self.hasher {
+            hasher.update(bytes);
+        }
         self.len = len;
         if self.len - self.synced >= SYNC_BYTES {
             terminal(self.ops.sync_data(&self.file, &self.path), "sync", &self.path)?;
@@ -79,13 +93,13 @@ impl StagedValue {
         Ok(())
     }
 
-    /// Makes it durable, its name not yet; and gives its SHA-256.
+    /// Makes it durable, its name not yet; and gives its SHA-256, unless that is [known](Stager::begin_known).
     ///
     /// # Errors
     /// [`WriteError::Failed`].
-    pub fn finish(self) -> Result<Digest, WriteError> {
+    pub fn finish(self) -> Result<Option<Digest>, WriteError> {
         terminal(self.ops.sync_file(&self.file, &self.path), "sync", &self.path)?;
-        Ok(self.hasher.finish())
+        Ok(self.hasher.map(ValueHasher::finish))
     }
 }
 

@@ -8,6 +8,7 @@ use crate::{
     fingerprint::Fingerprint,
     record::{Latest, Record},
     session::{self, Session, Sessions},
+    store::Key,
     timeline::Timeline,
 };
 use alloc::{
@@ -39,7 +40,7 @@ pub struct SnapshotError {
 pub struct Decoder {
     chunks: u64,
     head: Option<Head>,
-    keys: BTreeMap<Box<[u8]>, Record>,
+    keys: BTreeMap<Key, Record>,
     sessions: BTreeMap<SessionId, Arc<Session>>,
     found: Stats,
     /// Kind of the last chunk, and whether it was closed because it was full.
@@ -198,7 +199,7 @@ fn stamp(head: &Head, input: &mut Input<'_>) -> Result<(Version, Hlc), &'static 
 
 fn key(
     head: &Head,
-    keys: &mut BTreeMap<Box<[u8]>, Record>,
+    keys: &mut BTreeMap<Key, Record>,
     found: &mut Stats,
     input: &mut Input<'_>,
     values: &mut Input<'_>,
@@ -249,7 +250,7 @@ fn key(
             found.bytes = found.bytes.checked_add(bytes).ok_or(too_many)?;
         }
     }
-    keys.insert(key.into(), Record::new(version, key_version, hlc, latest));
+    keys.insert(Key::from_slice(key), Record::new(version, key_version, hlc, latest));
     Ok(())
 }
 

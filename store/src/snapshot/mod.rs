@@ -176,10 +176,10 @@ impl Store {
             if let Some((key_version, change)) = before {
                 let item = record.item(at, &self.timeline).expect("as its change is");
                 let (version, hlc) = (change.version(), record.hlc(change, &self.timeline));
-                states.push(KeyState { key: key.clone(), version, key_version, hlc, item });
+                states.push(KeyState { key: Box::from(&key[..]), version, key_version, hlc, item });
             }
             if examined >= limit {
-                return (states, Some(key.clone()));
+                return (states, Some(Box::from(&key[..])));
             }
         }
         (states, None)

@@ -26,6 +26,7 @@ pub struct Acknowledged {
 pub struct Writers {
     stop: Arc<AtomicBool>,
     acknowledged: Arc<Mutex<Vec<Acknowledged>>>,
+    failed: Arc<Mutex<Vec<String>>>,
     tasks: JoinSet<()>,
 }
 
@@ -37,15 +38,24 @@ impl Writers {
     /// If a client cannot be connected.
     pub async fn start(running: &Running, prefix: &str, count: usize) -> Self {
         let nodes = running.deployment.plan().nodes_of_pool(POOL);
-        let (stop, acknowledged) = (Arc::default(), Arc::default());
+        let (stop, acknowledged, failed) = (Arc::default(), Arc::default(), Arc::default());
         let mut tasks = JoinSet::new();
         for index in 0..count {
             let client = running.deployment.client(&[&nodes[index % nodes.len()]]).await;
             let client = client.expect("a client");
             let prefix = format!("{prefix}-{index}");
-            tasks.spawn(write(client, prefix, Arc::clone(&stop), Arc::clone(&acknowledged)));
+            let (stop, acknowledged) = (Arc::clone(&stop), Arc::clone(&acknowledged));
+            tasks.spawn(write(client, prefix, stop, acknowledged, Arc::clone(&failed)));
         }
-        Self { stop, acknowledged, tasks }
+        Self { stop, acknowledged, failed, tasks }
+    }
+
+    /// What became of the writes that were not acknowledged, so far.
+    ///
+    /// # Panics
+    /// If a writer did.
+    pub fn failed(&self) -> Vec<String> {
+        self.failed.lock().expect("no panic while it is held").clone()
     }
 
     /// How many writes are acknowledged so far.
@@ -83,6 +93,7 @@ async fn write(
     prefix: String,
     stop: Arc<AtomicBool>,
     acknowledged: Arc<Mutex<Vec<Acknowledged>>>,
+    failed: Arc<Mutex<Vec<String>>>,
 ) {
     for number in 0.. {
         if stop.load(Ordering::Relaxed) {
@@ -90,9 +101,15 @@ async fn write(
         }
         let (key, value) = (format!("{prefix}-{number:06}"), format!("value of {number}"));
         let put = client.put(POOL, key.as_bytes(), value.as_bytes(), Condition::Always).await;
-        if let Ok(Reply::Written { version, .. }) = put {
-            let mut acknowledged = acknowledged.lock().expect("no panic while it is held");
-            acknowledged.push(Acknowledged { key, value, version });
+        match put {
+            Ok(Reply::Written { version, .. }) => {
+                let mut acknowledged = acknowledged.lock().expect("no panic while it is held");
+                acknowledged.push(Acknowledged { key, value, version });
+            }
+            other => {
+                let mut failed = failed.lock().expect("no panic while it is held");
+                failed.push(format!("{key}: {other:?}"));
+            }
         }
     }
 }

@@ -199,6 +199,7 @@ fn one(
         sync: false,
         bytes: size,
         copies: members - 1,
+        disks: 0,
     };
     Ok(Row {
         fabric,

@@ -23,7 +23,7 @@ fn a_staged_value_is_read_once_it_is_adopted() {
     for piece in value.chunks(7_000) {
         staged.write(piece).unwrap();
     }
-    assert_eq!(staged.finish().unwrap(), value_digest(value));
+    assert_eq!(staged.finish().unwrap(), Some(value_digest(value)));
     assert_eq!(opened.reader.value(digest).unwrap(), None);
     opened.writer.adopt_value(digest, 7).unwrap();
     opened.writer.append(&author.entries).unwrap();
@@ -31,6 +31,20 @@ fn a_staged_value_is_read_once_it_is_adopted() {
     assert_eq!(opened.reader.value(digest).unwrap().as_ref(), Some(value));
     drop(opened);
     let opened = open(dir.path(), &options(), |_, _| Ok(())).unwrap();
+    assert_eq!(opened.reader.value(digest).unwrap().as_ref(), Some(value));
+}
+
+#[test]
+fn a_value_whose_digest_is_known_is_staged_without_computing_it() {
+    let mut author = Author::signing("known");
+    author.put_detached(60_000);
+    let dir = tempdir();
+    let mut opened = open(dir.path(), &options(), |_, _| Ok(())).unwrap();
+    let (_, digest, value) = &author.values[0];
+    let mut staged = opened.writer.stager().begin_known(3).unwrap();
+    staged.write(value).unwrap();
+    assert_eq!(staged.finish().unwrap(), None);
+    opened.writer.adopt_value(digest, 3).unwrap();
     assert_eq!(opened.reader.value(digest).unwrap().as_ref(), Some(value));
 }
 
