@@ -33,6 +33,8 @@ const COMMANDS: &[&str] = &[
     "status",
     "roll",
     "node",
+    "node add",
+    "node remove",
     "node replace",
     "repair",
     "audit",
