@@ -13,7 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 use tradewind_gateway::{Backend, Gateway, Options, Security};
 use tradewind_mirror::{Mirror, mirror_json};
-use tradewind_site::{Ended, Feed, Node};
+use tradewind_site::{Ended, Feed, Node, StartError};
 use tradewind_topology::{Link, Ports, Process, Site, Topology};
 use tradewind_transport::quic::{self, Tuning};
 use tradewind_transport::tls::{Credentials, Protocol};
@@ -116,6 +116,11 @@ async fn serve(
     until: Until,
 ) -> anyhow::Result<End> {
     let Some(process) = topology.process(name) else {
+        let mut sites = topology.sites.iter();
+        if let Some(site) = sites.find(|site| site.nodes.iter().any(|node| node.name == *name)) {
+            let name = name.to_owned();
+            return Err(StartError::Removed { name, site: site.name.to_string() }.into());
+        }
         let names: Vec<_> =
             topology.processes().map(|process| process.name().to_string()).collect();
         bail!("the topology has no process {name}; it has {}", names.join(", "));

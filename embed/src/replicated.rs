@@ -177,7 +177,9 @@ impl<S: StateMachine> Replicated<S> {
                     Fault::Internal { reason: format!("a put was answered {other:?}") }
                 }
                 Ok(Ok(Err(fault))) => fault,
-                Ok(Err(_)) => Fault::Unknown { reason: "the node ends".into() },
+                Ok(Err(_)) => {
+                    Fault::Unknown { reason: "the view stopped, or the node ends".into() }
+                }
                 Err(_) => {
                     attempts.unknown = true;
                     return Err(attempts.over());

@@ -172,8 +172,7 @@ impl Plan {
             fs::create_dir_all(dir.join("keys")).map_err(io(dir))?;
             fs::write(&file, self.topology_text(dir)?).map_err(io(&file))?;
         }
-        let loaded = Topology::load(&file);
-        let topology = loaded.map_err(|faults| PlanError::Topology(faults.to_string()))?.topology;
+        let topology = read(&file)?;
         let names = |topology| processes(topology).map(|(name, _)| name.to_owned());
         let (mut found, mut expected) =
             (names(&topology).collect::<Vec<_>>(), self.process_names());
@@ -288,6 +287,12 @@ fn make_key(dir: &Path, name: &str) -> Result<PublicKey, PlanError> {
     Ok(identity.public_key())
 }
 
+/// The topology in a file.
+pub(crate) fn read(file: &Path) -> Result<Topology, PlanError> {
+    let loaded = Topology::load(file);
+    Ok(loaded.map_err(|faults| PlanError::Topology(faults.to_string()))?.topology)
+}
+
 /// The processes of a topology with the ports they listen on.
 pub(crate) fn processes(topology: &Topology) -> impl Iterator<Item = (&str, Ports)> {
     let nodes = topology.sites.iter().flat_map(|site| &site.nodes);
@@ -296,7 +301,10 @@ pub(crate) fn processes(topology: &Topology) -> impl Iterator<Item = (&str, Port
 }
 
 /// A row of adjacent free ports. Nothing keeps them free until the process binds them: good enough on one machine.
-fn free_ports() -> Result<u16, PlanError> {
+///
+/// # Errors
+/// When there is none.
+pub fn free_ports() -> Result<u16, PlanError> {
     /// Rows handed out by this program, so that two of its deployments do not meet.
     static TAKEN: AtomicU32 = AtomicU32::new(0);
     let rows = u32::from((PORT_RANGE.end - PORT_RANGE.start) / PORTS_A_PROCESS);

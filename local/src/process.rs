@@ -124,6 +124,15 @@ impl Deployment {
         &self.topology
     }
 
+    /// Reads the topology file again, which somebody changed.
+    ///
+    /// # Errors
+    /// When it does not hold.
+    pub fn reload(&mut self) -> Result<(), ProcessError> {
+        self.topology = plan::read(&self.topology_file())?;
+        Ok(())
+    }
+
     /// The directory that holds everything.
     #[must_use]
     pub fn dir(&self) -> &Path {

@@ -279,6 +279,8 @@ impl NodeBackend {
             "view": status.view.0,
             "view_members": self.names(&status.members),
             "view_changes": self.shared.changes.status(),
+            "roster": status.roster.0,
+            "file_roster": status.last_roster.0,
             "peers": peers.collect::<Vec<_>>(),
             "shards": shards.collect::<Vec<_>>(),
             "counters": {

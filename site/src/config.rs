@@ -2,7 +2,8 @@
 
 use tradewind_ledger::{Digest, Genesis, LedgerId, Member};
 use tradewind_site_protocol::{
-    BulkLimits, Incarnation, Limits, NodeConfig, NodeId, NodeInfo, Schedule, ShardConfig,
+    BulkLimits, Incarnation, Limits, NodeConfig, NodeId, NodeInfo, Roster, Schedule, Seat,
+    ShardConfig,
 };
 use tradewind_store::SnapshotRule;
 use tradewind_store_disk::Retain;
@@ -24,6 +25,7 @@ pub(crate) fn node_config(
 ) -> NodeConfig {
     let timeouts = &topology.timeouts;
     let shards = shards(topology, site);
+    let rosters = rosters(topology, site);
     let defaults = Limits::default();
     let ring_bytes = ring_bytes(shards.len());
     let limits = Limits {
@@ -41,7 +43,7 @@ pub(crate) fn node_config(
         nodes: site.nodes.iter().map(node_info).collect(),
         shards,
         incarnation,
-        topology_digest: Digest(topology.site_digest(site)),
+        rosters,
         limits,
     }
 }
@@ -88,13 +90,9 @@ fn ring_bytes(shards: usize) -> usize {
 
 /// All shards of a site: pools in the order of their names, so that the order of the file does not matter.
 pub(crate) fn shards(topology: &Topology, site: &Site) -> Vec<ShardConfig> {
-    let mut pools: Vec<_> = topology.pools_of(&site.name).collect();
-    pools.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-    let shards =
-        pools.into_iter().flat_map(|pool| (0..pool.shards).map(move |shard| (pool, shard)));
-    shards
+    places(topology, site)
         .map(|(pool, shard)| {
-            let members = topology.shard_members(pool, shard);
+            let members = topology.founding_members(pool, shard);
             let genesis = Genesis {
                 deployment: topology.name.as_str().into(),
                 site: site.name.as_str().into(),
@@ -102,6 +100,32 @@ pub(crate) fn shards(topology: &Topology, site: &Site) -> Vec<ShardConfig> {
                 members: members.iter().map(|node| member(&site.nodes[*node])).collect(),
             };
             ShardConfig { genesis, members: members.into_iter().map(node_id).collect() }
+        })
+        .collect()
+}
+
+fn places<'a>(topology: &'a Topology, site: &Site) -> impl Iterator<Item = (&'a Pool, u32)> {
+    let mut pools: Vec<_> = topology.pools_of(&site.name).collect();
+    pools.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+    pools.into_iter().flat_map(|pool| (0..pool.shards).map(move |shard| (pool, shard)))
+}
+
+/// The rosters of a site, each with the members of all shards.
+fn rosters(topology: &Topology, site: &Site) -> Vec<Roster> {
+    let members: Vec<_> = places(topology, site)
+        .map(|(pool, shard)| topology.shard_members_on(pool, shard))
+        .collect();
+    let seat =
+        |seat: &topology::Seat| Seat { node: node_id(seat.node), public_key: *seat.key.as_bytes() };
+    let rosters = topology.rosters(site).into_iter().enumerate();
+    rosters
+        .map(|(at, roster)| Roster {
+            digest: Digest(roster.digest),
+            seats: roster.seats.iter().map(seat).collect(),
+            shards: members
+                .iter()
+                .map(|rosters| rosters[at].iter().copied().map(node_id).collect())
+                .collect(),
         })
         .collect()
 }

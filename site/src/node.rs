@@ -48,6 +48,16 @@ pub enum StartError {
         /// The nodes there are.
         nodes: Vec<String>,
     },
+    /// It was one.
+    #[error(
+        "{name} was removed from site {site}: start it no more; to have it again, add it under another name with `tradewind node add`"
+    )]
+    Removed {
+        /// The name asked for.
+        name: String,
+        /// Its site.
+        site: String,
+    },
     /// The data directory.
     #[error(transparent)]
     Data(#[from] DataError),
@@ -122,10 +132,16 @@ impl Node {
     pub fn start(topology: Arc<Topology>, identity: Arc<Identity>) -> Result<Self, StartError> {
         let name = identity.name().to_owned();
         let Some(Process::Node { site, index: own }) = topology.process(&name) else {
-            let nodes = topology.sites.iter().flat_map(|site| &site.nodes);
+            let removed = topology.sites.iter().find(|site| {
+                site.nodes.iter().enumerate().any(|(i, n)| n.name == name[..] && site.is_removed(i))
+            });
+            if let Some(site) = removed {
+                return Err(StartError::Removed { name, site: site.name.to_string() });
+            }
+            let nodes = topology.sites.iter().flat_map(Site::present);
             return Err(StartError::NotANode {
                 name,
-                nodes: nodes.map(|n| n.name.to_string()).collect(),
+                nodes: nodes.map(|(_, node)| node.name.to_string()).collect(),
             });
         };
         let directory = topology.data.join(&name);
@@ -297,7 +313,8 @@ fn recover(
 ) -> Result<Recovered, StartError> {
     let mut recovered = Recovered::default();
     for (place, shard) in config.shards.iter().enumerate() {
-        if !shard.members.contains(&config.own) {
+        let last = config.rosters.last().expect("a site has a first roster");
+        if !last.shards[place].contains(&config.own) {
             recovered.replicas.push(None);
             continue;
         }

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::{anyhow, bail};
 use clap::{Parser, Subcommand};
-use tradewind_tests::sim::{self, Case, Coverage, Failure, Kind, Script};
+use tradewind_tests::sim::{self, Case, Course, Coverage, Failure, Kind, Script};
 
 #[derive(Parser)]
 #[command(about = "Long-running tests of Tradewind")]
@@ -26,6 +26,9 @@ enum Command {
         /// The first of them.
         #[arg(long, default_value_t = 0)]
         from: u64,
+        /// With nodes that are added, removed and replaced meanwhile.
+        #[arg(long, conflicts_with_all = ["script", "sweep"])]
+        changes: bool,
         /// Run this script instead, and tell each step; with `--crash`, crashes beside it.
         #[arg(long, value_enum)]
         script: Option<Script>,
@@ -43,20 +46,20 @@ enum Command {
 }
 
 fn main() -> anyhow::Result<()> {
-    let Command::Sim { seed, seeds, from, script, crash, veiled, sweep } =
+    let Command::Sim { seed, seeds, from, changes, veiled, script, crash, sweep } =
         Arguments::parse().command;
     let mut tell = |line: &str| println!("{line}");
+    let course = |seed| Course { seed, changes, veiled };
     match (seed, script, sweep) {
         (Some(seed), ..) => {
-            let result = sim::run_traced(seed, veiled, tell);
-            show(result, &name_of(seed, veiled))
+            show(sim::run_traced(course(seed), None, tell), &course(seed).to_string())
         }
         (_, Some(script), _) => {
             let case = Case { script, seed: from, crashes: crash };
             show(sim::run_script(&case, None, Some(&mut tell)), &case.to_string())
         }
         (_, _, Some(pairs)) => (from..from + seeds).try_for_each(|seed| run_sweep(seed, pairs)),
-        _ => run_many(from, seeds, veiled),
+        _ => run_many(from, seeds, course),
     }
 }
 
@@ -87,23 +90,19 @@ fn show(result: Result<Coverage, Failure>, what: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn name_of(seed: u64, veiled: bool) -> String {
-    format!("{}--seed {seed}", if veiled { "--veiled " } else { "" })
-}
-
-fn run_many(from: u64, seeds: u64, veiled: bool) -> anyhow::Result<()> {
+fn run_many(from: u64, seeds: u64, course: impl Fn(u64) -> Course) -> anyhow::Result<()> {
     let (start, mut sum) = (Instant::now(), Coverage::default());
-    for seed in from..from + seeds {
-        let name = name_of(seed, veiled);
+    for course in (from..from + seeds).map(&course) {
+        let name = course.to_string();
         let _named = Named(name.clone());
-        match if veiled { sim::run_veiled(seed, None) } else { sim::run(seed, None) } {
+        match sim::run(course, None) {
             Ok(coverage) => sum.join(&coverage),
             Err(failure) => bail!(failure.report(&name)),
         }
     }
     println!("{seeds} seeds from {from} hold, {:.1?}: {sum:#?}", start.elapsed());
     let missed = sum.missed();
-    if !veiled && !missed.is_empty() {
+    if !course(from).veiled && !missed.is_empty() {
         println!("never reached: {}", missed.join(", "));
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! Members cannot be taken out of a topology, least of all those without whom there is no majority.
+//! Nodes leave by `tradewind node remove`; whoever deletes the founders from the topology file gets no majority of its own.
 
 use std::fs;
 
@@ -24,7 +24,7 @@ async fn a_majority_cannot_be_taken_out_of_the_topology() {
     let whole = fs::read_to_string(&file).expect("the topology");
     fs::write(&file, without_two(&whole)).expect("written");
 
-    // The file holds, but who runs does not look at it: the view is what it was.
+    // The file holds, but for those who run it is no change of the roster: the view is what it was.
     running.run(&["topology", "check", file.to_str().expect("UTF-8")]).expect(0);
     running.run(&["put", POOL, "k", "while they run"]).expect(0);
     let members = running.status("ams-1")["view_members"].clone();

@@ -6,7 +6,7 @@ use std::thread;
 
 use tradewind_site_protocol::Mutation;
 use tradewind_tests::sim::{
-    self, Case, Coverage, Failure, Fault, Kind, Late, Planted, Script, Seen,
+    self, Case, Course, Coverage, Failure, Fault, Kind, Late, Planted, Script, Seen,
 };
 
 /// Runs cases on two threads; stops at the first that breaks something.
@@ -39,26 +39,38 @@ fn run_all<C: Sync>(
 
 #[test]
 fn invariants_hold_and_the_hard_places_are_reached() {
-    let seeds: Vec<u64> = (0..2_000).collect();
-    let coverage = run_all(&seeds, |seed| sim::run(*seed, None), |seed| format!("--seed {seed}"));
+    let mut courses: Vec<Course> = (0..2_000).map(Course::new).collect();
+    courses.extend((0..400).map(|seed| Course::new(seed).with_changes()));
+    let coverage = run_all(&courses, |course| sim::run(*course, None), Course::to_string);
     let missed = coverage.missed();
     assert!(missed.is_empty(), "never reached: {missed:?} in {coverage:#?}");
+    let [given, begun] = [Seen::Change, Seen::RosterBegun].map(|what| coverage.seen.of(what));
+    assert!(begun * 2 > given, "{coverage:#?}");
 }
 
 #[test]
 fn a_seed_is_the_same_run_each_time() {
-    let run = |seed| {
+    let run = |course: Course| {
         let mut lines = Vec::new();
-        let result = sim::run_traced(seed, false, |line| lines.push(line.to_owned()));
+        let result = sim::run_traced(course, None, |line| lines.push(line.to_owned()));
         (result, lines)
     };
-    assert_eq!(run(7), run(7));
+    for course in [Course::new(7), Course::new(7).with_changes().veiled()] {
+        assert_eq!(run(course), run(course));
+    }
 }
 
 /// The invariants that find a planted bug, over at most so many seeds.
 fn found_by(planted: impl Into<Planted>, seeds: u64) -> Option<&'static str> {
+    found_among((0..seeds).map(Course::new), planted)
+}
+
+fn found_among(
+    mut courses: impl Iterator<Item = Course>,
+    planted: impl Into<Planted>,
+) -> Option<&'static str> {
     let planted = Some(planted.into());
-    (0..seeds).find_map(|seed| sim::run(seed, planted).err().map(|f| f.violation.invariant))
+    courses.find_map(|course| sim::run(course, planted).err().map(|f| f.violation.invariant))
 }
 
 #[test]
@@ -169,15 +181,13 @@ fn forgetting_what_a_stopped_view_did_not_deliver_is_found() {
 
 /// The same, of nodes that do not notice for a while that others go on without them.
 fn found_veiled_by(mutation: Mutation, seeds: u64) -> Option<&'static str> {
-    let found =
-        |seed| sim::run_veiled(seed, Some(mutation.into())).err().map(|f| f.violation.invariant);
-    (0..seeds).find_map(found)
+    found_among((0..seeds).map(|seed| Course::new(seed).veiled()), mutation)
 }
 
 #[test]
 fn answering_what_made_no_entry_in_the_rest_of_a_stopped_view_is_found() {
-    let found = sim::run_veiled(71, Some(Mutation::AnswersDrained.into())).err();
-    assert_eq!(found.map(|f| f.violation.invariant), Some("invariant_linearizable"));
+    let found = found_among([Course::new(71).veiled()].into_iter(), Mutation::AnswersDrained);
+    assert_eq!(found, Some("invariant_linearizable"));
 }
 
 #[test]
@@ -208,11 +218,35 @@ fn reading_before_what_was_waited_for_is_committed_is_found() {
 
 #[test]
 fn reads_hold_where_nodes_do_not_notice_that_others_go_on() {
-    for seed in 0..100 {
-        let coverage =
-            sim::run_veiled(seed, None).unwrap_or_else(|failure| panic!("seed {seed}: {failure}"));
+    for course in (0..100).map(|seed| Course::new(seed).veiled()) {
+        let coverage = sim::run(course, None)
+            .unwrap_or_else(|failure| panic!("{}", failure.report(&course.to_string())));
         assert!(coverage.seen.of(Seen::Read) > 0 && coverage.veils > 0);
     }
+}
+
+#[test]
+fn reads_hold_where_nodes_come_and_go_unnoticed() {
+    let courses: Vec<_> = (0..100).map(|seed| Course::new(seed).veiled().with_changes()).collect();
+    let coverage = run_all(&courses, |course| sim::run(*course, None), Course::to_string);
+    let [read, begun, dismissed] =
+        [Seen::Read, Seen::RosterBegun, Seen::Dismissed].map(|what| coverage.seen.of(what));
+    assert!(read > 50_000 && begun > 100 && dismissed > 0, "{coverage:#?}");
+}
+
+#[test]
+fn committing_by_the_majority_of_the_founders_is_found() {
+    let courses = (0..400).map(|seed| Course::new(seed).with_changes());
+    let found = found_among(courses, Mutation::CommitOfFounders);
+    assert_eq!(found, Some("invariant_committed_is_durable"));
+}
+
+#[test]
+fn a_view_of_a_new_roster_without_a_majority_of_the_old_one_is_found() {
+    let courses = (0..400).map(|seed| Course::new(seed).with_changes());
+    let found = found_among(courses, Mutation::NewRosterAlone);
+    let two = ["invariant_one_successor_view", "invariant_one_order"];
+    assert!(found.is_some_and(|found| two.contains(&found)), "{found:?}");
 }
 
 #[test]

@@ -6,10 +6,11 @@ use crate::{
     check::ports,
     draft::{Draft, DraftClient, DraftMirror, DraftPool, DraftProcess, DraftRights, DraftSite},
     model::{ClientIdentity, Mirror, Node, Parent, Pool, Rights, Site, Timeouts, Topology},
+    roster::{Change, ChangeKind, Step, histories},
     section::At,
 };
 
-const REPLICAS_DEFAULT: u32 = 3;
+pub(crate) const REPLICAS_DEFAULT: u32 = 3;
 
 /// `None` if anything is missing or malformed, which an earlier pass has complained about.
 /// Relative paths are taken from `directory`.
@@ -17,6 +18,11 @@ pub(crate) fn build(draft: Draft, directory: &Path) -> Option<Topology> {
     let path = |at: Option<At<String>>, default: &str| {
         directory.join(at.map_or_else(|| default.to_owned(), |at| at.value))
     };
+    let founders: Vec<usize> = draft
+        .sites
+        .iter()
+        .map(|site| histories(site.nodes.len(), &site.steps())[0].len())
+        .collect();
     let sites: Option<Vec<Site>> =
         draft.sites.into_iter().map(|draft| site(draft, directory)).collect();
     let sites = sites?;
@@ -26,7 +32,11 @@ pub(crate) fn build(draft: Draft, directory: &Path) -> Option<Topology> {
         keys: path(draft.keys, "keys"),
         data: path(draft.data, "data"),
         mirrors: mirrors.collect::<Option<_>>()?,
-        pools: draft.pools.into_iter().map(|draft| pool(draft, &sites)).collect::<Option<_>>()?,
+        pools: draft
+            .pools
+            .into_iter()
+            .map(|draft| pool(draft, &sites, &founders))
+            .collect::<Option<_>>()?,
         clients: draft.clients.into_iter().map(client).collect::<Option<_>>()?,
         timeouts: {
             let ms = |at: Option<At<u32>>, default| {
@@ -55,7 +65,17 @@ fn site(draft: DraftSite, directory: &Path) -> Option<Site> {
             certificate: process.certificate.map(|at| directory.join(at.value)),
         })
     };
+    let steps = draft.steps();
+    let changes = draft.changes.into_iter().zip(steps).map(|(change, (node, step))| {
+        let kind = match step {
+            Step::Add => ChangeKind::Add,
+            Step::Remove => ChangeKind::Remove,
+            Step::Replace => ChangeKind::Replace { former_key: change.former_key?.value },
+        };
+        Some(Change { node, kind, replicas: change.replicas.map(|at| at.value) })
+    });
     Some(Site {
+        changes: changes.collect::<Option<_>>()?,
         name: draft.name.value.parse().ok()?,
         region: draft.region?.value,
         fabric: draft.fabric,
@@ -85,10 +105,10 @@ fn mirror(draft: DraftMirror, sites: &[Site], directory: &Path) -> Option<Mirror
     })
 }
 
-fn pool(draft: DraftPool, sites: &[Site]) -> Option<Pool> {
+fn pool(draft: DraftPool, sites: &[Site], founders: &[usize]) -> Option<Pool> {
     let home = draft.home?.value;
-    let site = sites.iter().find(|site| site.name == home[..])?;
-    let most = site.nodes.len() as u32;
+    let (site, most) = sites.iter().zip(founders).find(|(site, _)| site.name == home[..])?;
+    let most = *most as u32;
     Some(Pool {
         name: draft.name.value.parse().ok()?,
         home: site.name.clone(),

@@ -7,12 +7,15 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use crate::{
     diagnostics::{Diagnostics, Place},
     draft::{Draft, DraftProcess, DraftRights, DraftTimeouts, NODES_MAX},
+    key::PublicKey,
     model::Timeouts,
     names::{NAME_RULE, SiteName},
+    roster::histories,
     section::At,
     tree::quote,
 };
 
+mod changes;
 mod listeners;
 mod tree_of_mirrors;
 
@@ -23,6 +26,7 @@ pub(crate) fn check(draft: &Draft, diagnostics: &mut Diagnostics) {
     let names = check_names(draft, diagnostics);
     check_keys(draft, diagnostics);
     check_timeouts(&draft.timeouts, diagnostics);
+    changes::check(draft, diagnostics);
     check_sites(draft, diagnostics);
     check_pools(draft, &names, diagnostics);
     check_clients(draft, diagnostics);
@@ -97,8 +101,15 @@ fn check_keys(draft: &Draft, diagnostics: &mut Diagnostics) {
     let running = processes(draft).filter_map(|(process, _)| process.key.as_ref());
     let clients = draft.clients.iter().filter_map(|client| client.key.as_ref());
     let founding = processes(draft).filter_map(|(process, _)| process.founding_key.as_ref());
+    let is_founding = |key: &PublicKey| {
+        processes(draft)
+            .any(|(process, _)| process.founding_key.as_ref().is_some_and(|at| at.value == *key))
+    };
+    let changes = draft.sites.iter().flat_map(|site| &site.changes);
+    let former = changes.filter_map(|change| change.former_key.as_ref());
+    let former = former.filter(|at| !is_founding(&at.value));
     let mut seen: HashMap<_, &At<_>> = HashMap::new();
-    for key in running.chain(clients).chain(founding) {
+    for key in running.chain(clients).chain(founding).chain(former) {
         if let Some(first) = seen.get(&key.value) {
             let found = format!("the same key as {} at {}", first.key, first.place);
             let allowed = "a key of its own: whoever holds a key is taken for its name";
@@ -176,7 +187,8 @@ fn check_sites(draft: &Draft, diagnostics: &mut Diagnostics) {
     }
     for site in &draft.sites {
         let (place, key) = (&site.name.place, format!("{}.nodes", site.name.key));
-        match site.nodes.len() {
+        let rosters = histories(site.nodes.len(), &site.steps());
+        match rosters.last().map_or(0, BTreeSet::len) {
             0 => {
                 let allowed = format!("at least one [[{key}]]");
                 diagnostics.error(place, key, "no node", allowed);
@@ -241,10 +253,11 @@ fn check_pools(draft: &Draft, names: &Names<'_>, diagnostics: &mut Diagnostics) 
             continue;
         };
         let Some(replicas) = &pool.replicas else { continue };
-        let nodes = site.nodes.len();
+        let nodes = histories(site.nodes.len(), &site.steps())[0].len();
         let (place, key, count) = (&replicas.place, replicas.key.as_str(), replicas.value);
         if count as usize > nodes {
-            let found = format!("{count}, but {} has {nodes} nodes", site.name.value);
+            let began = if site.changes.is_empty() { "has" } else { "began with" };
+            let found = format!("{count}, but {} {began} {nodes} nodes", site.name.value);
             diagnostics.error(place, key, found, format!("1 to {nodes}"));
         } else if count % 2 == 0 || (count == 1 && nodes > 1) {
             let allowed = "3 or 5: a majority of the replicas must be up, so an even number \

@@ -11,6 +11,7 @@ use crate::{
     model::{Durability, FabricKind, Link, Right},
     names::{DeploymentName, NAME_RULE, Region},
     retain::{RETAIN_RULE, Retain},
+    roster::Step,
     section::{At, Section},
     tree::{Item, Table, Value, quote},
 };
@@ -46,6 +47,47 @@ pub(crate) struct DraftSite {
     pub(crate) fabric: FabricKind,
     pub(crate) fabric_tls: Option<At<bool>>,
     pub(crate) nodes: Vec<DraftProcess>,
+    pub(crate) changes: Vec<DraftChange>,
+}
+
+/// `[[sites.NAME.changes]]`.
+#[derive(Debug)]
+pub(crate) struct DraftChange {
+    pub(crate) place: Place,
+    pub(crate) key: String,
+    /// By [`CHANGES`].
+    pub(crate) named: [Option<At<String>>; 3],
+    pub(crate) former_key: Option<At<PublicKey>>,
+    pub(crate) replicas: Option<At<u32>>,
+}
+
+/// What can become of a node, as the file says it, and as it is counted.
+pub(crate) const CHANGES: [(&str, Step); 3] =
+    [("add", Step::Add), ("remove", Step::Remove), ("replace", Step::Replace)];
+
+impl DraftChange {
+    /// The node and what becomes of it, if that is one thing.
+    pub(crate) fn single(&self) -> Option<(&At<String>, Step)> {
+        let named = self.named.iter().zip(CHANGES);
+        let mut named = named.filter_map(|(name, (_, step))| Some((name.as_ref()?, step)));
+        named.next().filter(|_| named.next().is_none())
+    }
+}
+
+impl DraftSite {
+    /// The changes by the places of their nodes; those that make no sense are left out.
+    pub(crate) fn steps(&self) -> Vec<(usize, Step)> {
+        let place = |name: &At<String>| {
+            let named =
+                |node: &DraftProcess| node.name.as_ref().is_some_and(|n| n.value == name.value);
+            self.nodes.iter().position(named)
+        };
+        let step = |change: &DraftChange| {
+            let (name, step) = change.single()?;
+            Some((place(name)?, step))
+        };
+        self.changes.iter().filter_map(step).collect()
+    }
 }
 
 /// What nodes and mirrors have in common.
@@ -181,8 +223,19 @@ fn read_site(name: At<String>, mut section: Section, diagnostics: &mut Diagnosti
             node
         })
         .collect();
+    let changes = section.sections("changes", diagnostics);
+    let changes = changes.into_iter().map(|section| read_change(section, diagnostics)).collect();
     section.finish(diagnostics);
-    DraftSite { name, region, fabric, fabric_tls, nodes }
+    DraftSite { name, region, fabric, fabric_tls, nodes, changes }
+}
+
+fn read_change(mut section: Section, diagnostics: &mut Diagnostics) -> DraftChange {
+    let named = CHANGES.map(|(key, _)| section.text(key, "the name of a node", diagnostics));
+    let former_key = section.parsed("former_key", KEY_RULE, diagnostics);
+    let replicas = section.integer("replicas", 1..=NODES_MAX as u32, diagnostics);
+    let (place, key) = (section.place.clone(), section.path.clone());
+    section.finish(diagnostics);
+    DraftChange { place, key, named, former_key, replicas }
 }
 
 fn read_fabric(section: &mut Section, diagnostics: &mut Diagnostics) -> FabricKind {

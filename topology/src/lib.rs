@@ -17,7 +17,7 @@
 //! | `names` | newtypes of the names that the file gives to things |
 //! | `key` | [`PublicKey`], and the key inside a certificate or private-key file |
 //! | `model` | the validated types: [`Topology`], [`Site`], [`Node`], [`Mirror`], [`Pool`], ... |
-//! | `placement` | which nodes hold which shard, and the digest that the nodes of a site must share |
+//! | `roster` | who the nodes of a site are from change to change, which of them hold which shard, and the digests that they must share |
 //! | `init` | a file to start from |
 //! | [`render`] | the topology as text, DOT and SVG |
 
@@ -31,9 +31,9 @@ mod key;
 mod load;
 mod model;
 mod names;
-mod placement;
 pub mod render;
 mod retain;
+mod roster;
 mod section;
 mod tree;
 
@@ -47,4 +47,5 @@ pub use model::{
 };
 pub use names::{ClientName, DeploymentName, NameError, PoolName, ProcessName, Region, SiteName};
 pub use retain::Retain;
+pub use roster::{Change, ChangeKind, Roster, Seat};
 pub use tree::ENVIRONMENT_PREFIX;

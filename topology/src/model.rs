@@ -18,6 +18,7 @@ use serde::Serialize;
 use crate::{
     key::PublicKey,
     names::{ClientName, DeploymentName, PoolName, ProcessName, Region, SiteName},
+    roster::Change,
 };
 
 /// A whole deployment. Lists are in the order of the file.
@@ -80,8 +81,11 @@ pub struct Site {
     pub fabric: FabricKind,
     /// Whether the fabric's links are encrypted and authenticated by TLS.
     pub fabric_tls: bool,
-    /// The members; a node's index here is its identity inside the site, so order matters.
+    /// All that are, were or will be members; a node's index here is its identity inside the site, so order matters, and
+    /// nodes that were removed stay: see [`Site::present`].
     pub nodes: Vec<Node>,
+    /// How the members changed since the site was founded, in order; by those who were added, the founders are known.
+    pub changes: Vec<Change>,
 }
 
 /// The transport between the nodes of one site.
@@ -244,7 +248,8 @@ pub struct Pool {
     pub home: SiteName,
     /// Number of shards, at least 1; fixed for the life of the pool.
     pub shards: u32,
-    /// Nodes that hold each shard, at least 1 and at most those of the home site.
+    /// Nodes that hold each shard when it begins, at least 1 and at most the founders of the home site; a change of the site
+    /// may raise it.
     pub replicas: u32,
     /// When a write is acknowledged, unless the request asks for more.
     pub durability: Durability,
@@ -318,6 +323,8 @@ pub enum Right {
 pub enum Role {
     /// A node of this site.
     Node(SiteName),
+    /// Once a node of this site: the nodes tell it so, and nothing else.
+    Former(SiteName),
     /// A mirror.
     Mirror,
     /// A client.
@@ -407,20 +414,25 @@ impl Topology {
         self.processes().find(|process| process.name().as_str() == name)
     }
 
-    /// All nodes, site by site, then all mirrors.
+    /// All nodes that were not removed, site by site, then all mirrors.
     pub fn processes(&self) -> impl Iterator<Item = Process<'_>> {
         let nodes = self
             .sites
             .iter()
-            .flat_map(|site| (0..site.nodes.len()).map(move |index| Process::Node { site, index }));
+            .flat_map(|site| site.present().map(move |(index, _)| Process::Node { site, index }));
         nodes.chain(self.mirrors.iter().map(Process::Mirror))
     }
 
     /// Every key of the deployment with the name and role that it stands for; keys are unique.
     pub fn identities(&self) -> impl Iterator<Item = (PublicKey, &str, Role)> {
         let processes = self.sites.iter().flat_map(|site| {
-            let role = Role::Node(site.name.clone());
-            site.nodes.iter().map(move |node| (node.key, node.name.as_str(), role.clone()))
+            site.nodes.iter().enumerate().map(|(index, node)| {
+                let role = match site.is_removed(index) {
+                    true => Role::Former(site.name.clone()),
+                    false => Role::Node(site.name.clone()),
+                };
+                (node.key, node.name.as_str(), role)
+            })
         });
         let mirrors = self.mirrors.iter().map(|m| (m.key, m.name.as_str(), Role::Mirror));
         let clients = self.clients.iter().map(|c| (c.key, c.name.as_str(), Role::Client));

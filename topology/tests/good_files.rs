@@ -101,6 +101,71 @@ fn shards_lie_where_they_have_always_been_and_spread_evenly() {
     assert_eq!(load, BTreeMap::from([(0, 6), (1, 6), (2, 6)]));
 }
 
+/// The text with a change of `ams` appended, and with what else is written there.
+fn changed(text: &str, change: &str) -> String {
+    format!("{text}\n[[sites.ams.changes]]\n{change}\n")
+}
+
+fn parsed(text: &str) -> Topology {
+    let loaded = Topology::parse(text, Path::new(ATLAS), &[]);
+    loaded.unwrap_or_else(|faults| panic!("{faults}")).topology
+}
+
+#[test]
+fn a_change_makes_the_next_roster_and_leaves_all_before_as_it_was() {
+    const NODE: &str = "[[sites.ams.nodes]]\nname = \"a4\"\naddress = \"10.0.1.4\"\nkey = \"YqYRtHLYmw5fyTwGm59wC0xVLVW8Doe1YAjvF7ayvr4=\"\n";
+    let text = fs::read_to_string(ATLAS).unwrap();
+    let first = parsed(&text);
+    let ams = |topology: &Topology| topology.site("ams").unwrap().clone();
+    let rosters = |topology: &Topology| topology.rosters(&ams(topology));
+    let nodes = |topology: &Topology| -> Vec<Vec<usize>> {
+        let seats = rosters(topology).into_iter().map(|roster| roster.seats);
+        seats.map(|seats| seats.iter().map(|seat| seat.node).collect()).collect()
+    };
+    // The fourth is a spare at first, for each shard has its three members.
+    let spare = changed(&format!("{text}\n{NODE}"), "add = \"a4\"");
+    let grown = parsed(&spare);
+    assert_eq!(nodes(&grown), [vec![0, 1, 2], vec![0, 1, 2, 3]]);
+    assert_eq!(rosters(&grown)[0], rosters(&first)[0]);
+    let pool = grown.pool("flights").unwrap();
+    assert_eq!(grown.shard_members_on(pool, 1), [vec![0, 1, 2], vec![0, 1, 2]]);
+    // It takes the place of one that goes, under the same digests as before.
+    let shrunk = parsed(&changed(&spare, "remove = \"a2\""));
+    assert_eq!(nodes(&shrunk)[1..], [vec![0, 1, 2, 3], vec![0, 2, 3]]);
+    assert_eq!(rosters(&shrunk)[..2], rosters(&grown)[..]);
+    assert_eq!(shrunk.shard_members(pool, 1), [0, 2, 3]);
+    assert_eq!(shrunk.founding_members(pool, 1), [0, 1, 2]);
+    assert!(shrunk.process("a2").is_none() && ams(&shrunk).is_removed(1));
+    assert!(
+        shrunk
+            .identities()
+            .any(|(_, name, role)| name == "a2" && role == Role::Former("ams".parse().unwrap()))
+    );
+    // A member from the start, if more are wanted.
+    let wanted = parsed(&changed(&format!("{text}\n{NODE}"), "add = \"a4\"\nreplicas = 4"));
+    assert_eq!(wanted.shard_members(pool, 1), [0, 1, 2, 3]);
+    assert_ne!(rosters(&wanted)[1].digest, rosters(&grown)[1].digest);
+}
+
+#[test]
+fn a_change_that_cannot_be_is_refused_in_words() {
+    let text = fs::read_to_string(ATLAS).unwrap();
+    for (changes, words) in [
+        (&["remove = \"a9\""][..], "which is no node of the site"),
+        (&["add = \"a1\"", "add = \"a1\""], "which is a node already"),
+        (&["add = \"a1\"", "add = \"a2\"", "add = \"a3\""], "no founder"),
+        (&["add = \"a1\"\nremove = \"a2\""], "exactly one of add, remove, replace"),
+        (&["remove = \"a1\"", "remove = \"a1\""], "which is none at that time"),
+        (&["remove = \"a1\"", "remove = \"a2\""], "leaves 1 of 2 nodes"),
+        (&["replace = \"a1\""], "the key that a node had before"),
+        (&["remove = \"a1\"\nreplicas = 3"], "only where a node is added"),
+    ] {
+        let text = changes.iter().fold(text.clone(), |text, change| changed(&text, change));
+        let faults = Topology::parse(&text, Path::new(ATLAS), &[]).unwrap_err().to_string();
+        assert!(faults.contains(words), "{changes:?}: {faults}");
+    }
+}
+
 #[test]
 fn the_site_digest_changes_with_members_and_pools_but_not_with_addresses_or_mirrors() {
     let text = fs::read_to_string(ATLAS).unwrap();

@@ -144,7 +144,11 @@ fn pair(tls: bool) -> Result<Pair, Box<dyn Error>> {
         let options = TcpOptions {
             own,
             nodes: nodes
-                .map(|(identity, address)| TcpNode { name: identity.name().to_owned(), address })
+                .map(|(identity, address)| TcpNode {
+                    name: identity.name().to_owned(),
+                    address,
+                    is_former: false,
+                })
                 .collect(),
             deployment: "atlas".to_owned(),
             site: "ams".to_owned(),

@@ -110,7 +110,7 @@ pub fn expected_genesis(topology: &Topology, pool: &Pool, shard: u32) -> Genesis
         deployment: topology.name.to_string(),
         site: site.name.to_string(),
         ledger,
-        members: topology.shard_members(pool, shard).into_iter().map(member).collect(),
+        members: topology.founding_members(pool, shard).into_iter().map(member).collect(),
     }
 }
 

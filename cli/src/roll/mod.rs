@@ -88,7 +88,7 @@ impl RollArgs {
     }
 
     fn nodes(&self, site: &Site) -> anyhow::Result<Vec<ProcessName>> {
-        let all = || site.nodes.iter().map(|node| node.name.clone());
+        let all = || site.present().map(|(_, node)| node.name.clone());
         let Some(name) = &self.node else { return Ok(all().collect()) };
         let found: Vec<_> = all().filter(|node| node.as_str() == name).collect();
         if found.is_empty() {

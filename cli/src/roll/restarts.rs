@@ -54,9 +54,13 @@ impl Roll<'_> {
     /// Which node did not come back, and which were not restarted.
     pub(crate) async fn run(&self, nodes: &[ProcessName]) -> anyhow::Result<Rolled> {
         let (site, began) = (self.site.name.to_string(), Instant::now());
-        let goal = Goal::of(&self.ask().await);
+        let all: Vec<_> = self.site.present().map(|(_, node)| node.name.clone()).collect();
+        let asked = self.in_force(&self.ask(&all).await);
+        let nodes: Vec<ProcessName> =
+            nodes.iter().filter(|node| asked.contains(node)).cloned().collect();
+        let goal = Goal::of(&self.ask(&asked).await);
         let (mut answers, missing) = loop {
-            let answers = self.ask().await;
+            let answers = self.ask(&asked).await;
             let missing = missing(&answers, &goal);
             if missing.is_empty() || began.elapsed() > SETTLE {
                 break (answers, missing);
@@ -100,7 +104,8 @@ impl Roll<'_> {
         client.restart(Incarnation(before)).await?;
         let mut goal = None;
         loop {
-            *answers = self.ask().await;
+            let names: Vec<_> = answers.keys().cloned().collect();
+            *answers = self.ask(&names).await;
             let now = answers.get(name).and_then(|answer| answer.as_ref().ok());
             let incarnation = now.map_or(before, |status| status.incarnation);
             let weak = missing(answers, goal.as_ref().unwrap_or(&Goal::default()));
@@ -121,12 +126,24 @@ impl Roll<'_> {
         }
     }
 
-    /// Asks every node of the site for its status.
-    async fn ask(&self) -> Answers {
+    /// The nodes by which the site goes as they tell: not those that the file adds or replaces and that are yet to be let
+    /// in, for which this roll may be made.
+    fn in_force(&self, answers: &Answers) -> Vec<ProcessName> {
+        let rosters = self.connector.topology().rosters(self.site);
+        let told = answers.values().flatten().map(|status| status.roster).max();
+        let roster = &rosters[told.unwrap_or(rosters.len() - 1).min(rosters.len() - 1)];
+        let nodes = self.site.present().filter(|(index, node)| {
+            roster.seats.iter().any(|seat| seat.node == *index && seat.key == node.key)
+        });
+        nodes.map(|(_, node)| node.name.clone()).collect()
+    }
+
+    /// Asks nodes of the site for their status.
+    async fn ask(&self, nodes: &[ProcessName]) -> Answers {
         let mut asked = JoinSet::new();
-        for node in &self.site.nodes {
+        for name in nodes {
             let connector = self.connector.clone();
-            let name = node.name.clone();
+            let name = name.clone();
             asked.spawn(async move {
                 let answer = status(&connector, &name).await.map_err(|error| words(&error));
                 (name, answer)

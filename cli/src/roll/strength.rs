@@ -9,6 +9,9 @@ use tradewind_topology::ProcessName;
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct NodeStatus {
     pub(crate) incarnation: u64,
+    /// The site's roster that it goes by.
+    #[serde(default)]
+    pub(crate) roster: usize,
     state: String,
     explanation: String,
     view: u64,
@@ -89,7 +92,7 @@ mod tests {
     fn status(state: &str, view: u64, delivered: u64, durable: u64) -> NodeStatus {
         let (state, explanation) = (state.into(), format!("{state}: in words"));
         let shards = vec![ShardStatus { ledger: "bench.0".into(), delivered, durable }];
-        NodeStatus { incarnation: 1, state, explanation, view, shards }
+        NodeStatus { incarnation: 1, roster: 0, state, explanation, view, shards }
     }
 
     fn answers(all: [Result<NodeStatus, String>; 3]) -> Answers {

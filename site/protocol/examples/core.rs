@@ -12,7 +12,7 @@ use tradewind_ledger::{
 };
 use tradewind_site_protocol::{
     Action, Durability, Incarnation, Instant, Limits, Memory, NodeConfig, NodeCore, NodeId,
-    NodeInfo, Now, Promise, RecoveredShard, ShardConfig, ShardIndex, Submission, Ticket,
+    NodeInfo, Now, Promise, RecoveredShard, Roster, ShardConfig, ShardIndex, Submission, Ticket,
 };
 use tradewind_store::{Command, Condition, Store};
 
@@ -51,12 +51,13 @@ fn config(own: usize, signers: &[Ed25519Signer]) -> NodeConfig {
         members: nodes.iter().map(member).collect(),
     };
     let members = (0..NODES as u16).map(NodeId).collect();
+    let shards = vec![ShardConfig { genesis, members }];
     NodeConfig {
         own: NodeId(own as u16),
+        rosters: vec![Roster::founding(Digest::ZERO, &nodes, &shards)],
         nodes,
-        shards: vec![ShardConfig { genesis, members }],
+        shards,
         incarnation: Incarnation(1),
-        topology_digest: Digest::ZERO,
         limits: Limits::default(),
     }
 }

@@ -15,6 +15,7 @@ use crate::error::{Fatal, PeerFault, SnapshotsDiffer};
 use crate::formation::Recollection;
 use crate::ids::{Barrier, BodyId, NodeId, ShardIndex, Ticket};
 use crate::payload::NAMED;
+use crate::roster::RosterId;
 use crate::taking::Part;
 
 /// A command of a client for one shard.
@@ -114,6 +115,12 @@ pub struct Promise {
     pub view: ViewId,
     /// Its members: whom a node waits for a while at its start.
     pub members: Vec<NodeId>,
+    /// The roster that it is of: the node helps to make no view of an older one, ever.
+    pub roster: RosterId,
+    /// The digest of that roster, so that it is not taken for another of its number; zero before the first view.
+    pub digest: Digest,
+    /// The newest roster of which the node knows that a view was installed: no view of an older one can be made.
+    pub established: RosterId,
 }
 
 /// What the shell must do, in the order of [`crate::NodeCore::poll_action`].

@@ -1,11 +1,13 @@
 //! Linearizable reads at any member, by a barrier that all reads of a node share (docs/protocol.md, section 11).
 //!
 //! A node that has reads to answer counts `barrier_asked` in its row up; who runs the view echoes that count. Once a
-//! majority of a shard's members has, no later view existed when the reads began. Then they wait until what this node had
-//! received of the shard when it asked is delivered and committed (`shard::reading`). One barrier of a shard is on its way
-//! at a time: reads that come meanwhile share the next one.
+//! majority of a shard's members on the view's roster has, no later view existed when the reads began, of whatever roster.
+//! Then they wait until what this node had received of the shard when it asked is delivered and committed
+//! (`shard::reading`). One barrier of a shard is on its way at a time: reads that come meanwhile share the next one.
 
 use alloc::vec::Vec;
+
+use tradewind_ledger::quorum;
 
 use crate::access::StoreAccess;
 use crate::action::Action;
@@ -88,9 +90,12 @@ impl<S: StoreAccess> NodeCore<S> {
     fn pass_barriers<M: Memory>(&mut self, memory: &M) {
         let column = Layout::barrier_seen(self.config.own).start;
         let seen = |node: NodeId| memory.load(node, column);
+        let roster = self.config.roster(self.roster);
         for (shard, replica) in (0..).map(ShardIndex).zip(&mut self.replicas) {
             let Some(replica) = replica else { continue };
-            if let Some(barrier) = replica.pass_barriers(seen, self.planted) {
+            // Who is absent counts as one that does not run the view.
+            let enough = quorum(roster.shard(shard).len());
+            if let Some(barrier) = replica.pass_barriers(seen, enough, self.planted) {
                 self.out.actions.push_back(Action::BarrierPassed { shard, barrier });
             }
         }

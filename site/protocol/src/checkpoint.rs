@@ -11,6 +11,7 @@ use crate::ids::NodeId;
 use crate::layout::{SIGNATURE, ShardLayout};
 use crate::machine::Mark;
 use crate::memory::Memory;
+use crate::shard::Elders;
 
 /// Marks that may wait for signatures; older ones are given up.
 const MARKS_MAX: usize = 128;
@@ -22,6 +23,7 @@ type Signature = [u8; SIGNATURE];
 pub(crate) struct Marks {
     policy: Policy,
     own: usize,
+    elders: Vec<Elders>,
     waiting: VecDeque<(Mark, Vec<Option<Signature>>)>,
     /// Largest size given out to be signed.
     asked: Version,
@@ -41,6 +43,7 @@ impl Marks {
         Self {
             policy,
             own,
+            elders: Vec::new(),
             waiting: VecDeque::new(),
             asked: Version::ZERO,
             signed: Version::ZERO,
@@ -50,12 +53,15 @@ impl Marks {
         }
     }
 
-    pub(crate) fn policy(&self) -> &Policy {
-        &self.policy
+    /// A new view with these members: rows are zero again, and its first mark covers all before.
+    pub(crate) fn begin_view(&mut self, policy: Policy, own: usize, elders: Vec<Elders>) {
+        self.heard = vec![Version::ZERO; policy.members().len()];
+        (self.policy, self.own, self.elders) = (policy, own, elders);
+        self.forget();
     }
 
-    /// A new view: rows are zero again, and its first mark covers all before.
-    pub(crate) fn begin_view(&mut self) {
+    /// Gives up all marks.
+    pub(crate) fn forget(&mut self) {
         self.waiting.clear();
         self.asked = self.signed;
         self.unpublished = None;
@@ -160,8 +166,13 @@ impl Marks {
     /// The newest mark up to `durable` with a majority of signatures; it and all older ones are done.
     pub(crate) fn next_checkpoint(&mut self, durable: Version) -> Option<(Version, SignedNote)> {
         let threshold = self.policy.threshold();
-        let enough =
-            |signatures: &[Option<Signature>]| signatures.iter().flatten().count() >= threshold;
+        let enough = |signatures: &[Option<Signature>]| {
+            let of = |elders: &Elders| {
+                let signed = elders.ranks.iter().filter(|rank| signatures[**rank].is_some());
+                signed.count() >= elders.threshold
+            };
+            signatures.iter().flatten().count() >= threshold && self.elders.iter().all(of)
+        };
         let at = self.waiting.iter().rposition(|(m, s)| m.size <= durable && enough(s))?;
         let (mark, signatures) = self.waiting.drain(..=at).next_back()?;
         let checkpoint = self.checkpoint_of(&mark);

@@ -4,12 +4,13 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
-use tradewind_ledger::{Digest, Genesis, Member, SealLimits};
+use tradewind_ledger::{Genesis, Member, SealLimits};
 use tradewind_store::SnapshotRule;
 
 use crate::bulk::FIRST_HEAD;
 use crate::error::ConfigError;
-use crate::ids::{Incarnation, NodeId};
+use crate::ids::{Incarnation, NodeId, ShardIndex};
+use crate::roster::{Roster, RosterId, Seat};
 
 /// A node of the site.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -26,8 +27,8 @@ pub struct ShardConfig {
     /// The first entry of the ledger; it names the ledger and its members. Byte-identical at all
     /// nodes.
     pub genesis: Genesis,
-    /// The members, in the order of their ranks and of `genesis.members`. The first one (rank 0)
-    /// sends the ordered control marks. Strictly ascending.
+    /// The members that it begins with, in the order of their ranks and of `genesis.members`: those of the first roster.
+    /// Strictly ascending.
     pub members: Vec<NodeId>,
 }
 
@@ -195,16 +196,16 @@ impl Limits {
 pub struct NodeConfig {
     /// This node.
     pub own: NodeId,
-    /// All nodes of the site; `NodeId(i)` is the i-th.
+    /// All nodes that the site ever had or is to have, as far as the own topology file tells; `NodeId(i)` is the i-th.
     pub nodes: Vec<NodeInfo>,
     /// All shards of the site, also those that this node has no part in (their place in the rows is the
     /// same everywhere).
     pub shards: Vec<ShardConfig>,
     /// This start of the process.
     pub incarnation: Incarnation,
-    /// Digest of everything in the topology that the nodes of a site must agree on, and of `limits` that
-    /// shape the rows; peers with another one are refused.
-    pub topology_digest: Digest,
+    /// Who of them is a member of the site, and of which shard: at its founding, and after each change that the own file
+    /// tells of. Never empty. Peers whose file tells another story are refused.
+    pub rosters: Vec<Roster>,
     /// Sizes, periods and bounds.
     pub limits: Limits,
 }
@@ -217,16 +218,33 @@ impl NodeConfig {
             return Err(ConfigError::UnknownSelf { own, nodes });
         }
         self.shards.iter().try_for_each(|shard| self.check_shard(shard))?;
+        let founding = self.rosters.first().map(|roster| &roster.shards);
+        if !founding.is_some_and(|shards| shards.iter().eq(self.shards.iter().map(|s| &s.members)))
+        {
+            let problem = "the first one must have the shards' first members";
+            return Err(ConfigError::Roster { roster: RosterId(0), problem });
+        }
+        for (roster, id) in self.rosters.iter().zip(0..) {
+            if let Some(problem) = roster.fault(nodes, self.shards.len()) {
+                return Err(ConfigError::Roster { roster: RosterId(id), problem });
+            }
+        }
+        if !self.is_seated(self.last(), own) {
+            let name = self.nodes[own.index()].name.clone();
+            return Err(ConfigError::NotOnRoster { name, roster: self.last() });
+        }
         self.limits.check()
     }
 
-    /// The members of a shard with the keys that they have now, as VIEW entries record them: the roster.
-    pub(crate) fn roster(&self, shard: &ShardConfig) -> Vec<Member> {
-        let member = |node: &NodeId| {
-            let NodeInfo { name, public_key } = self.nodes[node.index()].clone();
-            Member { name, public_key }
+    /// The members of a shard on a roster, with the keys that they have there, as VIEW entries record them.
+    pub(crate) fn records(&self, id: RosterId, shard: ShardIndex) -> Vec<Member> {
+        let roster = self.roster(id);
+        let seats = roster.seats.iter().filter(|seat| roster.shard(shard).contains(&seat.node));
+        let member = |seat: &Seat| Member {
+            name: self.nodes[seat.node.index()].name.clone(),
+            public_key: seat.public_key,
         };
-        shard.members.iter().map(member).collect()
+        seats.map(member).collect()
     }
 
     fn check_shard(&self, shard: &ShardConfig) -> Result<(), ConfigError> {
@@ -306,6 +324,10 @@ pub enum Mutation {
     BarrierOfDelivered,
     /// A read does not wait for the committed state to cover what it waited for.
     BarrierUncommitted,
+    /// A view of a new roster does not need a majority of the one before.
+    NewRosterAlone,
+    /// As many disks commit as are a majority of the founders.
+    CommitOfFounders,
     /// Parts of a snapshot are kept as they come.
     PartsUnchecked,
 }

@@ -9,6 +9,7 @@ use thiserror::Error;
 use tradewind_ledger::{Digest, LedgerId, Lineage, Version, ViewId};
 
 use crate::ids::{NodeId, ShardIndex};
+use crate::roster::RosterId;
 
 /// A configuration or recovered state that no node may start with.
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
@@ -59,6 +60,37 @@ pub enum ConfigError {
         found: Lineage,
         /// By the topology.
         expected: Lineage,
+    },
+    /// The topology's changes of the site's nodes cannot be followed.
+    #[error("roster {}: {problem}", .roster.0)]
+    Roster {
+        /// Which.
+        roster: RosterId,
+        /// What is wrong.
+        problem: &'static str,
+    },
+    /// The own node was removed, or is not yet added, or is there under another key.
+    #[error(
+        "{name} is not on the site's roster {}, the last one of the topology file: it was removed. Take the file of the site that it is of, or start it no more",
+        .roster.0
+    )]
+    NotOnRoster {
+        /// The own name.
+        name: String,
+        /// The last roster.
+        roster: RosterId,
+    },
+    /// The node took part in what its topology file does not tell of, or tells otherwise.
+    #[error(
+        "this node took part in the site's roster {}, of which its topology file says {}: give it the file that the other nodes have",
+        .roster.0,
+        if *.is_known { "something else" } else { "nothing" }
+    )]
+    PromisedRoster {
+        /// Which.
+        roster: RosterId,
+        /// Whether the file has one of that number.
+        is_known: bool,
     },
     /// `recovered` must hold one item for each shard that the own node is a member of, in their order.
     #[error("{found} recovered shards were given, the node is a member of {expected}")]
@@ -162,6 +194,35 @@ pub enum Refusal {
     /// The sender has less than it once had.
     #[error("{0}")]
     LostData(Box<LostData>),
+    /// The sender's topology file ends before the roster that views are made of by now.
+    #[error(
+        "the site goes by roster {}, this node's topology file ends with roster {}: give it the newer file and restart it",
+        .ours.0, .theirs.0
+    )]
+    OldRoster {
+        /// That the refusing node has promised a view of.
+        ours: RosterId,
+        /// The last one of the node that is refused.
+        theirs: RosterId,
+    },
+    /// The sender was removed.
+    #[error(
+        "{name} is no node of the site any more, since roster {}: start it no more; to have it again, add it under another name with `tradewind node add`",
+        .roster.0
+    )]
+    Removed {
+        /// The node.
+        name: String,
+        /// A roster in force without it.
+        roster: RosterId,
+    },
+}
+
+impl Refusal {
+    /// Whether it says that the node of this name was removed.
+    pub(crate) fn is_of(&self, own: &str) -> bool {
+        matches!(self, Self::Removed { name, .. } if name == own)
+    }
 }
 
 /// A node that comes with less than it once had on its disk: what it promised and acknowledged does not count any more.
@@ -252,6 +313,14 @@ pub enum Fatal {
         by: String,
         /// What is missing.
         lost: Box<LostData>,
+    },
+    /// The node was removed from the site.
+    #[error("{by} refuses this node: {refusal}")]
+    Removed {
+        /// Who says so.
+        by: String,
+        /// In words.
+        refusal: Box<Refusal>,
     },
     /// A ledger would have to be cut below what is acknowledged.
     #[error(

@@ -17,6 +17,7 @@
 //! names that member's own present stand and its peers' newest ones. So nothing of an older attempt has an effect, and a
 //! view that was installed anywhere began everywhere with the same ledgers.
 
+mod choosing;
 mod completion;
 mod learning;
 mod proposing;
@@ -26,10 +27,11 @@ mod rewinding;
 mod steps;
 mod taking;
 
+use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
 
-use tradewind_ledger::ViewId;
+use tradewind_ledger::{Digest, ViewId};
 
 use crate::access::StoreAccess;
 use crate::action::{Action, ReadFor, Stop};
@@ -37,6 +39,7 @@ use crate::config::Mutation;
 use crate::error::{Fatal, PeerFault, Refusal};
 use crate::ids::{Instant, NodeId, Now, ShardIndex};
 use crate::node::{NodeCore, Phase};
+use crate::roster::RosterId;
 use crate::shard::Replica;
 use crate::wire::{Control, Hello, LedgerState, Proposal, Stand};
 use completion::Completion;
@@ -153,6 +156,11 @@ impl<S: StoreAccess> NodeCore<S> {
             Control::Hello(hello) => self.handle_hello(now, from, hello),
             Control::Refuse(Refusal::LostData(lost)) if lost.name == self.name(self.config.own) => {
                 self.fail(Fatal::LostData { by: self.name(from), lost });
+            }
+            Control::Refuse(refusal @ Refusal::Removed { .. })
+                if refusal.is_of(&self.name(self.config.own)) =>
+            {
+                self.fail(Fatal::Removed { by: self.name(from), refusal: Box::new(refusal) });
             }
             Control::Refuse(refusal) => self.peers[from.index()].refusal = Some(refusal),
             Control::Propose(proposal) => self.handle_proposal(now, from, proposal),
@@ -299,7 +307,9 @@ impl<S: StoreAccess> NodeCore<S> {
         waiting_for.retain(|node| !self.peers[node.index()].connected);
         Hello {
             stand: self.own_stand(),
-            topology: self.config.topology_digest,
+            rosters: self.config.rosters.iter().map(|roster| roster.digest).collect(),
+            begun: self.begun(),
+            established: self.promise.established,
             last_view: self.view.max(self.promise.view),
             waiting_for,
             settled: self.may_be_proposed(),
@@ -332,7 +342,7 @@ impl<S: StoreAccess> NodeCore<S> {
 
     /// What a peer's hello changes here. Returns whether it counts for the forming of a view.
     fn hear_hello(&mut self, now: Now, from: NodeId, hello: &Hello) -> bool {
-        if let Some(refusal) = self.refusal(hello).or_else(|| self.lost_data(from, hello)) {
+        if let Some(refusal) = self.refusal(from, hello).or_else(|| self.lost_data(from, hello)) {
             self.peers[from.index()].refusal = Some(refusal.clone());
             self.send(from, Control::Refuse(refusal));
             if let Phase::Forming(forming) = &mut self.phase {
@@ -345,6 +355,7 @@ impl<S: StoreAccess> NodeCore<S> {
             return false;
         }
         (self.peers[from.index()].refusal, self.peers[from.index()].heard) = (None, true);
+        self.peers[from.index()].file = Some(hello.last());
         let known = self.peers[from.index()].stand;
         if known > Some(hello.stand) {
             self.out.counters.stale_messages += 1;
@@ -421,10 +432,21 @@ impl<S: StoreAccess> NodeCore<S> {
     }
 
     /// Why a peer can be no part of this site.
-    fn refusal(&self, hello: &Hello) -> Option<Refusal> {
-        let ours = self.config.topology_digest;
-        if hello.topology != ours {
-            return Some(Refusal::Topology { ours, theirs: hello.topology });
+    fn refusal(&self, from: NodeId, hello: &Hello) -> Option<Refusal> {
+        let ours = self.config.rosters.iter().map(|roster| roster.digest);
+        // Of two topology files one has to begin with all that the other tells.
+        let theirs = hello.rosters.iter().copied();
+        let mut pairs = ours.zip(theirs.chain(hello.rosters.is_empty().then_some(Digest::ZERO)));
+        if let Some((ours, theirs)) = pairs.find(|(ours, theirs)| ours != theirs) {
+            return Some(Refusal::Topology { ours, theirs });
+        }
+        let (established, last) = (self.promise.established, self.config.last());
+        let mut to_come = (established.0..=last.0).map(RosterId);
+        if !to_come.any(|roster| self.config.is_seated(roster, from)) {
+            return Some(Refusal::Removed { name: self.name(from), roster: established });
+        }
+        if hello.last() < self.begun() {
+            return Some(Refusal::OldRoster { ours: self.begun(), theirs: hello.last() });
         }
         hello.ledgers.iter().find_map(|state| {
             let (ours, theirs) = (*self.lineages.get(state.shard.index())?, state.lineage);

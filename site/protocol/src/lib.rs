@@ -8,8 +8,9 @@
 //! | module | holds |
 //! |---|---|
 //! | `node` | [`NodeCore`]: inputs, outputs, heartbeats, status |
-//! | `formation` (`quorum`, `proposing`, `completion`, `rewinding`, `recalling`, `steps`), `catch_up`, `wire` | agreement on a view and on its first state; control messages |
+//! | `formation` (`quorum`, `choosing`, `proposing`, `completion`, `rewinding`, `recalling`, `steps`), `catch_up`, `wire` | agreement on a view and on its first state; control messages |
 //! | `formation::learning` | catching up beside a view that runs without this node |
+//! | `roster` | who the nodes are, and from which roster to which a view may lead |
 //! | `formation::taking`, `taking` | a snapshot instead of entries that were pruned |
 //! | `shard` (`turning`, `settling`, `timers`, `recent`, `agreeing`) | one shard at one member: its views; a turn; what is on disks; agreed snapshots |
 //! | `snapshots` | which snapshots were made, and who computed wrongly |
@@ -46,6 +47,7 @@ mod order;
 mod outbox;
 mod payload;
 mod ring;
+mod roster;
 mod shard;
 mod snapshots;
 mod status;
@@ -66,6 +68,7 @@ pub use formation::{Recollection, ShardStep, Step};
 pub use ids::{Barrier, BodyId, Incarnation, Instant, NodeId, Now, ShardIndex, Ticket};
 pub use memory::Memory;
 pub use node::{NodeCore, RecoveredShard};
+pub use roster::{Roster, RosterId, Seat};
 pub use status::{Counters, PeerStatus, ReplicaStatus, ShardStatus, State, Status};
 pub use taking::{Held, Part};
 pub use tradewind_store::Durability;

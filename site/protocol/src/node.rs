@@ -7,7 +7,7 @@ use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 
-use tradewind_ledger::{Body, Digest, Entry, Hlc, Lineage, Policy, Replay, Version, ViewId};
+use tradewind_ledger::{Body, Digest, Entry, Hlc, Lineage, Replay, Version, ViewId};
 
 use crate::access::StoreAccess;
 use crate::action::{Action, Promise, ReadFor, Submission};
@@ -21,7 +21,8 @@ use crate::formation::{Forming, Recollection};
 use crate::ids::{BodyId, Instant, NodeId, Now, ShardIndex};
 use crate::layout::{Layout, SIGNATURE};
 use crate::memory::Memory;
-use crate::shard::{Outputs, Replica, Turn};
+use crate::roster::RosterId;
+use crate::shard::{Outputs, Replica, Seats, Turn};
 use crate::status::{PeerStatus, ShardStatus, State, Status};
 use crate::wire::{Control, Stand};
 
@@ -44,6 +45,8 @@ pub(crate) struct Peer {
     /// Whether it said hello over the present link, and was not refused.
     pub(crate) heard: bool,
     pub(crate) refusal: Option<Refusal>,
+    /// The last roster that its topology file tells of, as far as it said so.
+    pub(crate) file: Option<RosterId>,
     /// Whether it gave a part of a snapshot that was not what it must be.
     pub(crate) gave_wrong: bool,
     /// The least that it had on its disk.
@@ -95,6 +98,8 @@ pub struct NodeCore<S> {
     /// Last view installed, and its members.
     pub(crate) view: ViewId,
     pub(crate) members: Vec<NodeId>,
+    /// The roster that it is of.
+    pub(crate) roster: RosterId,
     /// Last view accepted, on disk before the leader is told.
     pub(crate) promise: Promise,
     /// The highest number of a view that was heard of: the next proposal is above it.
@@ -137,11 +142,11 @@ impl<S: StoreAccess> NodeCore<S> {
         now: Now,
     ) -> Result<Self, ConfigError> {
         config.check()?;
-        let members = config.shards.iter().map(|shard| &shard.members[..]);
-        let limits = &config.limits;
-        let nodes = config.nodes.len();
-        let layout = Layout::new(nodes, members, limits.ring_bytes, limits.bulk.ring_bytes);
-        let expected = config.shards.iter().filter(|s| s.members.contains(&config.own)).count();
+        config.check_promise(&promise)?;
+        let layout = config.layout(promise.roster);
+        // Who is a member of a shard on the last roster keeps its ledger before it has a part in it.
+        let last = config.roster(config.last());
+        let expected = last.shards.iter().filter(|shard| shard.contains(&config.own)).count();
         if recovered.len() != expected {
             return Err(ConfigError::Recovered { found: recovered.len(), expected });
         }
@@ -152,7 +157,7 @@ impl<S: StoreAccess> NodeCore<S> {
             let (genesis, lineage) = encode_genesis(shard)?;
             lineages.push(lineage);
             let Some(RecoveredShard { replay, store }) =
-                shard.members.contains(&config.own).then(|| recovered.next()).flatten()
+                last.shards[index].contains(&config.own).then(|| recovered.next()).flatten()
             else {
                 replicas.push(None);
                 continue;
@@ -163,11 +168,10 @@ impl<S: StoreAccess> NodeCore<S> {
             }
             view = view.max(replay.view());
             let shard_index = ShardIndex(index as u16);
-            let policy = Policy::majority(&shard.genesis.origin(), config.roster(shard))
+            let seats = Seats::of(&config, config.last(), shard_index, &layout)
                 .map_err(|error| genesis_error(shard, &error))?;
             let is_empty = replay.size() == Version::ZERO;
-            let columns = *layout.shard(shard_index);
-            let mut replica = Replica::new(&config, shard_index, columns, policy, replay, store);
+            let mut replica = Replica::new(&config, shard_index, seats, replay, store);
             if is_empty {
                 replica.begin(&genesis, &mut out);
             }
@@ -179,6 +183,7 @@ impl<S: StoreAccess> NodeCore<S> {
             stand: None,
             heard: false,
             refusal: None,
+            file: None,
             gave_wrong: false,
             recollection: Recollection::default(),
             heard_at: now.instant,
@@ -196,6 +201,7 @@ impl<S: StoreAccess> NodeCore<S> {
             lineages,
             view,
             members: Vec::new(),
+            roster: promise.roster,
             highest: view.max(promise.view),
             promise,
             ran: false,
@@ -242,10 +248,11 @@ impl<S: StoreAccess> NodeCore<S> {
         let Some(replica) = self.replicas.get(shard.index()) else {
             return Err(Refused::UnknownShard(shard));
         };
-        let Some(replica) = replica else {
-            let config = &self.config.shards[shard.index()];
-            let ledger = config.genesis.ledger.clone();
-            return Err(Refused::NotMember { ledger, members: self.names(&config.members) });
+        let members = self.config.roster(self.roster).shard(shard);
+        let waits = matches!(self.phase, Phase::Forming(_));
+        let (Some(replica), true) = (replica, waits || members.contains(&self.config.own)) else {
+            let ledger = self.config.shards[shard.index()].genesis.ledger.clone();
+            return Err(Refused::NotMember { ledger, members: self.names(members) });
         };
         match &self.phase {
             Phase::Active if replica.is_running() => Ok(()),
@@ -271,6 +278,7 @@ impl<S: StoreAccess> NodeCore<S> {
         }
         self.peers[peer.index()].connected = true;
         self.peers[peer.index()].heard = false;
+        self.peers[peer.index()].file = None;
         self.peers[peer.index()].heard_at = now.instant;
         self.tell_all(now);
         self.drain_inbox(now);
@@ -463,11 +471,15 @@ impl<S: StoreAccess> NodeCore<S> {
             refusal: self.peers[index].refusal.clone(),
             clock_ahead_us: self.clock_ahead[index],
         };
+        let last = self.config.last();
         let others = self.config.nodes.iter().enumerate();
+        let others = others.filter(|(i, _)| self.config.is_seated(last, NodeId(*i as u16)));
         let shards = self.config.shards.iter().zip(&self.replicas);
         Status {
             state: self.state(),
             view: self.view,
+            roster: self.roster,
+            last_roster: last,
             members: match self.phase {
                 Phase::Active => self.members.clone(),
                 _ => Vec::new(),
@@ -477,9 +489,15 @@ impl<S: StoreAccess> NodeCore<S> {
                 .zip(0..)
                 .map(|((shard, replica), index)| ShardStatus {
                     ledger: shard.genesis.ledger.clone(),
-                    members: shard.members.clone(),
+                    members: self.config.roster(self.roster).shard(ShardIndex(index)).to_vec(),
                     waiting_for: match &self.phase {
-                        Phase::Active if !self.has_majority(shard, &self.members) => {
+                        Phase::Active
+                            if !self.config.holds(
+                                self.roster,
+                                ShardIndex(index),
+                                &self.members,
+                            ) =>
+                        {
                             self.absent(ShardIndex(index))
                         }
                         _ => Vec::new(),
@@ -501,6 +519,12 @@ impl<S: StoreAccess> NodeCore<S> {
     #[must_use]
     pub fn view(&self) -> ViewId {
         self.view
+    }
+
+    /// The roster of the last installed view; before the first, of the last one promised.
+    #[must_use]
+    pub fn roster(&self) -> RosterId {
+        self.roster
     }
 
     /// What the node is doing, without the rest of [`NodeCore::status`].
@@ -579,15 +603,9 @@ impl<S: StoreAccess> NodeCore<S> {
         self.members.iter().copied().filter(|node| *node != self.config.own).collect()
     }
 
-    /// Whether these nodes hold a majority of a shard.
-    pub(crate) fn has_majority(&self, shard: &crate::ShardConfig, of: &[NodeId]) -> bool {
-        let here = shard.members.iter().filter(|node| of.contains(node)).count();
-        here > shard.members.len() / 2
-    }
-
     /// Members of a shard that are not in the view.
     fn absent(&self, shard: ShardIndex) -> Vec<NodeId> {
-        let members = self.config.shards[shard.index()].members.iter().copied();
+        let members = self.config.roster(self.roster).shard(shard).iter().copied();
         members.filter(|node| !self.members.contains(node)).collect()
     }
 

@@ -5,6 +5,7 @@
 mod agreeing;
 mod reading;
 mod recent;
+mod seats;
 mod settling;
 mod timers;
 mod turning;
@@ -14,7 +15,7 @@ use alloc::collections::VecDeque;
 use alloc::vec;
 use alloc::vec::Vec;
 
-use tradewind_ledger::{Entry, Hlc, Member, Policy, Replay, SnapshotRecord, Version, ViewId};
+use tradewind_ledger::{Entry, Hlc, Replay, SnapshotRecord, Version, ViewId};
 
 use crate::access::StoreAccess;
 use crate::action::{Action, Answer};
@@ -37,6 +38,7 @@ use crate::wire::Shelf;
 use agreeing::Agreeing;
 use reading::Reads;
 use recent::Recent;
+pub(crate) use seats::{Elders, Seats};
 use timers::Timers;
 
 /// What a turn gives to the outside.
@@ -160,13 +162,11 @@ impl<S: StoreAccess> Replica<S> {
     pub(crate) fn new(
         config: &NodeConfig,
         shard: ShardIndex,
-        layout: ShardLayout,
-        policy: Policy,
+        seats: Seats,
         replay: Replay,
         store: S,
     ) -> Self {
-        let members = config.shards[shard.index()].members.clone();
-        let own = members.iter().position(|node| *node == config.own).expect("a member");
+        let Seats { members, own, layout, policy, .. } = seats;
         let durable = replay.size();
         Self {
             shard,
@@ -327,16 +327,23 @@ impl<S: StoreAccess> Replica<S> {
         store.with_mut(|store| machine.follow(store, entry, values))
     }
 
-    /// A view is installed.
+    /// A view is installed, with these members of the shard.
     pub(crate) fn begin_view(
         &mut self,
-        (view, records, stamp, schedule): (ViewId, Vec<Member>, Hlc, Schedule),
+        (view, seats, stamp, schedule): (ViewId, Seats, Hlc, Schedule),
         present: &[NodeId],
         limits: &Limits,
         now: Now,
         out: &mut Outputs,
     ) {
         self.requeue(out);
+        let elders = seats.elders(present);
+        let Seats { members, own, layout, policy, .. } = seats;
+        let records = policy.members().to_vec();
+        self.durable_at = vec![Version::ZERO; members.len()];
+        self.agreeing.begin_view(own, &self.members, &members);
+        (self.members, self.own, self.layout) = (members, own, layout);
+        self.marks.begin_view(policy, own, elders);
         self.recent.begin(self.machine.size().next());
         let here = |(_, node): &(usize, NodeId)| present.contains(node);
         let ranks = self.members.iter().copied().enumerate();
@@ -371,8 +378,6 @@ impl<S: StoreAccess> Replica<S> {
             marks_sent: 0,
             snapshot_sent: Version::ZERO,
         });
-        self.marks.begin_view();
-        self.durable_at.fill(Version::ZERO);
         let Self { machine, store, .. } = self;
         store.with_mut(|store| machine.begin_view(store, view, records, stamp));
         self.timers = Timers::of_view(now.instant, self.replay().segment().segment());
@@ -449,7 +454,7 @@ impl<S: StoreAccess> Replica<S> {
         self.store = store;
         self.backlog.clear();
         self.backlog_bytes = 0;
-        self.marks.begin_view();
+        self.marks.forget();
         let unknown = self.outbox.forget_after(self.durable);
         if !unknown.is_empty() {
             out.actions.push_back(Action::Unknown(unknown));
@@ -477,11 +482,6 @@ impl<S: StoreAccess> Replica<S> {
             out.actions.push_back(Action::Unknown(unknown));
         }
         self.rewound(replay, store, limits, out);
-    }
-
-    /// Whose signatures are believed.
-    pub(crate) fn policy(&self) -> &Policy {
-        self.marks.policy()
     }
 
     pub(crate) fn hand_to_log(&mut self, out: &mut Outputs) {

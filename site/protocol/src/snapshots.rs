@@ -48,8 +48,11 @@ impl<S: StoreAccess> NodeCore<S> {
         shard: ShardIndex,
         record: SnapshotRecord,
     ) {
+        // It may be a member from the next view on, which this node has yet to install.
+        let is_known = shard.index() < self.replicas.len()
+            && self.config.roster(self.config.last()).shard(shard).contains(&from);
         let replica = self.replicas.get_mut(shard.index()).and_then(Option::as_mut);
-        let Some(replica) = replica.filter(|replica| replica.members().contains(&from)) else {
+        let Some(replica) = replica.filter(|_| is_known) else {
             return self.peer_faulty(
                 now,
                 from,

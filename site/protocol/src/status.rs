@@ -8,6 +8,7 @@ use tradewind_ledger::{Hlc, LedgerId, Version, ViewId};
 
 use crate::error::{Fatal, Refusal};
 use crate::ids::{Instant, NodeId};
+use crate::roster::RosterId;
 
 /// What a node is doing.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -102,6 +103,10 @@ pub struct Status {
     pub state: State,
     /// The last installed view; zero before the first.
     pub view: ViewId,
+    /// The roster of the site that it is of; before the first, of the last one promised.
+    pub roster: RosterId,
+    /// The last roster that the own topology file tells of.
+    pub last_roster: RosterId,
     /// Its members.
     pub members: Vec<NodeId>,
     /// The other nodes.
@@ -151,6 +156,10 @@ pub struct Counters {
     pub abandoned: u64,
     /// Proposals refused because their number was used.
     pub outbid: u64,
+    /// Proposals of an older roster than their members could have a view of.
+    pub outdated: u64,
+    /// Rosters of which a view was installed first, as far as this node knew.
+    pub rosters: u64,
     /// Running views stopped to admit a node.
     pub admissions: u64,
     /// Times this node began to learn beside a view that ran without it.

@@ -11,6 +11,7 @@ use crate::batch::EntryBatch;
 use crate::config::Schedule;
 use crate::error::Refusal;
 use crate::ids::{Incarnation, NodeId, ShardIndex};
+use crate::roster::{RosterId, Span};
 use crate::taking::Part;
 
 /// First byte of every message.
@@ -91,7 +92,11 @@ pub(crate) struct Stand {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) struct Hello {
     pub(crate) stand: Stand,
-    pub(crate) topology: Digest,
+    /// The digests of the rosters that the sender's topology file tells of, from the founding on; at least that one.
+    pub(crate) rosters: Vec<Digest>,
+    /// The roster of the last view that it promised, and the newest of which it knows that a view was installed.
+    pub(crate) begun: RosterId,
+    pub(crate) established: RosterId,
     /// The highest view installed or accepted.
     pub(crate) last_view: ViewId,
     /// Peers that the sender has no link to.
@@ -103,6 +108,13 @@ pub(crate) struct Hello {
     /// Nodes because of which the sender gave up its last proposal.
     pub(crate) slow: Vec<NodeId>,
     pub(crate) ledgers: Vec<LedgerState>,
+}
+
+impl Hello {
+    /// The last roster that the sender's topology file tells of.
+    pub(crate) fn last(&self) -> RosterId {
+        RosterId(self.rosters.len().saturating_sub(1) as u32)
+    }
 }
 
 /// A ledger as a node has it.
@@ -142,11 +154,24 @@ pub(crate) struct Proposal {
     /// The members, ascending, with the stands that it is made of. Who has another one by now ignores it. The first
     /// one leads.
     pub(crate) members: Vec<(NodeId, Stand)>,
+    /// The roster that they are on, and from which on they are a majority of each.
+    pub(crate) roster: RosterId,
+    pub(crate) established: RosterId,
     /// By shard; `None` where the members hold no majority of it: it does not run in the view.
     pub(crate) targets: Vec<Option<Target>>,
 }
 
 impl Proposal {
+    /// The rosters that its members are majorities of.
+    pub(crate) fn span(&self) -> Span {
+        Span { established: self.established, roster: self.roster }
+    }
+
+    /// The members without their stands.
+    pub(crate) fn nodes(&self) -> Vec<NodeId> {
+        self.members.iter().map(|(node, _)| *node).collect()
+    }
+
     /// Who leads: the lowest member.
     pub(crate) fn leader(&self) -> Option<NodeId> {
         self.members.first().map(|(node, _)| *node)
@@ -243,7 +268,9 @@ mod tests {
         };
         let proposal = |members: &[u16], targets: Vec<Option<Target>>| {
             let members = members.iter().map(|node| (NodeId(*node), stand)).collect();
-            Proposal { view: ViewId(2), stamp: Hlc(0), schedule: Schedule::Chain, members, targets }
+            let (roster, established) = (RosterId(0), RosterId(0));
+            let (view, stamp, schedule) = (ViewId(2), Hlc(0), Schedule::Chain);
+            Proposal { view, stamp, schedule, members, roster, established, targets }
         };
         assert!(proposal(&[0, 2], vec![target(2), None]).is_sound(3, 2));
         assert!(!proposal(&[2, 0], vec![target(2), None]).is_sound(3, 2), "not ascending");

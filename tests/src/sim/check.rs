@@ -2,11 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::RangeInclusive;
 
 use tradewind_ledger::{
-    Body, Checkpoint, Digest, Entry, Policy, Replay, RequestId, SignedNote, Version, ViewId,
+    Body, Checkpoint, Digest, Entry, Member, Policy, Replay, RequestId, SignedNote, Version, ViewId,
 };
-use tradewind_site_protocol::{Durability, EntryBatch, NodeId, ReplicaStatus, ShardStep, Step};
+use tradewind_site_protocol::{
+    Durability, EntryBatch, NodeId, ReplicaStatus, Roster, Seat, ShardConfig, ShardStep, Step,
+};
 use tradewind_store::Store;
 
 use super::coverage::SHARD_STEPS;
@@ -72,15 +75,28 @@ pub(crate) struct Checker {
     told: BTreeMap<RequestId, Told>,
     /// By shard and size: the root that was signed.
     signed: Vec<BTreeMap<Version, Digest>>,
-    policies: Vec<Policy>,
-    members: Vec<Vec<NodeId>>,
+    /// By roster and shard: whose signatures count; and who the members are.
+    policies: Vec<Vec<Policy>>,
+    rosters: Vec<Roster>,
+    /// The roster of each view that was installed.
+    roster_of: BTreeMap<ViewId, usize>,
     nodes: usize,
 }
 
 impl Checker {
     pub(crate) fn new(plan: &Plan) -> Self {
-        let policy = |shard: &tradewind_site_protocol::ShardConfig| {
-            Policy::of_genesis(&shard.genesis).expect("keys are keys")
+        let policy = |roster: &Roster, members: &[NodeId], shard: &ShardConfig| {
+            let seats = roster.seats.iter().filter(|seat| members.contains(&seat.node));
+            let member = |seat: &Seat| Member {
+                name: plan.nodes[seat.node.index()].name.clone(),
+                public_key: seat.public_key,
+            };
+            let members = seats.map(member).collect();
+            Policy::majority(&shard.genesis.origin(), members).expect("keys are keys")
+        };
+        let policies = |roster: &Roster| {
+            let shards = roster.shards.iter().zip(&plan.shards);
+            shards.map(|(members, shard)| policy(roster, members, shard)).collect()
         };
         let shards = plan.shards.len();
         Self {
@@ -90,8 +106,9 @@ impl Checker {
             promised: BTreeMap::new(),
             told: BTreeMap::new(),
             signed: vec![BTreeMap::new(); shards],
-            policies: plan.shards.iter().map(policy).collect(),
-            members: plan.shards.iter().map(|shard| shard.members.clone()).collect(),
+            policies: plan.rosters.iter().map(policies).collect(),
+            rosters: plan.rosters.clone(),
+            roster_of: BTreeMap::new(),
             nodes: plan.nodes.len(),
         }
     }
@@ -178,27 +195,69 @@ impl Checker {
         broken("invariant_corruption_is_never_served", detail)
     }
 
-    /// One successor: all that install a view agree on its members, which are a majority of the nodes.
+    /// One successor: all that install a view agree on its members, which are a majority of the nodes: of its roster, and
+    /// if it is the first of this one, of each since the last that there was a view of.
     pub(crate) fn invariant_one_successor_view(
         &mut self,
         view: ViewId,
+        roster: usize,
         members: &[NodeId],
     ) -> Check {
         let invariant = "invariant_one_successor_view";
-        if members.len() <= self.nodes / 2 {
-            let detail = format!("view {view} of {members:?} is no majority of {}", self.nodes);
-            return broken(invariant, detail);
-        }
         if let Some(known) = self.views.get(&view) {
-            if known != members {
+            if known != members || self.roster_of[&view] != roster {
                 let detail = format!("view {view} is of {known:?}, and of {members:?}");
                 return broken(invariant, detail);
             }
             return Ok(());
         }
+        let had = self.roster_of.values().copied().filter(|had| *had <= roster).max();
+        for needed in had.unwrap_or(0)..=roster {
+            if let Some(what) = self.lacks_majority(members, needed, had.unwrap_or(0)..=roster) {
+                let detail = format!(
+                    "view {view} of {members:?}, of roster {roster}, is no majority of {what} on roster {needed}"
+                );
+                return broken(invariant, detail);
+            }
+        }
+        let newer = |(known, of): (&ViewId, &usize)| *known < view && *of > roster;
+        if self.roster_of.iter().any(newer) {
+            let detail = format!("view {view} is of roster {roster}, an earlier one of a later");
+            return broken(invariant, detail);
+        }
+        self.roster_of.insert(view, roster);
         self.views.insert(view, members.to_vec());
         self.keep_in_mind(view);
         Ok(())
+    }
+
+    /// Of what these nodes should be a majority on a roster and are not, as those that they are on the last of some rosters:
+    /// of the site, or of a shard whose members are not the same on all of these.
+    fn lacks_majority(
+        &self,
+        nodes: &[NodeId],
+        roster: usize,
+        of: RangeInclusive<usize>,
+    ) -> Option<String> {
+        let seats = |roster: usize| self.rosters[roster].seats.iter();
+        let shard = |shard: usize, roster: usize| -> Vec<&Seat> {
+            let members = &self.rosters[roster].shards[shard];
+            seats(roster).filter(|seat| members.contains(&seat.node)).collect()
+        };
+        let voices = seats(*of.end()).filter(|seat| nodes.contains(&seat.node));
+        let voices: Vec<&Seat> = voices.collect();
+        let has = |members: &[&Seat]| {
+            members.iter().filter(|seat| voices.contains(seat)).count() > members.len() / 2
+        };
+        if !has(&seats(roster).collect::<Vec<_>>()) {
+            return Some("the site".into());
+        }
+        let mut shards = 0..self.rosters[roster].shards.len();
+        let lacks = |index: &usize| {
+            let members = shard(*index, roster);
+            of.clone().any(|other| shard(*index, other) != members) && !has(&members)
+        };
+        shards.find(lacks).map(|shard| format!("shard {shard}"))
     }
 
     /// A node promises a view: what it has in memory then, the view begins with.
@@ -210,7 +269,7 @@ impl Checker {
     fn keep_in_mind(&mut self, view: ViewId) {
         for told in self.told.values_mut() {
             let inside = |node: &&NodeId| self.views[&view].contains(node);
-            let members = &self.members[told.shard];
+            let members = &self.rosters[self.roster_of[&view]].shards[told.shard];
             let here: Vec<NodeId> = members.iter().filter(inside).copied().collect();
             if here.len() <= members.len() / 2 {
                 continue;
@@ -379,17 +438,18 @@ impl Checker {
         }
     }
 
-    /// A checkpoint that a node hands out verifies under the policy of the ledger's genesis.
+    /// A checkpoint that a node hands out is signed by a majority of the shard's members on the roster of its view.
     pub(crate) fn invariant_checkpoint_has_majority(
         &self,
-        shard: usize,
+        (shard, roster): (usize, usize),
         size: Version,
         note: &SignedNote,
     ) -> Check {
         let text = note.to_string();
         let parsed = SignedNote::parse(text.as_bytes()).map_err(|error| error.to_string());
-        let verified = parsed
-            .and_then(|note| self.policies[shard].verify(&note).map_err(|error| error.to_string()));
+        let verified = parsed.and_then(|note| {
+            self.policies[roster][shard].verify(&note).map_err(|error| error.to_string())
+        });
         match verified {
             Ok(verified)
                 if verified.checkpoint.size == size

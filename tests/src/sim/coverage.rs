@@ -181,6 +181,14 @@ pub enum Seen {
     Read,
     /// A read was refused, or given up by a view that stopped.
     ReadRefused,
+    /// A topology file with another roster was given to the nodes.
+    Change,
+    /// A view was installed of a roster after the founders', for the first time.
+    RosterBegun,
+    /// A node was told that it was removed, and ended.
+    Dismissed,
+    /// A node lost its disk for ever, and began anew under another key.
+    Replaced,
     /// A ledger was pruned behind two snapshots.
     Pruning,
     /// A ledger began anew with a snapshot of others.

@@ -82,9 +82,9 @@ impl World<'_> {
 
     pub(super) fn restart(&mut self, node: NodeId) -> Check {
         let state = &mut self.nodes[node.index()];
-        if state.held {
+        let Some(file) = state.file.filter(|_| !state.held && !state.dismissed) else {
             return Ok(());
-        }
+        };
         if state.core.is_some() {
             // Healing: make sure that it is linked to everybody.
             self.link_all(node);
@@ -100,13 +100,15 @@ impl World<'_> {
         let state = &mut self.nodes[node.index()];
         state.incarnation += 1;
         let incarnation = state.incarnation;
-        let Node { snapshots, disks, .. } = state;
-        let rule = &self.plan.limits.snapshots;
-        let recovered = disks.iter().map(|(shard, disk)| snapshots.recover(*shard, disk, rule));
-        let recovered = recovered.collect();
         // An empty disk begins to count anew.
         let counted = if state.lost.is_some() { 1 } else { incarnation };
-        let config = self.plan.config(node, counted);
+        let config = self.plan.config(node, file, counted);
+        let own = |shard: &usize| self.plan.members(*shard, file).contains(&node);
+        let Node { snapshots, disks, .. } = &mut self.nodes[node.index()];
+        let rule = &self.plan.limits.snapshots;
+        let recovered = disks.iter().filter(|(shard, _)| own(shard));
+        let recovered =
+            recovered.map(|(shard, disk)| snapshots.recover(*shard, disk, rule)).collect();
         let now = self.clock(node);
         let promise = self.nodes[node.index()].promise.clone();
         let core = NodeCore::new(config, recovered, promise, now);
@@ -115,7 +117,7 @@ impl World<'_> {
         core.recall(self.nodes[node.index()].remembered.clone());
         self.nodes[node.index()].core = Some(core);
         self.recall_snapshots(node, now);
-        self.tell(|| format!("{node} starts as incarnation {incarnation}"));
+        self.tell(|| format!("{node} starts as incarnation {incarnation}, file {file}"));
         self.perform(node)?;
         self.wake(node);
         self.link_all(node);
@@ -133,16 +135,18 @@ impl World<'_> {
     /// No more faults: all come back, or a majority first.
     pub(super) fn heal(&mut self) {
         self.tell(|| "healed: no more faults".into());
+        self.complete_changes();
         self.troubled_at = self.now;
         for lane in self.lanes.values_mut() {
             (lane.held_until, lane.messages_held_until) = (0, 0);
         }
         let cut: Vec<_> = std::mem::take(&mut self.cut).into_iter().collect();
         self.mend(&cut);
-        if self.plan.majority_first && self.liar.is_none() {
+        if self.plan.majority_first && self.liar.is_none() && self.changes_are_complete() {
             self.see(Seen::MajorityAlone);
-            for _ in 0..(self.nodes.len() - 1) / 2 {
-                let node = NodeId(self.rng.index(self.nodes.len()) as u16);
+            let nodes = self.on_last_roster();
+            for _ in 0..(nodes.len() - 1) / 2 {
+                let node = *self.rng.pick(&nodes);
                 self.tell(|| format!("{node} stays down"));
                 self.crash(node);
                 self.nodes[node.index()].held = true;

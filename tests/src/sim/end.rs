@@ -10,6 +10,10 @@ use super::world::{Node, REST_WITHIN, Submitted, World, members_disks};
 
 impl World<'_> {
     pub(super) fn is_at_rest(&self) -> bool {
+        let last = self.plan.last_roster();
+        if !self.on_last_roster().iter().all(|node| self.roster(*node) == last) {
+            return false;
+        }
         let clients_done = self.clients.iter().all(|c| c.done == self.plan.requests_per_client);
         let readers_done = self.readers.iter().all(|r| r.begun == self.plan.reads_per_reader);
         (clients_done && readers_done)
@@ -21,10 +25,8 @@ impl World<'_> {
 
     /// Whether the nodes that are up make one view, and all shards that have a majority in it are at rest.
     pub(super) fn majority_is_at_rest(&self) -> bool {
-        let up: Vec<NodeId> = (0..self.nodes.len() as u16)
-            .map(NodeId)
-            .filter(|node| !self.nodes[node.index()].held)
-            .collect();
+        let mut up = self.on_last_roster();
+        up.retain(|node| !self.nodes[node.index()].held);
         let mut views = up.iter().map(|node| {
             let status = self.nodes[node.index()].core.as_ref()?.status();
             (status.state == State::Active && status.members == up).then_some(status.view)
@@ -33,7 +35,7 @@ impl World<'_> {
         first.is_some()
             && views.all(|view| view == first)
             && (0..self.plan.shards.len()).all(|shard| {
-                let members = self.plan.members(shard);
+                let members = self.plan.members(shard, self.plan.last_roster());
                 let here: Vec<_> = members.iter().filter(|node| up.contains(node)).collect();
                 here.len() <= members.len() / 2
                     || here.iter().all(|node| self.rests(**node, shard).is_some())
@@ -76,7 +78,7 @@ impl World<'_> {
     }
 
     pub(super) fn shard_is_at_rest(&self, shard: usize) -> bool {
-        let members = self.plan.members(shard).iter();
+        let members = self.plan.members(shard, self.plan.last_roster()).iter();
         let mut statuses = members.map(|member| self.rests(*member, shard));
         let first = statuses.next().flatten();
         first.is_some() && statuses.all(|status| status == first)
@@ -111,11 +113,12 @@ impl World<'_> {
 
     pub(super) fn check_end(&mut self) -> Check {
         for shard in 0..self.plan.shards.len() {
-            let disks = members_disks(self.plan, &self.nodes, shard);
+            let disks = members_disks(self.plan, &self.nodes, shard, self.plan.last_roster());
             self.checker.invariant_segments_identical(shard, &disks)?;
         }
         let crashes: Vec<u64> = self.nodes.iter().map(|node| node.crashes).collect();
-        let ledger = |shard| members_disks(self.plan, &self.nodes, shard)[0].entries();
+        let last = self.plan.last_roster();
+        let ledger = |shard| members_disks(self.plan, &self.nodes, shard, last)[0].entries();
         let ledgers: Vec<&[Vec<u8>]> = (0..self.plan.shards.len()).map(ledger).collect();
         self.checker.invariant_acknowledged_is_present(&crashes, &ledgers)?;
         Checker::invariant_each_request_once(&ledgers)?;

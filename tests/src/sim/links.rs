@@ -98,7 +98,11 @@ impl World<'_> {
 
     pub(super) fn relink(&mut self, a: NodeId, b: NodeId) {
         let running = |node: NodeId| self.nodes[node.index()].core.is_some();
-        if !running(a) || !running(b) || self.cut.contains(&pair(a, b)) {
+        if !running(a)
+            || !running(b)
+            || !self.know_each_other(a, b)
+            || self.cut.contains(&pair(a, b))
+        {
             return;
         }
         let link = self.links.entry(pair(a, b)).or_default();

@@ -15,17 +15,20 @@ use super::world::World;
 pub(super) struct Lost {
     pub(super) disks: BTreeMap<usize, Disk>,
     promise: Promise,
-    remembered: Vec<Recollection>,
+    pub(super) remembered: Vec<Recollection>,
     snapshots: Snapshots,
 }
 
 impl World<'_> {
-    /// A node crashes, and comes back with an empty disk. Nothing happens unless all others have written down that they
-    /// know it: those who do not cannot tell.
+    /// A node crashes, and comes back with an empty disk. Nothing happens unless all others that may yet be in a view have
+    /// written down that they know it: those who do not cannot tell.
     pub(super) fn lose_disk(&mut self, node: NodeId) {
         let known = |other: usize| {
             let of = self.nodes[other].remembered.get(node.index());
-            other == node.index() || of.is_some_and(|known| known.view > ViewId(0))
+            let to_come = self.newest_roster..=self.plan.last_roster();
+            other == node.index()
+                || of.is_some_and(|known| known.view > ViewId(0))
+                || !to_come.into_iter().any(|r| self.plan.is_seated(NodeId(other as u16), r))
         };
         // What is damaged elsewhere may be whole here only.
         let mut disks = self.nodes.iter().flat_map(|node| node.disks.values());

@@ -9,6 +9,7 @@
 //! | `shell` | what a node's shell does for its core |
 //! | `links`, `work`, `readers`, `end` | frames on their way, clients, reads, coming to rest |
 //! | `faults`, `veils`, `crashes`, `storage`, `loss` | what goes wrong by chance |
+//! | `roster` | who comes and goes |
 //! | `snapshots` | snapshots that are made, pruned behind, and taken over the wire |
 //! | `points`, `script`, `sweep` | crashes at every point of a shell, in runs whose course is laid down |
 //! | `coverage` | what was reached, kind by kind |
@@ -29,6 +30,7 @@ mod plan;
 mod points;
 mod readers;
 mod rng;
+mod roster;
 mod script;
 mod shell;
 mod snapshots;
@@ -128,38 +130,83 @@ pub fn run_late(seed: u64, late: Late, planted: Option<Planted>) -> Result<Cover
     world::World::new(&plan, seed, None).run()
 }
 
-/// Runs a small site whose nodes go on without others that do not notice it for a while, with many reads.
-///
-/// # Errors
-/// The first invariant that is broken.
-pub fn run_veiled(seed: u64, planted: Option<Planted>) -> Result<Coverage, Failure> {
-    let plan = plan::Plan::with_veils(seed, planted);
-    world::World::new(&plan, seed, None).run()
+/// What a seed is run as.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Course {
+    /// From it everything follows.
+    pub seed: u64,
+    /// Whether nodes are added and removed meanwhile.
+    pub changes: bool,
+    /// Whether all that goes wrong is that nodes of a small site do not notice for a while that others go on without them,
+    /// with many reads.
+    pub veiled: bool,
+}
+
+impl Course {
+    /// A seed with faults of all kinds.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        Self { seed, changes: false, veiled: false }
+    }
+
+    /// The same, of nodes that do not notice that others go on.
+    #[must_use]
+    pub fn veiled(self) -> Self {
+        Self { veiled: true, ..self }
+    }
+
+    /// The same, with nodes that come and go.
+    #[must_use]
+    pub fn with_changes(self) -> Self {
+        Self { changes: true, ..self }
+    }
+
+    fn plan(self, planted: Option<Planted>) -> plan::Plan {
+        let plan = match self.veiled {
+            true => plan::Plan::with_veils(self.seed, planted),
+            false => plan::Plan::of_seed(self.seed, planted),
+        };
+        match self.changes {
+            true => plan.with_changes(self.seed),
+            false => plan,
+        }
+    }
+}
+
+/// As the command line names it.
+impl fmt::Display for Course {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let flags = [(self.veiled, " --veiled"), (self.changes, " --changes")];
+        write!(f, "--seed {}", self.seed)?;
+        flags.into_iter().filter(|(set, _)| *set).try_for_each(|(_, flag)| f.write_str(flag))
+    }
 }
 
 /// Runs a seed to its end.
 ///
 /// # Errors
 /// The first invariant that is broken.
-pub fn run(seed: u64, planted: Option<Planted>) -> Result<Coverage, Failure> {
-    let plan = plan::Plan::of_seed(seed, planted);
-    world::World::new(&plan, seed, None).run()
+pub fn run(course: Course, planted: Option<Planted>) -> Result<Coverage, Failure> {
+    world::World::new(&course.plan(planted), course.seed, None).run()
 }
 
-/// Runs a seed of [`run`] or of [`run_veiled`], and tells each step, one line at a time.
+/// Runs a seed and tells each step, one line at a time.
 ///
 /// # Errors
 /// As [`run`].
 pub fn run_traced(
-    seed: u64,
-    veiled: bool,
+    course: Course,
+    planted: Option<Planted>,
     mut tell: impl FnMut(&str),
 ) -> Result<Coverage, Failure> {
-    let of = if veiled { plan::Plan::with_veils } else { plan::Plan::of_seed };
-    let plan = of(seed, None);
+    let (seed, plan) = (course.seed, course.plan(planted));
     tell(&format!("seed {seed}: {} nodes, {} shards", plan.nodes.len(), plan.shards.len()));
     for shard in &plan.shards {
         tell(&format!("  {} on {:?}", shard.genesis.ledger, shard.members));
+    }
+    for (roster, at) in plan.rosters.iter().zip([0].iter().chain(&plan.changes_at)) {
+        let nodes: Vec<_> = roster.seats.iter().map(|seat| seat.node).collect();
+        tell(&format!("  at {at} us: {nodes:?}, shards {:?}", roster.shards));
     }
     tell(&format!("  {:?}", plan.limits));
     let trace = Box::new(|line: String| tell(&line));

@@ -1,10 +1,11 @@
 //! What a seed stands for: the site, its shards, its limits, the kinds of faults.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tradewind_ledger::{Digest, Ed25519Signer, Genesis, LedgerId, Member, SealLimits, Signer};
 use tradewind_site_protocol::{
-    BulkLimits, Incarnation, Limits, NodeConfig, NodeId, NodeInfo, Schedule, ShardConfig,
+    BulkLimits, Incarnation, Limits, NodeConfig, NodeId, NodeInfo, Roster, Schedule, ShardConfig,
 };
 use tradewind_store::snapshot::SnapshotRule;
 
@@ -22,7 +23,11 @@ pub(crate) const BULK_ABOVE: usize = 33_000;
 /// The scenario of one run.
 #[derive(Debug)]
 pub(crate) struct Plan {
+    /// All that there ever are, each with its first key.
     pub(crate) nodes: Vec<NodeInfo>,
+    /// The founders', then one for each change of the nodes; and when each change is made.
+    pub(crate) rosters: Vec<Roster>,
+    pub(crate) changes_at: Vec<u64>,
     pub(crate) signers: Vec<Ed25519Signer>,
     pub(crate) shards: Vec<ShardConfig>,
     pub(crate) limits: Limits,
@@ -70,14 +75,9 @@ impl Plan {
     pub(crate) fn of_seed(seed: u64, planted: Option<Planted>) -> Self {
         let mut rng = Rng::new(seed);
         let count = *rng.pick(&[3, 3, 3, 4, 5, 5, 6, 7]);
-        let signers: Vec<_> =
-            (0..count).map(|i| Ed25519Signer::from_seed(&[(i as u8) + 1; 32])).collect();
-        let nodes: Vec<_> = signers
-            .iter()
-            .enumerate()
-            .map(|(i, signer)| NodeInfo { name: format!("n{i}"), public_key: signer.public_key() })
-            .collect();
-        let shards =
+        let signers: Vec<_> = (0..count).map(signer).collect();
+        let nodes: Vec<_> = signers.iter().enumerate().map(info).collect();
+        let shards: Vec<_> =
             (0..rng.range(1..4)).map(|shard| shard_of(&mut rng, shard as u32, &nodes)).collect();
         let ring_bytes = *rng.pick(&[1024, 2048, 16_384, 16_384]);
         let limits = Limits {
@@ -132,6 +132,8 @@ impl Plan {
         let usual = rng.range(100..1500);
         let fsync = rng.range(100..3000);
         Self {
+            rosters: vec![founding(&nodes, &shards)],
+            changes_at: Vec::new(),
             nodes,
             signers,
             shards,
@@ -191,11 +193,7 @@ impl Plan {
         let mut plan = Self::of_seed(seed, planted);
         let mut rng = Rng::new(seed);
         let count = *rng.pick(&[3, 5]);
-        plan.signers = (1..=count).map(|i| Ed25519Signer::from_seed(&[i; 32])).collect();
-        let info = |(i, signer): (usize, &Ed25519Signer)| NodeInfo {
-            name: format!("n{i}"),
-            public_key: signer.public_key(),
-        };
+        plan.signers = (0..count).map(signer).collect();
         plan.nodes = plan.signers.iter().enumerate().map(info).collect();
         plan.shard_of_three(&mut rng);
         plan.limits.formation_us = 20 * MS;
@@ -244,15 +242,24 @@ impl Plan {
                 break shard;
             }
         }];
+        self.rosters = vec![founding(&self.nodes, &self.shards)];
     }
 
-    pub(crate) fn config(&self, own: NodeId, incarnation: u64) -> NodeConfig {
+    /// What a node is told by a topology file that ends with a roster.
+    pub(crate) fn config(&self, own: NodeId, file: usize, incarnation: u64) -> NodeConfig {
+        let rosters = self.rosters[..=file].to_vec();
+        let known = rosters.iter().flat_map(|r| &r.seats).map(|seat| seat.node.index() + 1);
+        let known = (0..known.max().expect("a node") as u16).map(NodeId);
+        let info = |node: NodeId| NodeInfo {
+            public_key: self.key(node, file).expect("it is on a roster by then"),
+            ..self.nodes[node.index()].clone()
+        };
         NodeConfig {
             own,
-            nodes: self.nodes.clone(),
+            nodes: known.map(info).collect(),
+            rosters,
             shards: self.shards.clone(),
             incarnation: Incarnation(incarnation),
-            topology_digest: Digest([7; 32]),
             limits: self.limits.clone(),
         }
     }
@@ -284,9 +291,55 @@ impl Plan {
         rounds + limits.formation_us + self.transfer_us(entries, bytes)
     }
 
-    pub(crate) fn members(&self, shard: usize) -> &[NodeId] {
-        &self.shards[shard].members
+    /// The members of a shard on a roster.
+    pub(crate) fn members(&self, shard: usize, roster: usize) -> &[NodeId] {
+        &self.rosters[roster].shards[shard]
     }
+
+    /// Who is a member of a shard at any time.
+    pub(crate) fn ever(&self, shard: usize) -> Vec<NodeId> {
+        let all: BTreeSet<_> = self.rosters.iter().flat_map(|r| &r.shards[shard]).collect();
+        all.into_iter().copied().collect()
+    }
+
+    /// Whether a shard has one member alone at any time.
+    pub(crate) fn is_ever_alone(&self, shard: usize) -> bool {
+        self.rosters.iter().any(|roster| roster.shards[shard].len() == 1)
+    }
+
+    pub(crate) fn last_roster(&self) -> usize {
+        self.rosters.len() - 1
+    }
+
+    /// The key under which a node is known by a topology file that ends with this roster.
+    pub(crate) fn key(&self, node: NodeId, file: usize) -> Option<[u8; 32]> {
+        let mut seats = self.rosters[..=file].iter().rev().flat_map(|roster| &roster.seats);
+        seats.find(|seat| seat.node == node).map(|seat| seat.public_key)
+    }
+
+    /// What a node signs with by such a file.
+    pub(crate) fn signer(&self, node: NodeId, file: usize) -> &Ed25519Signer {
+        let key = self.key(node, file);
+        let own = self.signers.iter().find(|signer| Some(signer.public_key()) == key);
+        own.expect("each key has its signer")
+    }
+
+    /// Whether a node is on a roster.
+    pub(crate) fn is_seated(&self, node: NodeId, roster: usize) -> bool {
+        self.rosters[roster].seats.iter().any(|seat| seat.node == node)
+    }
+}
+
+pub(super) fn signer(index: usize) -> Ed25519Signer {
+    Ed25519Signer::from_seed(&[(index as u8) + 1; 32])
+}
+
+pub(super) fn info((index, signer): (usize, &Ed25519Signer)) -> NodeInfo {
+    NodeInfo { name: format!("n{index}"), public_key: signer.public_key() }
+}
+
+fn founding(nodes: &[NodeInfo], shards: &[ShardConfig]) -> Roster {
+    Roster::founding(Digest([7; 32]), nodes, shards)
 }
 
 /// A shard on a random subset of the nodes, mostly three or more of them.

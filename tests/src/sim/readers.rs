@@ -43,7 +43,7 @@ impl World<'_> {
         state.current = Some(state.begun);
         let number = state.begun;
         let shard = self.rng.index(self.plan.shards.len());
-        let node = *self.rng.pick(self.plan.members(shard));
+        let node = *self.rng.pick(&self.plan.ever(shard));
         let key = format!("key-{}", self.rng.range(0..12)).into_bytes();
         let read = Read { reader, number, key, began: self.now };
         let (at, incarnation) =

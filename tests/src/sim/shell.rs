@@ -291,7 +291,7 @@ impl World<'_> {
                 }
             }
             Action::Committed { shard, version } => {
-                let disks = members_disks(self.plan, &self.nodes, shard.index());
+                let disks = members_disks(self.plan, &self.nodes, shard.index(), self.roster(node));
                 let own = &self.nodes[node.index()].disks[&shard.index()];
                 let of = shard.index();
                 self.checker.invariant_committed_is_durable(of, version, own, &disks)?;
@@ -303,7 +303,8 @@ impl World<'_> {
                 self.tell(|| {
                     format!("{node} has a checkpoint of shard {} at {size}", shard.index())
                 });
-                self.checker.invariant_checkpoint_has_majority(shard.index(), size, &note)?;
+                let of = (shard.index(), self.roster(node));
+                self.checker.invariant_checkpoint_has_majority(of, size, &note)?;
                 self.signed(node, shard.index(), size, note);
             }
             Action::Stopped { view, why } => {
@@ -316,7 +317,9 @@ impl World<'_> {
                 self.tell(|| format!("{node} installs view {view} of {members:?}"));
                 self.admitted(node)?;
                 self.invariant_lost_sync_is_made_good(node)?;
-                self.checker.invariant_one_successor_view(view, &members)?;
+                let roster = self.roster(node);
+                self.begins(roster);
+                self.checker.invariant_one_successor_view(view, roster, &members)?;
                 self.invariant_lost_disk_has_no_voice(node)?;
             }
             Action::Promise(promise) => {
@@ -372,6 +375,11 @@ impl World<'_> {
                 self.find_disk(node);
             }
             Action::Failed(fatal) if self.detects_a_lie(&fatal) => {}
+            Action::Failed(Fatal::Removed { .. })
+                if !self.plan.is_seated(node, self.newest_roster) =>
+            {
+                self.dismiss(node);
+            }
             Action::Failed(fatal) => {
                 let detail = format!("{node}: {fatal}");
                 return Err(Violation { invariant: "invariant_no_node_fails", detail });
@@ -381,10 +389,12 @@ impl World<'_> {
     }
 
     fn sign(&mut self, node: NodeId, shard: usize, checkpoint: &Checkpoint) -> Check {
-        let disks: Vec<&Disk> = members_disks(self.plan, &self.nodes, shard);
+        let roster = self.roster(node);
+        let disks: Vec<&Disk> = members_disks(self.plan, &self.nodes, shard, roster);
         let own = &self.nodes[node.index()].disks[&shard];
         self.checker.invariant_signed_is_durable(shard, checkpoint, own, &disks)?;
-        let signature = self.plan.signers[node.index()].sign(checkpoint.to_string().as_bytes());
+        let file = self.nodes[node.index()].file.expect("it runs");
+        let signature = self.plan.signer(node, file).sign(checkpoint.to_string().as_bytes());
         let input = Input::Signed(shard, checkpoint.size, signature);
         let at = self.now + self.rng.range(20..500);
         let incarnation = self.nodes[node.index()].incarnation;
@@ -436,8 +446,8 @@ impl World<'_> {
 
     fn check_turn(&self, node: NodeId) -> Check {
         for shard in self.nodes[node.index()].disks.keys() {
-            let members = self.plan.members(*shard).iter();
-            let active = |member: &NodeId| {
+            let members = self.plan.ever(*shard).into_iter();
+            let active = |member: NodeId| {
                 let core = self.nodes[member.index()].core.as_ref()?;
                 let status = core.replica_status(ShardIndex(*shard as u16))?;
                 (core.state() == State::Active).then_some((core.view().0, status))

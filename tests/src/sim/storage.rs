@@ -10,7 +10,7 @@ use super::check::{Check, Violation};
 use super::coverage::{Fault, Seen};
 use super::disk::{Damaged, Disk};
 use super::plan::MS;
-use super::world::{Event, World, members_disks};
+use super::world::{Event, World, disks_of};
 
 /// What is really on a disk that lies, beside its ledgers.
 pub(super) struct Lie {
@@ -40,11 +40,14 @@ impl World<'_> {
         };
         let (shard, committed) = (*shard, self.checker.committed(*shard));
         let (least, most) = (disk.first().0.max(1), disk.synced().0.min(committed.0));
-        let elsewhere = members_disks(self.plan, &self.nodes, shard);
+        // Who is to be removed may end, and never be repaired.
+        let stays = |roster| self.plan.members(shard, roster).contains(&node);
+        let elsewhere = disks_of(&self.nodes, shard, &self.plan.ever(shard));
         let rotten = elsewhere.iter().any(|disk| disk.is_rotten());
         if most <= least
             || rotten
-            || elsewhere.len() == 1
+            || self.plan.is_ever_alone(shard)
+            || !(self.newest_roster..=self.plan.last_roster()).all(stays)
             || self.nodes.iter().any(|n| n.lost.is_some() || n.lie.is_some())
         {
             return;
@@ -91,7 +94,8 @@ impl World<'_> {
         let Damaged(at) = damaged;
         let mut disk = self.nodes[node.index()].disks.remove(&shard).expect("an own shard");
         let other = |other: &NodeId| self.nodes[other.index()].disks.get(&shard);
-        let mut others = self.plan.members(shard).iter().filter_map(other);
+        let ever = self.plan.ever(shard);
+        let mut others = ever.iter().filter_map(other);
         let repaired = others.any(|other| disk.mend(at, other));
         self.nodes[node.index()].disks.insert(shard, disk);
         if repaired {
@@ -105,7 +109,7 @@ impl World<'_> {
 
     /// A disk begins to say that it syncs.
     pub(super) fn lie(&mut self, node: NodeId) {
-        let alone = |shard: &usize| self.plan.members(*shard).len() == 1;
+        let alone = |shard: &usize| self.plan.is_ever_alone(*shard);
         let state = &mut self.nodes[node.index()];
         // What it lost must not be all that was left of a history that it pruned.
         let unfit = |disk: &Disk| disk.is_rotten() || disk.first() > Version::ZERO;
@@ -145,17 +149,26 @@ impl World<'_> {
         state.disks.values_mut().for_each(|disk| disk.lie(false));
     }
 
-    /// Whether all nodes are up and linked with each other.
+    /// Whether all nodes are up and linked with each other, and go by one roster.
     fn all_is_well(&self) -> bool {
         let now = self.now;
-        let up = |node: &super::world::Node| {
-            node.core.is_some() && node.paused_until <= now && node.lost.is_none()
+        let present = self.present();
+        let up = |node: &NodeId| {
+            let state = &self.nodes[node.index()];
+            state.core.is_some()
+                && state.paused_until <= now
+                && state.lost.is_none()
+                && state.links.len() + 1 == present.len()
+                && state.file == Some(self.newest_roster)
+                && self.roster(*node) == self.newest_roster
         };
-        self.nodes.iter().all(up)
+        present.iter().all(up)
             && self.cut.is_empty()
-            && self.links.values().all(|link| link.up)
+            && self
+                .links
+                .iter()
+                .all(|((a, b), link)| link.up || !(present.contains(a) && present.contains(b)))
             && self.lanes.values().all(|lane| lane.held_until <= now)
-            && self.nodes.iter().all(|node| node.links.len() + 1 == self.nodes.len())
             && self.nodes.iter().filter(|node| node.lie.is_some()).count() == 1
     }
 
@@ -194,7 +207,7 @@ impl World<'_> {
     pub(super) fn check_detected(&self) -> Check {
         for shard in 0..self.plan.shards.len() {
             let Some((size, head)) = self.checker.newest_committed(shard) else { continue };
-            let disks = members_disks(self.plan, &self.nodes, shard);
+            let disks = disks_of(&self.nodes, shard, &self.plan.ever(shard));
             if !disks.iter().any(|disk| disk.synced() >= size && disk.head(size) == Some(head)) {
                 let detail = format!("shard {shard}: nobody has {size} committed entries");
                 return Err(Violation { invariant: "invariant_honest_copy_is_kept", detail });

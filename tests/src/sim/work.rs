@@ -24,7 +24,7 @@ impl World<'_> {
         request.attempts += 1;
         self.coverage.seen.add(Seen::Repeated, u64::from(request.attempts > 1));
         let request: Request = request.clone();
-        let node = *self.rng.pick(plan.members(request.shard));
+        let node = *self.rng.pick(&plan.ever(request.shard));
         self.serial += 1;
         let ticket = Ticket(self.serial);
         let incarnation = self.nodes[node.index()].incarnation;
@@ -68,7 +68,7 @@ impl World<'_> {
             let Node { core, disks, .. } = &self.nodes[node.index()];
             let view = core.as_ref().map(NodeCore::view).unwrap_or_default();
             let own = &disks[&shard];
-            let disks = &members_disks(self.plan, &self.nodes, shard)[..];
+            let disks = &members_disks(self.plan, &self.nodes, shard, self.roster(node))[..];
             let told = Acknowledged { shard, request, version, durability, view, own, disks };
             self.checker.invariant_acknowledged_is_durable(&told)?;
         }

@@ -59,6 +59,10 @@ pub(super) enum Event {
     Look,
     /// The last node starts for the first time.
     Late,
+    /// Somebody writes a topology file that ends with this roster, and begins to give it to the nodes.
+    Change(usize),
+    /// A node gets it, and is restarted.
+    File(NodeId, usize),
 }
 
 #[derive(Debug)]
@@ -118,8 +122,15 @@ pub(super) struct Node {
     pub(super) lie: Option<Lie>,
     /// Stays down until the rest is healed.
     pub(super) held: bool,
+    /// The roster that its topology file ends with; none before it has one.
+    pub(super) file: Option<usize>,
+    /// It was told that it is removed.
+    pub(super) dismissed: bool,
     /// By shard.
     pub(super) disks: BTreeMap<usize, Disk>,
+    /// Those that it had under its former key; and what it has under one that it does not have yet.
+    pub(super) former: BTreeMap<usize, Disk>,
+    pub(super) none: Disk,
     /// By peer: the generation of the link, as this node knows it.
     pub(super) links: BTreeMap<NodeId, u64>,
     pub(super) inbox: VecDeque<Input>,
@@ -146,6 +157,11 @@ impl Node {
     /// What its disks begin to sync before this ends after it.
     pub(super) fn slow_down(&mut self, until: u64) {
         self.slow_until = self.slow_until.max(until);
+    }
+
+    /// A disk that is lost for a while still has what was told of it.
+    fn told(&self, shard: usize) -> &Disk {
+        &self.lost.as_ref().map_or(&self.disks, |lost| &lost.disks)[&shard]
     }
 
     pub(super) fn disk(&mut self, shard: usize) -> &mut Disk {
@@ -180,6 +196,8 @@ pub(crate) struct World<'a> {
     pub(super) troubled_at: u64,
     /// By node: when it stopped a view to let somebody in.
     pub(super) admitting: Vec<Option<u64>>,
+    /// The newest roster that there was a view of.
+    pub(super) newest_roster: usize,
     /// Whether the present turn delivered anything.
     pub(super) delivered: bool,
     /// Where nodes are to crash.
@@ -221,10 +239,14 @@ impl<'a> World<'a> {
             lost: None,
             lie: None,
             held: false,
+            file: plan.is_seated(NodeId(index as u16), 0).then_some(0),
+            dismissed: false,
             disks: (0..plan.shards.len())
-                .filter(|shard| plan.members(*shard).contains(&NodeId(index as u16)))
+                .filter(|shard| plan.ever(*shard).contains(&NodeId(index as u16)))
                 .map(|shard| (shard, Disk::default()))
                 .collect(),
+            former: BTreeMap::new(),
+            none: Disk::default(),
             links: BTreeMap::new(),
             inbox: VecDeque::new(),
             reads: Vec::new(),
@@ -263,6 +285,7 @@ impl<'a> World<'a> {
             late: plan.late,
             troubled_at: 0,
             admitting: vec![None; count],
+            newest_roster: 0,
             delivered: false,
             traps: plan.injections.iter().copied().map(Trap::Nth).collect(),
             scenes: plan.scenes.iter().cloned().collect(),
@@ -285,6 +308,9 @@ impl<'a> World<'a> {
         }
         if plan.fault_every > 0 && !plan.veiled {
             world.set_trap_at_cut();
+        }
+        for (change, at) in plan.changes_at.iter().enumerate() {
+            world.at(*at, Event::Change(change + 1));
         }
         world.at(plan.faults_until, Event::Heal);
         world.next_scene();
@@ -385,17 +411,34 @@ impl<'a> World<'a> {
             Event::Mend(pairs) => self.mend(&pairs),
             Event::HealAll => self.heal_all(),
             Event::Late => self.start_late(),
+            Event::Change(roster) => self.change(roster),
+            Event::File(node, roster) => self.give_file(node, roster),
             Event::Look => self.at(self.now + 5 * MS, Event::Look),
         }
         Ok(())
     }
 }
 
-pub(super) fn members_disks<'n>(plan: &Plan, nodes: &'n [Node], shard: usize) -> Vec<&'n Disk> {
-    // A disk that is lost for a while still has what was told of it.
+/// The disks of a shard's members on a roster.
+pub(super) fn members_disks<'n>(
+    plan: &Plan,
+    nodes: &'n [Node],
+    shard: usize,
+    roster: usize,
+) -> Vec<&'n Disk> {
     let disk = |member: &NodeId| {
         let node = &nodes[member.index()];
-        &node.lost.as_ref().map_or(&node.disks, |lost| &lost.disks)[&shard]
+        let by = |file: usize| plan.key(*member, file);
+        match node.file {
+            Some(file) if by(file) == by(roster) => node.told(shard),
+            Some(file) if file > roster => node.former.get(&shard).unwrap_or(&node.none),
+            _ => &node.none,
+        }
     };
-    plan.members(shard).iter().map(disk).collect()
+    plan.members(shard, roster).iter().map(disk).collect()
+}
+
+/// The disks that some nodes have of a shard.
+pub(super) fn disks_of<'n>(nodes: &'n [Node], shard: usize, of: &[NodeId]) -> Vec<&'n Disk> {
+    of.iter().map(|node| nodes[node.index()].told(shard)).collect()
 }

@@ -8,8 +8,9 @@ use std::{
 use super::{Kind, group, processes};
 use crate::{
     diagnostics::Diagnostics,
-    draft::{Draft, DraftProcess},
+    draft::{Draft, DraftChange, DraftProcess},
     model::Ports,
+    roster::Step,
 };
 
 /// One socket that a process will open.
@@ -31,7 +32,14 @@ pub(crate) fn ports(process: &DraftProcess) -> Option<Ports> {
 }
 
 pub(super) fn check(draft: &Draft, diagnostics: &mut Diagnostics) {
-    let running = processes(draft).enumerate();
+    let removed = |process: &DraftProcess| {
+        let mut steps =
+            draft.sites.iter().flat_map(|site| site.changes.iter().filter_map(DraftChange::single));
+        let name = process.name.as_ref().map(|at| &at.value);
+        steps.any(|(it, step)| step == Step::Remove && Some(&it.value) == name)
+    };
+    // Who was removed listens nowhere any more.
+    let running = processes(draft).filter(|(process, _)| !removed(process)).enumerate();
     let running = running.filter_map(|(owner, (p, kind))| Some((owner, p, kind, ports(p)?)));
     let listeners = running.flat_map(|(owner, process, kind, ports)| {
         let listener = move |what, address| {

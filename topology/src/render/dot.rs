@@ -17,7 +17,8 @@ pub fn dot(topology: &Topology) -> String {
     out += "  rankdir=LR;\n  node [shape=box, style=rounded, fontname=\"sans-serif\"];\n";
     out += "  edge [fontname=\"sans-serif\", fontsize=10];\n";
     for site in &topology.sites {
-        let nodes: Vec<&str> = site.nodes.iter().map(|node: &Node| node.name.as_str()).collect();
+        let nodes: Vec<&str> =
+            site.present().map(|(_, node): (usize, &Node)| node.name.as_str()).collect();
         let pools: Vec<String> = topology.pools_of(&site.name).map(pool).collect();
         let nodes = nodes.join(" ");
         let mut label =

@@ -182,7 +182,7 @@ fn site_card<'a>(topology: &'a Topology, site: &'a Site) -> Card<'a> {
         region: site.region.as_str(),
         title: format!("site · {} · {}", site.region, fabric(site)),
         lines: pools.map(|p| format!("{}  {}", p.name, placement(p.shards, p.replicas))).collect(),
-        nodes: site.nodes.iter().map(|node| node.name.as_str()).collect(),
+        nodes: site.present().map(|(_, node)| node.name.as_str()).collect(),
         column: 0,
         y: 0,
     }

@@ -27,7 +27,7 @@ fn site(topology: &Topology, site: &Site, last: bool, out: &mut String) {
     let (branch, indent) = branch(last);
     _ = writeln!(out, "{branch}site {} in {}, {}", site.name, site.region, fabric(site));
     let node = |node: &crate::Node| format!("node {} at {}", node.name, node.ports.client());
-    let nodes = site.nodes.iter().map(node);
+    let nodes = site.present().map(|(_, it)| node(it));
     let pools = topology.pools_of(&site.name).map(|own| format!("pool {}", pool(own)));
     let lines: Vec<String> = nodes.chain(pools).collect();
     let children: Vec<&Mirror> = topology.children(site.name.as_str()).collect();

@@ -58,9 +58,15 @@ impl Protocol {
     #[must_use]
     pub fn admits(self, client: &Role, server: &Role) -> bool {
         match self {
-            Self::Group => matches!((client, server), (Role::Node(a), Role::Node(b)) if a == b),
-            Self::Client => *client == Role::Client && *server != Role::Client,
-            Self::Wan => *client == Role::Mirror && *server != Role::Client,
+            // Who was a node once is told so by the nodes.
+            Self::Group => matches!(
+                (client, server),
+                (Role::Node(a), Role::Node(b) | Role::Former(b)) | (Role::Former(a), Role::Node(b)) if a == b
+            ),
+            Self::Client => {
+                *client == Role::Client && matches!(server, Role::Node(_) | Role::Mirror)
+            }
+            Self::Wan => *client == Role::Mirror && matches!(server, Role::Node(_) | Role::Mirror),
         }
     }
 }

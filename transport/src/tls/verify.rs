@@ -67,6 +67,7 @@ impl Verifier {
         if !admitted {
             let role = match &peer.role {
                 Role::Node(site) => format!("node of {site}"),
+                Role::Former(site) => format!("node of {site} that was removed"),
                 Role::Mirror => "mirror".to_owned(),
                 Role::Client => "client".to_owned(),
             };

@@ -59,7 +59,11 @@ impl<const TLS: bool> Loopback<TLS> {
         TcpOptions {
             own,
             nodes: nodes
-                .map(|(index, &address)| TcpNode { name: name(NodeId(index as u16)), address })
+                .map(|(index, &address)| TcpNode {
+                    name: name(NodeId(index as u16)),
+                    address,
+                    is_former: false,
+                })
                 .collect(),
             deployment: "atlas".to_owned(),
             site: "ams".to_owned(),

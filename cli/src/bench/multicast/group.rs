@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use tradewind_ledger::{Digest, Genesis, LedgerId, Member, Replay};
 use tradewind_site_protocol::{
     BulkLimits, Incarnation, Limits, NodeConfig, NodeCore, NodeId, NodeInfo, Now, Promise,
-    RecoveredShard, Schedule, ShardConfig,
+    RecoveredShard, Roster, Schedule, ShardConfig,
 };
 use tradewind_store::Store;
 use tradewind_topology::{FabricKind, Rights, Role, SiteName};
@@ -67,7 +67,9 @@ pub(super) fn create(
         let nodes = addresses.iter().enumerate();
         let options = TcpOptions {
             own: fabric::NodeId(own(index)),
-            nodes: nodes.map(|(i, &address)| TcpNode { name: name(i), address }).collect(),
+            nodes: nodes
+                .map(|(i, &address)| TcpNode { name: name(i), address, is_former: false })
+                .collect(),
             deployment: "bench".into(),
             site: site.to_string(),
             digest: [0; 32],
@@ -100,18 +102,17 @@ fn config(own: NodeId, identities: &[Identity], kind: FabricKind) -> anyhow::Res
         ledger: LedgerId::new("bench", 0)?,
         members: identities.iter().map(member).collect(),
     };
-    let nodes = identities.iter();
+    let node =
+        |identity: &Identity| NodeInfo { name: identity.name().into(), public_key: key(identity) };
+    let nodes: Vec<NodeInfo> = identities.iter().map(node).collect();
+    let members = (0..identities.len() as u16).map(NodeId).collect();
+    let shards = vec![ShardConfig { genesis, members }];
     Ok(NodeConfig {
         own,
-        nodes: nodes
-            .map(|identity| NodeInfo { name: identity.name().into(), public_key: key(identity) })
-            .collect(),
-        shards: vec![ShardConfig {
-            genesis,
-            members: (0..identities.len() as u16).map(NodeId).collect(),
-        }],
+        rosters: vec![Roster::founding(Digest([0; 32]), &nodes, &shards)],
+        nodes,
+        shards,
         incarnation: Incarnation(1),
-        topology_digest: Digest([0; 32]),
         limits: Limits { bulk, silence_us: SILENCE.as_micros() as u64, ..Limits::default() },
     })
 }

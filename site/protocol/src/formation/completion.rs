@@ -226,7 +226,7 @@ impl<S: StoreAccess> NodeCore<S> {
             // Nobody has what is missing, nor a snapshot: asked again when somebody tells what there is.
             (true, _) => {}
             (false, true) => self.learned(now),
-            (false, false) => self.promise(),
+            (false, false) => self.promise(now),
         }
     }
 
@@ -276,7 +276,7 @@ impl<S: StoreAccess> NodeCore<S> {
     }
 
     /// The proposal does not fit: tells the present state.
-    fn give_up(&mut self, now: Now) {
+    pub(super) fn give_up(&mut self, now: Now) {
         self.out.counters.stale_messages += 1;
         if let Phase::Forming(forming) = &mut self.phase {
             forming.drop_if(now, |_| true);
@@ -312,8 +312,8 @@ impl<S: StoreAccess> NodeCore<S> {
 
     /// Whether the own node has the shard, and the asking one too.
     pub(super) fn serves(&self, shard: ShardIndex, from: NodeId) -> bool {
-        let replica = self.replicas.get(shard.index()).and_then(Option::as_ref);
-        replica.is_some_and(|replica| replica.members().contains(&from))
+        let has = self.replicas.get(shard.index()).is_some_and(Option::is_some);
+        has && self.config.roster(self.config.last()).shard(shard).contains(&from)
     }
 
     pub(super) fn handle_fetch(

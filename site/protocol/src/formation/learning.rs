@@ -24,6 +24,7 @@ use crate::config::Mutation;
 use crate::error::PeerFault;
 use crate::ids::{NodeId, Now, ShardIndex};
 use crate::node::{NodeCore, Phase};
+use crate::roster::{RosterId, Span};
 use crate::shard::Replica;
 use crate::wire::{Control, Hello, LedgerState, Shelf, are_members};
 
@@ -65,22 +66,51 @@ impl<S: StoreAccess> NodeCore<S> {
 
     /// Tells a node outside that this view runs, and what of it this node has to give.
     pub(super) fn tell_running(&mut self, to: NodeId) {
+        if self.peers[to.index()].file < Some(self.roster) {
+            // It may not even know who the members are.
+            return;
+        }
         let ledgers = self.replicas.iter().flatten().filter_map(Replica::shelf).collect();
         let (view, members) = (self.view, self.members.clone());
         self.send(to, Control::Running { view, members, ledgers });
     }
 
-    /// At the lowest member of a running view: whether to stop it in order to let a node in. It lacks little, then:
+    /// At the lowest member of a running view that stays: whether to stop it in order to let a node in. It lacks little, then:
     /// what is missing is taken up while the view changes.
     pub(super) fn admits(&mut self, now: Now, from: NodeId, hello: &Hello) -> bool {
-        let unlinked = |node: &NodeId| hello.waiting_for.contains(node);
-        let could = self.members.first() == Some(&self.config.own)
-            && !self.members.iter().any(unlinked)
+        let could = self.is_to_admit(from, hello)
             && (hello.settled && hello.ledgers.iter().all(|state| self.is_near(state))
                 || self.planted == Some(Mutation::AdmitsUnlearned));
         let early = now.instant < self.peers[from.index()].admit_at;
         self.out.counters.backoffs += u64::from(could && early);
         could && !early
+    }
+
+    /// Whether a view of the members and this node could be made, and this one leads those that will be in it. The other is
+    /// on their roster, or on a later one that they all know; and not on an older one than it has promised.
+    fn is_to_admit(&self, from: NodeId, hello: &Hello) -> bool {
+        let (established, last) = (self.promise.established, self.config.last());
+        (self.roster.max(hello.begun).0..=last.0).map(RosterId).any(|roster| {
+            // Others outside may be let in with it, and it may take several.
+            let knocks = |node: &NodeId| {
+                let peer = &self.peers[node.index()];
+                let ready = peer.connected && peer.heard && peer.file >= Some(roster);
+                !self.members.contains(node) && ready && !hello.waiting_for.contains(node)
+            };
+            let outside = self.other_nodes().into_iter().filter(knocks);
+            let all = self.members.iter().copied().chain(outside);
+            let seated: Vec<NodeId> =
+                all.filter(|node| self.config.is_seated(roster, *node)).collect();
+            let knows = |node: &NodeId| {
+                *node == self.config.own || self.peers[node.index()].file >= Some(roster)
+            };
+            let leads = seated.iter().find(|node| self.members.contains(node));
+            seated.contains(&from)
+                && leads == Some(&self.config.own)
+                && !seated.iter().any(|node| hello.waiting_for.contains(node))
+                && seated.iter().all(knows)
+                && self.config.carries(Span { established, roster }, &seated)
+        })
     }
 
     /// Whether little is missing to this ledger, as far as this node can tell.

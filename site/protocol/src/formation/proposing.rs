@@ -4,17 +4,19 @@ use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
 
-use tradewind_ledger::{Digest, Hlc, Member, ViewId};
+use tradewind_ledger::{Digest, Hlc, ViewId};
 
+use super::choosing::Choice;
 use super::completion::{Completion, Goal};
-use super::quorum::quorum;
 use super::{Forming, Stage};
 use crate::access::StoreAccess;
 use crate::action::{Action, Promise};
-use crate::config::{Mutation, ShardConfig};
+use crate::config::Mutation;
 use crate::error::{Divergence, Fatal, Refusal};
 use crate::ids::{Instant, NodeId, Now, ShardIndex};
 use crate::node::{NodeCore, Phase};
+use crate::roster::Span;
+use crate::shard::Seats;
 use crate::wire::{Control, Hello, LedgerState, Proposal, Target};
 
 /// How often a proposal gets more time because it needs the ones that are late.
@@ -34,31 +36,6 @@ pub(super) struct Leading {
 }
 
 impl<S: StoreAccess> NodeCore<S> {
-    fn is_majority(&self, nodes: usize) -> bool {
-        nodes > self.config.nodes.len() / 2 || self.planted == Some(Mutation::MinorityInstalls)
-    }
-
-    /// The nodes that this one could make a view with.
-    fn reachable(&self, forming: &Forming) -> Vec<NodeId> {
-        quorum(self.config.own, &forming.hellos, |_| true)
-    }
-
-    /// Whether no view runs, and a majority with this node in it is there to make one.
-    pub(crate) fn goes_on(&self) -> bool {
-        let Phase::Forming(forming) = &self.phase else { return false };
-        self.is_majority(self.reachable(forming).len())
-    }
-
-    /// Nodes that are wanting for a majority; none if one is there.
-    pub(crate) fn missing(&self) -> Vec<NodeId> {
-        let Phase::Forming(forming) = &self.phase else { return Vec::new() };
-        let there = self.reachable(forming);
-        if self.is_majority(there.len()) {
-            return Vec::new();
-        }
-        self.other_nodes().into_iter().filter(|node| !there.contains(node)).collect()
-    }
-
     /// At the lowest node of a majority: proposes a view once all of it that can be waited for is there and settled.
     pub(super) fn try_propose(&mut self, now: Now) {
         self.reconsider(now);
@@ -66,8 +43,7 @@ impl<S: StoreAccess> NodeCore<S> {
         if forming.leading.is_some() || !matches!(forming.stage, Stage::Gathering) {
             return;
         }
-        let reachable = self.reachable(forming);
-        let there = self.is_majority(reachable.len());
+        let there = self.goes_on();
         let since = forming.majority_since.filter(|_| there).unwrap_or(now.instant);
         let waited = now.instant.since(since) >= self.config.limits.formation_us;
         let settled = |node: &NodeId| {
@@ -79,66 +55,36 @@ impl<S: StoreAccess> NodeCore<S> {
                 && (!waited || settled(&node))
                 && now.instant >= self.peers[node.index()].admit_at
         };
-        let mut members = match self.without_laggards(forming, quick) {
-            Some(members) => members,
-            None => quorum(self.config.own, &forming.hellos, quick),
-        };
-        if !self.is_majority(members.len()) {
-            // As whoever is not slow to anybody would: all must take the same one for the leader.
-            members = self.without_laggards(forming, |_| true).unwrap_or(reachable);
-        }
-        let leads = there && members.first() == Some(&self.config.own);
-        let complete = members.iter().all(settled);
-        let holds = waited
-            || !self
-                .other_nodes()
-                .iter()
-                .any(|node| !members.contains(node) && self.is_waited_for(forming, *node));
+        let chosen = self.without_laggards(forming, quick);
+        let chosen = chosen.or_else(|| self.choice(forming, quick));
+        // But not at the price of going by an older roster: others would not follow that.
+        let foremost = self.foremost(forming);
+        let newest = foremost.as_ref().map(|choice| choice.span.roster);
+        let chosen = chosen.filter(|chosen| Some(chosen.span.roster) >= newest).or(foremost);
+        let ready = chosen.filter(|Choice { members, .. }| {
+            let absent =
+                |node: &NodeId| !members.contains(node) && self.is_waited_for(forming, *node);
+            members.first() == Some(&self.config.own)
+                && members.iter().all(settled)
+                && (waited || !self.other_nodes().iter().any(absent))
+        });
         if let Phase::Forming(forming) = &mut self.phase {
             forming.majority_since = there.then_some(since);
         }
-        if leads && complete && holds {
-            self.propose(now, &members);
+        if let Some(choice) = ready {
+            self.propose(now, &choice);
         }
     }
 
-    /// Those of the eligible nodes that lack little, if they make a majority, and if leaving out the others suspends no
-    /// shard: who lacks much learns beside their view, which it could not if the shard did not run.
-    fn without_laggards(
-        &self,
-        forming: &Forming,
-        eligible: impl Fn(NodeId) -> bool,
-    ) -> Option<Vec<NodeId>> {
-        let quick = |node: NodeId| eligible(node) && !self.is_laggard(forming, node);
-        let members = quorum(self.config.own, &forming.hellos, quick);
-        let reachable = self.reachable(forming);
-        let mut shards = self.config.shards.iter();
-        let suspends = shards.any(|shard| {
-            self.has_majority(shard, &reachable) && !self.has_majority(shard, &members)
-        });
-        (self.is_majority(members.len()) && !suspends).then_some(members)
-    }
-
-    /// Whether a node lacks much of what others told that they have.
-    fn is_laggard(&self, forming: &Forming, node: NodeId) -> bool {
-        let told = |node: NodeId| forming.hellos[node.index()].iter().flat_map(|h| &h.ledgers);
-        let all = || (0..forming.hellos.len()).map(|index| NodeId(index as u16));
-        if self.planted == Some(Mutation::AdmitsUnlearned) {
-            return false;
-        }
-        told(node).any(|own| {
-            let of_shard = all().flat_map(told).filter(|state| state.shard == own.shard);
-            let best = of_shard.max_by_key(|state| (state.view, state.size));
-            best.is_some_and(|b| {
-                b.size.0.saturating_sub(own.size.0) > self.config.limits.lag_entries
-            })
-        })
-    }
-
-    /// At the leader of a proposal that waits for somebody who lacks much: gives it up once a view can be made without.
+    /// At the leader of a proposal: gives it up once a view of a newer roster can be made, for others will not follow it
+    /// then; or, while it waits for somebody who lacks much, once a view can be made without.
     fn reconsider(&mut self, now: Now) {
         let Phase::Forming(forming) = &self.phase else { return };
         let Some(leading) = &forming.leading else { return };
+        if self.is_outdated(forming, &leading.proposal) {
+            self.out.counters.outdated += 1;
+            return self.withdraw(now);
+        }
         let mut places = leading.proposal.members.iter().zip(&leading.accepted);
         if !places.any(|((node, _), accepted)| !accepted && self.is_laggard(forming, *node)) {
             return;
@@ -152,32 +98,24 @@ impl<S: StoreAccess> NodeCore<S> {
         if self.without_laggards(forming, ready).is_none() {
             return;
         }
+        self.out.counters.laggards += 1;
+        self.withdraw(now);
+    }
+
+    /// At the leader: nothing is to come of its proposal.
+    fn withdraw(&mut self, now: Now) {
         if let Phase::Forming(forming) = &mut self.phase {
             forming.drop_if(now, |_| true);
         }
-        self.out.counters.laggards += 1;
         self.attempt += 1;
         self.tell_all(now);
     }
 
-    /// Whether a node that is not there may yet come: at the start whoever was in the last view, later only who was
-    /// not lost.
-    fn is_waited_for(&self, forming: &Forming, node: NodeId) -> bool {
-        match self.ran {
-            true => self.peers[node.index()].connected && forming.hellos[node.index()].is_none(),
-            false => {
-                let expected =
-                    self.promise.view == ViewId(0) || self.promise.members.contains(&node);
-                expected && !self.is_laggard(forming, node)
-            }
-        }
-    }
-
-    fn propose(&mut self, now: Now, members: &[NodeId]) {
+    fn propose(&mut self, now: Now, Choice { span, members }: &Choice) {
         let Phase::Forming(forming) = &self.phase else { return };
         let told = |node: &NodeId| Some((*node, forming.hellos[node.index()].clone()?));
         let hellos: Vec<(NodeId, Hello)> = members.iter().filter_map(told).collect();
-        let targets = match self.targets(&hellos) {
+        let targets = match self.targets(*span, &hellos) {
             Ok(targets) => targets,
             Err(divergence) => return self.diverged(divergence),
         };
@@ -187,6 +125,8 @@ impl<S: StoreAccess> NodeCore<S> {
             stamp: Hlc::from_micros(now.wall_us),
             schedule: self.config.limits.bulk.schedule,
             members: hellos.iter().map(|(node, hello)| (*node, hello.stand)).collect(),
+            roster: span.roster,
+            established: span.established,
             targets,
         };
         // Lower ranks give up sooner, so that two leaders do not go on disturbing each other.
@@ -212,23 +152,26 @@ impl<S: StoreAccess> NodeCore<S> {
 
     /// By shard the best ledger: that of the latest view, and of these the longest. Whatever was acknowledged is in it,
     /// for it is in one ledger at least of any majority, in or before its latest view.
-    fn targets(&self, hellos: &[(NodeId, Hello)]) -> Result<Vec<Option<Target>>, Box<Divergence>> {
+    fn targets(
+        &self,
+        span: Span,
+        hellos: &[(NodeId, Hello)],
+    ) -> Result<Vec<Option<Target>>, Box<Divergence>> {
         let members: Vec<NodeId> = hellos.iter().map(|(node, _)| *node).collect();
-        let shards = self.config.shards.iter().zip(0..);
-        let target = |(shard, index): (&ShardConfig, u16)| {
-            if !self.has_majority(shard, &members)
+        let target = |shard: ShardIndex| {
+            if !self.config.runs(self.needed(span), shard, &members)
                 && self.planted != Some(Mutation::MinorityInstalls)
             {
                 return Ok(None);
             }
             let state = |(node, hello): &(NodeId, Hello)| {
                 let mut ledgers = hello.ledgers.iter();
-                Some((*node, ledgers.find(|state| state.shard.0 == index)?.clone()))
+                Some((*node, ledgers.find(|state| state.shard == shard)?.clone()))
             };
             let told: Vec<(NodeId, LedgerState)> = hellos.iter().filter_map(state).collect();
-            self.best(ShardIndex(index), &told)
+            self.best(shard, &told)
         };
-        shards.map(target).collect()
+        self.config.shard_indexes().map(target).collect()
     }
 
     fn best(
@@ -287,7 +230,8 @@ impl<S: StoreAccess> NodeCore<S> {
     fn is_current(&self, proposal: &Proposal) -> bool {
         let own = proposal.stand(self.config.own) == Some(self.own_stand());
         own && proposal.is_sound(self.peers.len(), self.replicas.len())
-            && self.is_majority(proposal.members.len())
+            && proposal.roster >= self.begun()
+            && self.carries(proposal.span(), &proposal.nodes())
             && proposal.members.iter().all(|(node, stand)| {
                 // A peer's hello to the leader may be faster than the one to this node.
                 *node == self.config.own
@@ -299,12 +243,20 @@ impl<S: StoreAccess> NodeCore<S> {
 
     pub(super) fn handle_proposal(&mut self, now: Now, from: NodeId, proposal: Proposal) {
         let current = proposal.leader() == Some(from) && self.is_current(&proposal);
+        let outdated = match &self.phase {
+            Phase::Forming(forming) => self.is_outdated(forming, &proposal),
+            _ => false,
+        };
         let Phase::Forming(forming) = &mut self.phase else {
             self.out.counters.stale_messages += 1;
             return;
         };
         if !current {
             self.out.counters.stale_messages += 1;
+            return;
+        }
+        if outdated {
+            self.out.counters.outdated += 1;
             return;
         }
         self.highest = self.highest.max(proposal.view);
@@ -328,17 +280,27 @@ impl<S: StoreAccess> NodeCore<S> {
     }
 
     /// All own ledgers are as proposed: once all members were heard, asks for the promise to be written.
-    pub(super) fn promise(&mut self) {
+    pub(super) fn promise(&mut self, now: Now) {
         let Phase::Forming(forming) = &self.phase else { return };
-        if !forming.stage.proposal().is_some_and(|proposal| self.has_heard(proposal)) {
+        let Some(proposal) = forming.stage.proposal().filter(|proposal| self.has_heard(proposal))
+        else {
             // The hello of one of them is on its way, and goes on here.
             return;
+        };
+        if self.is_outdated(forming, proposal) {
+            self.out.counters.outdated += 1;
+            return self.give_up(now);
         }
         let Phase::Forming(forming) = &mut self.phase else { return };
         let stage = core::mem::replace(&mut forming.stage, Stage::Gathering);
         let Stage::CatchingUp(proposal, _) = stage else { return };
-        let members = proposal.members.iter().map(|(node, _)| *node).collect();
-        self.promise = Promise { view: proposal.view, members };
+        self.promise = Promise {
+            view: proposal.view,
+            members: proposal.nodes(),
+            roster: proposal.roster,
+            digest: self.config.roster(proposal.roster).digest,
+            established: self.promise.established.max(proposal.established),
+        };
         forming.stage = Stage::Promising(proposal);
         self.out.actions.push_back(Action::Promise(self.promise.clone()));
     }
@@ -355,9 +317,9 @@ impl<S: StoreAccess> NodeCore<S> {
             }
         };
         let (leader, members) = (proposal.members[0].0, self.promise.members.clone());
+        let row_len = self.config.layout(proposal.roster).row_len();
         forming.stage = Stage::Accepted(proposal);
         self.rows = false;
-        let row_len = self.layout.row_len();
         self.out.actions.push_back(Action::Prepare { view, members, row_len });
         self.send(leader, Control::Accept { view });
     }
@@ -396,15 +358,16 @@ impl<S: StoreAccess> NodeCore<S> {
     /// Gives up what does not get through in time.
     pub(super) fn watch_proposals(&mut self, now: Now) {
         let formation_us = self.config.limits.formation_us;
-        let (patience, nodes) = (u64::from(2 * EXTENSIONS) * formation_us, self.peers.len());
+        let patience = u64::from(2 * EXTENSIONS) * formation_us;
         let Phase::Forming(forming) = &mut self.phase else { return };
         if let Some(leading) = forming.leading.as_mut().filter(|l| now.instant >= l.until) {
             let view = leading.proposal.view;
-            let places = leading.proposal.members.iter().zip(&leading.accepted);
-            let late: Vec<NodeId> =
-                places.filter(|(_, accepted)| !**accepted).map(|((node, _), _)| *node).collect();
-            let needed =
-                leading.accepted.len() - late.len() <= nodes / 2 || late.contains(&self.config.own);
+            let places = leading.proposal.nodes().into_iter().zip(&leading.accepted);
+            let (there, late): (Vec<_>, Vec<_>) = places.partition(|(_, accepted)| **accepted);
+            let [there, late] = [there, late]
+                .map(|part| part.into_iter().map(|(node, _)| node).collect::<Vec<NodeId>>());
+            let needed = !self.config.carries(leading.proposal.span(), &there)
+                || late.contains(&self.config.own);
             if needed && (leading.progressed || leading.extensions > 0) {
                 // Whoever comes closer may take as long as it needs.
                 leading.extensions = match leading.progressed {
@@ -462,22 +425,27 @@ impl<S: StoreAccess> NodeCore<S> {
                 return;
             }
         };
-        let members = proposal.members.iter().map(|(node, _)| *node).collect();
+        let members = proposal.nodes();
+        self.roster = proposal.roster;
+        self.layout = self.config.layout(self.roster);
         let before = core::mem::replace(&mut self.members, members);
         self.note_left_out(now, &before);
         for (node, stand) in &proposal.members {
             self.peers[node.index()].stand = Some(*stand);
         }
-        let shards = self.config.shards.iter().zip(&proposal.targets);
+        let shards = self.config.shard_indexes().zip(&proposal.targets);
         for (replica, (shard, target)) in self.replicas.iter_mut().zip(shards) {
             let Some(replica) = replica else { continue };
-            if target.is_none() {
-                self.out.counters.suspended += 1;
+            let takes_part =
+                self.config.roster(self.roster).shard(shard).contains(&self.config.own);
+            if target.is_none() || !takes_part {
+                self.out.counters.suspended += u64::from(target.is_none());
                 replica.discard(&mut self.out);
                 continue;
             }
-            let records: Vec<Member> = self.config.roster(shard);
-            let begin = (view, records, proposal.stamp, proposal.schedule);
+            let seats = Seats::of(&self.config, self.roster, shard, &self.layout);
+            let seats = seats.expect("keys of a roster were looked at when the node was made");
+            let begin = (view, seats, proposal.stamp, proposal.schedule);
             replica.begin_view(begin, &self.members, &self.config.limits, now, &mut self.out);
         }
         self.view = view;
@@ -486,7 +454,14 @@ impl<S: StoreAccess> NodeCore<S> {
         self.barriers.begin_view();
         self.phase = Phase::Active;
         self.out.counters.views += 1;
-        self.out.counters.partial_views += u64::from(self.members.len() < self.config.nodes.len());
+        let seats = self.config.roster(self.roster).seats.len();
+        self.out.counters.partial_views += u64::from(self.members.len() < seats);
+        if self.promise.established < self.roster {
+            // All members promised it: from here on it stands alone, and is remembered so.
+            self.out.counters.rosters += 1;
+            self.promise.established = self.roster;
+            self.out.actions.push_back(Action::Promise(self.promise.clone()));
+        }
         self.reset_heartbeats(now);
         let members = self.members.clone();
         self.out.actions.push_back(Action::Installed { view, members: members.clone() });

@@ -5,14 +5,16 @@ use alloc::vec::Vec;
 use crate::ids::NodeId;
 use crate::wire::Hello;
 
-/// The largest set of nodes that contains `own`, that are `eligible`, and of which each two are linked by what both say;
-/// of several as large, the one with the lowest ranks. Ascending; empty while the own node has said nothing.
+/// The largest set of nodes that contains `own`, that are `eligible`, of which each two are linked by what both say, and
+/// which is `enough`; of several as large, the one with the lowest ranks. Ascending; empty if there is none, and while the
+/// own node has said nothing. What holds more than enough has to be enough.
 ///
 /// Sites are small, and links mostly whole: then the first set tried is the answer.
 pub(super) fn quorum(
     own: NodeId,
     hellos: &[Option<Hello>],
     eligible: impl Fn(NodeId) -> bool,
+    enough: impl Fn(&[NodeId]) -> bool,
 ) -> Vec<NodeId> {
     let told = |node: NodeId| hellos[node.index()].as_ref();
     let linked = |a: NodeId, b: NodeId| {
@@ -26,19 +28,23 @@ pub(super) fn quorum(
     let candidates: Vec<NodeId> =
         all.filter(|node| linked(own, *node) && eligible(*node)).collect();
     let (mut best, mut chosen) = (Vec::new(), Vec::new());
-    extend(&candidates, &mut chosen, &mut best, &linked, own);
+    let rules = (&linked as &dyn Fn(NodeId, NodeId) -> bool, &enough as &dyn Fn(&[NodeId]) -> bool);
+    extend(&candidates, &mut chosen, &mut best, rules, own);
     best
 }
+
+type Rules<'a> = (&'a dyn Fn(NodeId, NodeId) -> bool, &'a dyn Fn(&[NodeId]) -> bool);
 
 /// Tries all sets that begin with `chosen` and go on with some of `rest`.
 fn extend(
     rest: &[NodeId],
     chosen: &mut Vec<NodeId>,
     best: &mut Vec<NodeId>,
-    linked: &impl Fn(NodeId, NodeId) -> bool,
+    rules: Rules<'_>,
     own: NodeId,
 ) {
-    if chosen.len() + rest.len() <= best.len() {
+    let (linked, enough) = rules;
+    if chosen.len() + rest.len() <= best.len() || !enough(&[chosen, rest].concat()) {
         return;
     }
     let Some((first, rest)) = rest.split_first() else {
@@ -47,11 +53,11 @@ fn extend(
     };
     if chosen.iter().all(|node| linked(*node, *first)) {
         chosen.push(*first);
-        extend(rest, chosen, best, linked, own);
+        extend(rest, chosen, best, rules, own);
         chosen.pop();
     }
     if *first != own {
-        extend(rest, chosen, best, linked, own);
+        extend(rest, chosen, best, rules, own);
     }
 }
 
@@ -63,13 +69,16 @@ mod tests {
 
     use super::*;
     use crate::ids::Incarnation;
+    use crate::roster::RosterId;
     use crate::wire::Stand;
 
     /// Nodes that all speak, without these links.
     fn told(nodes: u16, cut: &[(u16, u16)]) -> Vec<Option<Hello>> {
         let hello = |node: u16| Hello {
             stand: Stand { incarnation: Incarnation(1), attempt: 1 },
-            topology: Digest::ZERO,
+            rosters: vec![Digest::ZERO],
+            begun: RosterId(0),
+            established: RosterId(0),
             last_view: ViewId(0),
             waiting_for: cut
                 .iter()
@@ -88,7 +97,7 @@ mod tests {
     }
 
     fn of(own: u16, hellos: &[Option<Hello>]) -> Vec<u16> {
-        quorum(NodeId(own), hellos, |_| true).into_iter().map(|node| node.0).collect()
+        quorum(NodeId(own), hellos, |_| true, |_| true).into_iter().map(|node| node.0).collect()
     }
 
     #[test]
@@ -109,6 +118,15 @@ mod tests {
         let hellos = told(5, &[(1, 2), (1, 3), (1, 4), (0, 4)]);
         assert_eq!(of(0, &hellos), [0, 2, 3]);
         assert_eq!(of(3, &hellos), [0, 2, 3]);
+    }
+
+    #[test]
+    fn a_large_set_that_is_not_enough_does_not_hide_a_smaller_one_that_is() {
+        let hellos = told(6, &[(2, 3), (2, 4), (2, 5)]);
+        let with_two = |nodes: &[NodeId]| nodes.contains(&NodeId(2));
+        assert_eq!(of(0, &hellos), [0, 1, 3, 4, 5]);
+        assert_eq!(quorum(NodeId(0), &hellos, |_| true, with_two), [0, 1, 2].map(NodeId));
+        assert_eq!(quorum(NodeId(3), &hellos, |_| true, with_two), []);
     }
 
     #[test]

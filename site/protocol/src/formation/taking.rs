@@ -8,7 +8,7 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use tradewind_ledger::{Digest, Manifest, Version, ViewId};
+use tradewind_ledger::{Digest, Manifest, Policy, Version, ViewId};
 
 use super::completion::Asking;
 use super::{Forming, Stage};
@@ -18,7 +18,7 @@ use crate::config::Mutation;
 use crate::error::PeerFault;
 use crate::ids::{NodeId, Now, ShardIndex};
 use crate::node::{NodeCore, Phase, RecoveredShard};
-use crate::shard::Replica;
+use crate::roster::RosterId;
 use crate::taking::{Held, Part, Taking, Want};
 use crate::wire::Control;
 
@@ -77,8 +77,9 @@ impl<S: StoreAccess> NodeCore<S> {
 
     /// A snapshot of which a part is on disk since an earlier start: gone on with if it is needed.
     pub fn recall_taking(&mut self, shard: ShardIndex, manifest: Box<Manifest>, held: Held) {
+        let believed = self.believes(shard, &manifest);
         let Some(replica) = self.replicas[shard.index()].as_mut() else { return };
-        if replica.believes(&manifest) {
+        if believed {
             replica.taking = Some(Taking::new(manifest, held));
         }
     }
@@ -247,7 +248,7 @@ impl<S: StoreAccess> NodeCore<S> {
             }
             _ => return None,
         };
-        let members = &self.config.shards[shard.index()].members;
+        let members = self.config.roster(self.config.last()).shard(shard);
         let has = |node: &NodeId| {
             self.peers[node.index()].connected
                 && members.contains(node)
@@ -346,8 +347,8 @@ impl<S: StoreAccess> NodeCore<S> {
             return self.catch_up(now);
         }
         let action = match want {
-            Want::Part(Part::Manifest) => replica
-                .manifest(size, &bytes)
+            Want::Part(Part::Manifest) => self
+                .manifest(shard, size, &bytes)
                 .map(|manifest| Action::Take { shard, manifest: Box::new(manifest) }),
             Want::Part(part) => {
                 let unchecked = self.planted == Some(Mutation::PartsUnchecked);
@@ -399,19 +400,30 @@ impl<S: StoreAccess> NodeCore<S> {
         }
         self.catch_up(now);
     }
-}
 
-impl<S: StoreAccess> Replica<S> {
-    /// Whether a manifest is of this ledger, by the signatures of its members.
-    pub(crate) fn believes(&self, manifest: &Manifest) -> bool {
-        let lineage = self.replay().lineage();
-        lineage == Some(manifest.base.lineage()) && manifest.verify(self.policy()).is_ok()
+    /// Whether a manifest is of a ledger, by the signatures of its members: a majority of them on some roster that views may
+    /// be of by now, for which of these the members go by, who is outside cannot know.
+    fn believes(&self, shard: ShardIndex, manifest: &Manifest) -> bool {
+        let replica = self.replicas[shard.index()].as_ref();
+        let lineage = replica.and_then(|replica| replica.replay().lineage());
+        let origin = self.config.shards[shard.index()].genesis.origin();
+        let signed = |id: RosterId| {
+            let policy = Policy::majority(&origin, self.config.records(id, shard));
+            policy.is_ok_and(|policy| manifest.verify(&policy).is_ok())
+        };
+        let mut rosters = (self.promise.established.0..=self.config.last().0).map(RosterId);
+        lineage == Some(manifest.base.lineage()) && rosters.any(signed)
     }
 
     /// Reads the manifest of the snapshot of `size` entries.
-    fn manifest(&self, size: Version, bytes: &[u8]) -> Result<Manifest, &'static str> {
+    fn manifest(
+        &self,
+        shard: ShardIndex,
+        size: Version,
+        bytes: &[u8],
+    ) -> Result<Manifest, &'static str> {
         let manifest = Manifest::decode(bytes).map_err(|_| "not the manifest of a snapshot")?;
-        match self.believes(&manifest) && manifest.base.size() == size {
+        match self.believes(shard, &manifest) && manifest.base.size() == size {
             true => Ok(manifest),
             false => Err("a manifest that does not follow from what a majority signed"),
         }

@@ -39,6 +39,16 @@ impl Agreeing {
         self.agreed = Some(agreed);
     }
 
+    /// The shard has these members from now on; it had those before.
+    pub(super) fn begin_view(&mut self, own: usize, before: &[NodeId], now: &[NodeId]) {
+        let told = |node: &NodeId| {
+            let rank = before.iter().position(|member| member == node)?;
+            self.told[rank]
+        };
+        self.told = now.iter().map(told).collect();
+        self.own = own;
+    }
+
     /// What a majority told, if it is of more entries than what the ledger is `known` to hold, and this node made a snapshot
     /// there too: perhaps another one, and then it is to find that out.
     pub(super) fn due(&self, known: Version) -> Option<SnapshotRecord> {

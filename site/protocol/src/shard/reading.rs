@@ -81,19 +81,20 @@ impl<S: StoreAccess> Replica<S> {
         self.reads.asked = Some(Asked { barrier, last, size: None });
     }
 
-    /// Takes note of the echoes (`seen` tells the last barrier that a member has echoed) and of what is delivered and
-    /// committed. Returns the last barrier whose reads may be answered now, if that is news.
+    /// Takes note of the echoes (`seen` tells the last barrier that a member has echoed, `enough` how many members have to)
+    /// and of what is delivered and committed. Returns the last barrier whose reads may be answered now, if that is news.
     pub(crate) fn pass_barriers(
         &mut self,
         seen: impl Fn(NodeId) -> u64,
+        enough: usize,
         planted: Option<Mutation>,
     ) -> Option<Barrier> {
         let place = self.flow.as_ref()?.order.place();
         if let Some(Barrier(barrier)) = self.reads.delivered(place, self.machine.size()) {
             let outrun = u64::from(planted == Some(Mutation::BarrierOutrun));
             let echoes = self.peers.iter().filter(|node| seen(**node) + outrun >= barrier).count();
-            // The own node runs the view, too; who is absent counts as one that does not.
-            if 1 + echoes > self.members.len() / 2 || planted == Some(Mutation::BarrierUnechoed) {
+            // The own node runs the view, too.
+            if echoes + 1 >= enough || planted == Some(Mutation::BarrierUnechoed) {
                 self.reads.echoed();
             }
         }

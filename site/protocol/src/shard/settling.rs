@@ -1,7 +1,7 @@
 //! What becomes of entries once they are on disks: the commit watermark, answers, signatures and checkpoints
 //! (docs/protocol.md, sections 5 and 6).
 
-use tradewind_ledger::Version;
+use tradewind_ledger::{Version, quorum};
 
 use super::{Replica, Turn};
 use crate::access::StoreAccess;
@@ -29,6 +29,10 @@ impl<S: StoreAccess> Replica<S> {
         let mut majority = sizes[(sizes.len() - 1) / 2];
         if turn.planted(Mutation::OwnDiskCommits) {
             majority = self.durable;
+        }
+        if turn.planted(Mutation::CommitOfFounders) {
+            let founders = turn.config.shards[self.shard.index()].members.len();
+            majority = sizes[sizes.len().saturating_sub(quorum(founders))];
         }
         let mut committed = majority.min(self.machine.size());
         // What earlier views left is settled only with the VIEW entry: a log without it could yet lose to another.

@@ -6,8 +6,7 @@ use crate::harness::{self, Group, empty, recovered};
 
 /// One shard; whoever lacks more than two entries lacks much.
 fn config(own: u16) -> NodeConfig {
-    let mut config = harness::config(own);
-    config.shards.truncate(1);
+    let mut config = harness::of_one_shard(own);
     (config.limits.lag_entries, config.limits.formation_us) = (2, 100_000);
     config
 }

@@ -11,7 +11,7 @@ use tradewind_ledger::{
 use tradewind_site_protocol::{
     Action, Adopted, Answer, Barrier, BodyId, ConfigError, Durability, Fatal, Incarnation, Instant,
     Limits, Memory, NodeConfig, NodeCore, NodeId, NodeInfo, Now, PeerFault, Promise, Recollection,
-    RecoveredShard, Refused, ShardConfig, ShardIndex, Staged, Submission, Ticket,
+    RecoveredShard, Refused, Roster, ShardConfig, ShardIndex, Staged, Submission, Ticket,
 };
 use tradewind_store::{Command, Condition, Store};
 
@@ -60,14 +60,23 @@ pub(crate) fn config(own: u16) -> NodeConfig {
         };
         ShardConfig { genesis, members: members.iter().copied().map(NodeId).collect() }
     };
+    let shards = vec![shard(0, &[0, 1, 2]), shard(1, &[0, 1])];
     NodeConfig {
         own: NodeId(own),
-        shards: vec![shard(0, &[0, 1, 2]), shard(1, &[0, 1])],
+        rosters: vec![Roster::founding(Digest([1; 32]), &nodes, &shards)],
+        shards,
         nodes,
         incarnation: Incarnation(1),
-        topology_digest: Digest([1; 32]),
         limits: Limits { ring_bytes: 64 << 10, message_bytes: 8 << 10, ..Limits::default() },
     }
+}
+
+/// The same with the shard on all nodes alone.
+pub(crate) fn of_one_shard(own: u16) -> NodeConfig {
+    let mut config = config(own);
+    config.shards.truncate(1);
+    config.rosters = vec![Roster::founding(Digest([1; 32]), &config.nodes, &config.shards)];
+    config
 }
 
 /// What a node gets from an empty disk.

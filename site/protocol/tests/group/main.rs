@@ -4,6 +4,7 @@ mod bulk;
 mod forming;
 mod harness;
 mod reads;
+mod rosters;
 mod snapshots;
 mod taking;
 
@@ -220,7 +221,7 @@ fn a_silent_peer_is_disconnected() {
 fn another_topology_is_refused_in_words() {
     let none = || vec![Vec::new(); 2];
     let mut other = config(2);
-    other.topology_digest = Digest([2; 32]);
+    other.rosters[0].digest = Digest([2; 32]);
     let parts = vec![
         (config(0), empty(2), none()),
         (config(1), empty(2), none()),

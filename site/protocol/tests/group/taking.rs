@@ -94,8 +94,7 @@ impl Group {
 
 /// One shard, of which snapshots are due at each SEAL.
 fn config(own: u16) -> NodeConfig {
-    let mut config = harness::config(own);
-    config.shards.truncate(1);
+    let mut config = harness::of_one_shard(own);
     config.limits.snapshots = SnapshotRule { bytes: 1, entries: 1 };
     config
 }

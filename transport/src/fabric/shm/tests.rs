@@ -13,7 +13,11 @@ fn pair(required: bool) -> (ShmFabric, TcpFabric) {
     let listeners = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
     let addresses = [0, 1].map(|index: usize| listeners[index].local_addr().unwrap());
     let mut fabrics = listeners.into_iter().zip([A, B]).map(|(listener, own)| {
-        let node = |(name, address): (&str, _)| TcpNode { name: name.to_owned(), address };
+        let node = |(name, address): (&str, _)| TcpNode {
+            name: name.to_owned(),
+            address,
+            is_former: false,
+        };
         let options = TcpOptions {
             own,
             nodes: ["a1", "a2"].into_iter().zip(addresses).map(node).collect(),

@@ -21,6 +21,9 @@ const CLOSING: Duration = Duration::from_secs(1);
 /// A link that held so long makes the next pause short again.
 const STEADY: Duration = Duration::from_secs(1);
 
+/// The pause between attempts to tell a node that it was removed.
+const FORMER: Duration = Duration::from_secs(30);
+
 /// When the process has no descriptor left for a new connection, it looks again after this.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -267,7 +270,10 @@ impl TcpFabric {
     fn pause(&self, peer: NodeId, attempt: u32) -> Duration {
         let timing = &self.options.timing;
         let doubled = timing.backoff_min.saturating_mul(1 << attempt.min(16));
-        let pause = doubled.min(timing.backoff_max);
+        let pause = match self.options.nodes[peer.index()].is_former {
+            true => FORMER,
+            false => doubled.min(timing.backoff_max),
+        };
         let pair = u64::from(self.options.own.0) << 16 | u64::from(peer.0);
         let jitter = mix(pair << 32 | u64::from(attempt)) % 1_000;
         pause / 2 + (pause / 2).mul_f64(jitter as f64 / 1_000.0)

@@ -38,6 +38,8 @@ pub struct TcpNode {
     pub name: String,
     /// Where it listens.
     pub address: SocketAddr,
+    /// Whether it was removed from the site: it is dialled seldom, only to be told so.
+    pub is_former: bool,
 }
 
 /// Whether links are encrypted.
@@ -124,13 +126,14 @@ impl TcpOptions {
             true => Security::Tls(Credentials::new(identity, directory)?),
             false => Security::Plain,
         };
-        let node = |node: &tradewind_topology::Node| TcpNode {
+        let node = |(index, node): (usize, &tradewind_topology::Node)| TcpNode {
             name: node.name.to_string(),
             address: node.ports.group(),
+            is_former: site.is_removed(index),
         };
         Ok(Self {
             own,
-            nodes: site.nodes.iter().map(node).collect(),
+            nodes: site.nodes.iter().enumerate().map(node).collect(),
             deployment: topology.name.to_string(),
             site: site.name.to_string(),
             digest: topology.site_digest(site),

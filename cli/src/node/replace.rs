@@ -1,36 +1,31 @@
-//! `tradewind node`: who a site's nodes are.
+//! `tradewind node replace`.
 
 use std::{
     fs,
-    io::Write as _,
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, bail};
-use clap::{Args, Subcommand};
+use clap::Args;
 use serde::Serialize;
-use tradewind_topology::{Node, Process, PublicKey, Site, Topology};
+use tradewind_topology::{ChangeKind, Node, Process, PublicKey, Site, Topology};
 use tradewind_transport::Identity;
 
-use crate::{exit::Exit, output::Output, topology::load};
-
-/// Replace nodes of a site
-#[derive(Subcommand, Debug)]
-pub(crate) enum NodeCommand {
-    Replace(ReplaceArgs),
-}
+use super::file::{TopologyFile, with_table};
+use super::remove::site_of;
+use crate::{exit::Exit, output::Output};
 
 /// Give a node that lost its disk a new identity: the same name and place, a new key
 #[derive(Args, Debug)]
 #[command(after_help = "\
 A node that lost its disk has lost what it promised the others, so it does not come back as the one it \
 was: it becomes a new member in its place. This makes a new key, moves the old one aside, and writes the \
-new one into the topology file; the old key stays there as `founding_key`, for ledgers begin with it. \
+new one into the topology file, with the change; the old key stays there, for ledgers tell of it. \
 Its first VIEW entry under the new key, signed by a majority of those before, makes mirrors and auditors \
 take its signatures, and the old key's no longer.
 
-Then, as it says: give the topology file to all processes, and start or restart the site's nodes. They \
-run together only with the same file, so writes pause until a majority of them has it.
+Then, as it says: give the topology file to all processes, start the node, and restart the others one after the \
+other. They go on meanwhile; the node learns beside them, and is let in once all have the file.
 
 Exit code 0 when done, 2 if nothing was changed.
 
@@ -59,22 +54,19 @@ struct Replaced {
     data: PathBuf,
 }
 
-impl NodeCommand {
-    pub(crate) fn run(&self, output: &Output) -> anyhow::Result<Exit> {
-        match self {
-            Self::Replace(args) => args.run(output),
-        }
-    }
-}
-
 impl ReplaceArgs {
-    fn run(&self, output: &Output) -> anyhow::Result<Exit> {
-        let topology = load(&self.topology)?;
-        let (site, node) = node(&topology, &self.name)?;
+    pub(super) fn run(&self, output: &Output) -> anyhow::Result<Exit> {
+        let file = TopologyFile::read(&self.topology)?;
+        let topology = &file.topology;
+        let (site, node) = node(topology, &self.name)?;
         let identity = Identity::generate(&self.name)?;
-        let text = fs::read_to_string(&self.topology)
-            .with_context(|| self.topology.display().to_string())?;
-        let changed = with_new_key(&text, node, &identity.public_key())?;
+        let is_founder = !site.changes.iter().any(|change| {
+            change.kind == ChangeKind::Add && site.nodes[change.node].name == node.name
+        });
+        let text = with_new_key(&file.text, node, is_founder, &identity.public_key())?;
+        let change = format!("replace = \"{}\"\nformer_key = \"{}\"\n", self.name, node.key);
+        let changed =
+            file.check(with_table(&text, site.name.as_str(), "changes", "nodes", &change))?;
         let key_file = topology.keys.join(format!("{}.key", self.name));
         let former_key_file = key_file.exists().then(|| aside(&key_file));
         // First the key, then the file that names it: in between the old pair is refused, and nothing runs half changed.
@@ -83,8 +75,7 @@ impl ReplaceArgs {
             fs::rename(&key_file, aside).with_context(|| aside.display().to_string())?;
         }
         identity.save(&key_file)?;
-        replace(&self.topology, &changed)?;
-        load(&self.topology).context("the changed file does not hold")?;
+        file.replace(&changed)?;
         let replaced = Replaced {
             name: self.name.clone(),
             site: site.name.to_string(),
@@ -106,16 +97,17 @@ fn node<'a>(topology: &'a Topology, name: &str) -> anyhow::Result<(&'a Site, &'a
         Some(Process::Mirror(_)) => {
             bail!("{name} is a mirror: it needs no replacement, start it with an empty directory")
         }
-        None => {
-            let nodes = topology.sites.iter().flat_map(|site| &site.nodes);
-            let nodes: Vec<&str> = nodes.map(|node| node.name.as_str()).collect();
-            bail!("the topology has no node {name}; it has {}", nodes.join(", "));
-        }
+        None => Err(site_of(topology, name).expect_err("there is no such process")),
     }
 }
 
 /// The text of a topology file with another key for one node, everything else as it was.
-fn with_new_key(text: &str, node: &Node, key: &PublicKey) -> anyhow::Result<String> {
+fn with_new_key(
+    text: &str,
+    node: &Node,
+    is_founder: bool,
+    key: &PublicKey,
+) -> anyhow::Result<String> {
     let former = node.key.to_string();
     // A key stands for one name only, so its text is there once: in the line to change.
     let is_it = |line: &&str| {
@@ -130,7 +122,7 @@ fn with_new_key(text: &str, node: &Node, key: &PublicKey) -> anyhow::Result<Stri
         );
     };
     let mut changed = line.replace(&former, &key.to_string());
-    if node.founding_key.is_none() {
+    if is_founder && node.founding_key.is_none() {
         let indent = &line[..line.len() - line.trim_start().len()];
         changed += &format!("\n{indent}founding_key = \"{former}\"");
     }
@@ -141,18 +133,6 @@ fn with_new_key(text: &str, node: &Node, key: &PublicKey) -> anyhow::Result<Stri
 fn aside(file: &Path) -> PathBuf {
     let name = |n: u32| file.with_extension(format!("key.replaced-{n}"));
     (1..).map(name).find(|path| !path.exists()).expect("a free number")
-}
-
-/// Writes a file so that there is the old one or the new one at any time.
-fn replace(path: &Path, text: &str) -> anyhow::Result<()> {
-    let beside = path.with_extension("toml.new");
-    let write = || {
-        let mut file = fs::File::create(&beside)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&beside, path)
-    };
-    write().with_context(|| path.display().to_string())
 }
 
 fn told(replaced: &Replaced) -> String {
@@ -167,7 +147,7 @@ fn told(replaced: &Replaced) -> String {
 Now:
   1. put {} on the machine of {name}, and see that {} is empty there
   2. give {} to every process of the deployment
-  3. restart the other nodes of {site} (SIGTERM and start, or their supervisor's restart), and start {name}
+  3. start {name}, then `tradewind roll {site}`: the others take the file up one after the other, and {name} is let in
   4. restart the mirrors and clients with the new file when it suits: until then they do not talk to {name}",
         key_file.display(),
         key_file.display(),
@@ -193,14 +173,14 @@ mod tests {
     #[test]
     fn only_the_key_changes_and_the_founding_one_is_kept() {
         let new: PublicKey = "yUxIchcIVFYF9iYCPttWv2UyAElx0EUJjQX96H3Lz7c=".parse().unwrap();
-        let changed = with_new_key(FILE, &a1(None), &new).unwrap();
+        let changed = with_new_key(FILE, &a1(None), true, &new).unwrap();
         let old = "3tisoLJWv4uaZt4LvL4Jt6feAgYA8MHxW/ArFyON29o=";
         let line = format!("  key = \"{old}\" # of a1\n");
         let lines = format!("  key = \"{new}\" # of a1\n  founding_key = \"{old}\"\n");
         assert_eq!(changed, FILE.replace(&line, &lines));
-        let again = with_new_key(FILE, &a1(Some(new)), &new).unwrap();
+        let again = with_new_key(FILE, &a1(Some(new)), true, &new).unwrap();
         assert_eq!(again, FILE.replace(old, &new.to_string()), "the first one stays");
         let twice = format!("{FILE}{line}");
-        assert!(with_new_key(&twice, &a1(None), &new).is_err());
+        assert!(with_new_key(&twice, &a1(None), true, &new).is_err());
     }
 }
