@@ -113,7 +113,10 @@ impl Backend for Mirror {
     fn readiness(&self) -> Readiness {
         let halted = || {
             let halted = self.replicas.values().find(|replica| replica.is_halted())?;
-            Some(format!("ledger {} is halted: there is evidence of a fork", halted.id()))
+            let id = halted.id();
+            Some(format!(
+                "ledger {id} is halted: there is evidence of a fork, kept in evidence/{id}-*.txt of the data directory"
+            ))
         };
         let failure = self.failure().borrow().clone();
         let lag = self.replicas.values().map(|replica| replica.age()).max();

@@ -229,10 +229,11 @@ async fn batch(
 ) {
     let (ledger, first, is_tail) = (source.ledger.clone(), wanted.first, wanted.is_tail);
     let read = tokio::task::spawn_blocking(move || read(&source, &wanted));
-    let (header, body) = match read.await {
-        Ok(Ok(batch)) => batch,
-        error => {
-            tracing::error!(%ledger, %first, ?error, "a batch cannot be read");
+    let read = read.await.map_err(Into::into).and_then(|read| read);
+    let (header, body) = match read {
+        Ok(batch) => batch,
+        Err(error) => {
+            tracing::error!(%ledger, %first, %error, "a batch cannot be read");
             _ = events.send(Event::Read(ledger, first, None)).await;
             return;
         }

@@ -109,7 +109,7 @@ pub struct ShardInfo {
 pub enum Rejected {
     /// No common protocol version.
     #[error(
-        "the server speaks client protocol versions {min} to {max}: use a client of the same release"
+        "the server speaks client protocol versions {min} to {max}, this client {PROTOCOL}: use a client of the same release"
     )]
     Protocol {
         /// The lowest version the server speaks.

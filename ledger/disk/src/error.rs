@@ -227,7 +227,10 @@ pub enum OpenError {
     )]
     Damaged(#[from] Damage),
     /// The directory holds another ledger than the caller expects.
-    #[error("{}: holds the ledger with lineage {found}, not {expected}", dir.display())]
+    #[error(
+        "{}: holds the ledger with lineage {found}, not {expected}: it was founded with other members or names; give \
+         the topology those that it had then, and point to the right data directory", dir.display()
+    )]
     WrongLedger {
         /// The ledger's directory.
         dir: PathBuf,

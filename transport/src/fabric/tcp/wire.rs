@@ -60,7 +60,9 @@ pub(super) enum WireError {
     Malformed(Kind),
     #[error("a range at {offset} of {length} bytes in a row of {row} bytes")]
     Range { offset: usize, length: usize, row: usize },
-    #[error("it speaks version {0} of the fabric's protocol, we speak {VERSION}")]
+    #[error(
+        "a hello of version {0} of the fabric's protocol, this node speaks {VERSION}: upgrade the older one"
+    )]
     Version(u16),
 }
 

@@ -213,7 +213,12 @@ impl Follower {
         let ledger = self.ledgers.get(&id).expect("only known ledgers are asked for");
         let reason = match refuse.reason {
             RefuseReason::Unknown => "it does not offer this ledger".to_string(),
-            RefuseReason::Unreadable => "it cannot read its own ledger".to_string(),
+            RefuseReason::Unreadable => {
+                format!(
+                    "it cannot read entry {} of its own ledger, which is damaged or pruned there: its log says which",
+                    asked.size
+                )
+            }
             RefuseReason::Lineage { ours } => {
                 format!("its ledger has lineage {ours}, ours is {}", ledger.lineage)
             }
