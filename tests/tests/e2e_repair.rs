@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use tradewind_local::{Launcher, MirrorPlan, Plan};
-use tradewind_tests::e2e::{LIMIT, POOL, Running, assert_segments_equal, eventually};
+use tradewind_local::{Launcher, Plan};
+use tradewind_tests::e2e::{LIMIT, POOL, Running, assert_segments_equal, eventually, site_leaf};
 
 /// The files below `dir` whose names end so, in order.
 fn files(dir: &Path, ending: &str) -> Vec<PathBuf> {
@@ -79,14 +79,7 @@ fn search_all_the_time(running: &mut Running, name: &str) {
 
 #[test]
 fn a_byte_that_rots_under_a_running_process_is_mended_without_a_stop() {
-    let mut plan = Plan::one_site(3, 1);
-    plan.mirrors.push(MirrorPlan {
-        name: "leaf".into(),
-        region: "us".into(),
-        parents: vec!["ams".into()],
-        pools: vec![POOL.into()],
-    });
-    let mut running = Running::start(plan);
+    let mut running = Running::start(site_leaf(3, 1));
     let put = |running: &Running, value: &str| {
         let reply = running.run(&["put", POOL, "flight", value, "-o", "json"]).json();
         reply["version"].as_u64().expect("a version").to_string()

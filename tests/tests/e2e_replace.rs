@@ -1,18 +1,10 @@
 //! A node that lost its disk gets a new identity in its place, and everybody who trusts the ledger follows.
 
-use tradewind_local::{MirrorPlan, Plan};
-use tradewind_tests::e2e::{LIMIT, POOL, Running, eventually};
+use tradewind_tests::e2e::{LIMIT, POOL, Running, eventually, site_leaf};
 
 #[test]
 fn a_replaced_node_comes_back_under_a_new_key_and_mirror_and_auditor_follow() {
-    let mut plan = Plan::one_site(3, 1);
-    plan.mirrors = vec![MirrorPlan {
-        name: "leaf".into(),
-        region: "us".into(),
-        parents: vec!["ams".into()],
-        pools: vec![POOL.into()],
-    }];
-    let mut running = Running::start(plan);
+    let mut running = Running::start(site_leaf(3, 1));
     running.run(&["put", POOL, "before", "1"]).expect(0);
     let former = running.deployment.topology().process("ams-2").expect("a node").key().to_string();
 

@@ -5,20 +5,8 @@ use std::process::Stdio;
 
 use tradewind_client::wire::{Fault, Incarnation};
 use tradewind_client::{Client, Error};
-use tradewind_local::{MirrorPlan, Plan};
-use tradewind_tests::e2e::{LIMIT, POOL, Running, eventually};
-
-/// Three nodes and a mirror.
-fn plan() -> Plan {
-    let mut plan = Plan::one_site(3, 1);
-    plan.mirrors = vec![MirrorPlan {
-        name: "leaf".into(),
-        region: "us".into(),
-        parents: vec!["ams".into()],
-        pools: vec![POOL.into()],
-    }];
-    plan
-}
+use tradewind_local::Plan;
+use tradewind_tests::e2e::{LIMIT, POOL, Running, eventually, site_leaf};
 
 async fn restart(client: &Client, incarnation: u64) -> Result<(), Error> {
     client.restart(Incarnation(incarnation)).await
@@ -30,7 +18,7 @@ fn incarnation(running: &Running, name: &str) -> u64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restart_is_a_fresh_incarnation_in_the_same_process_and_keeps_what_was_written() {
-    let mut running = Running::start(plan());
+    let mut running = Running::start(site_leaf(3, 1));
     running.run(&["put", POOL, "k", "v"]).expect(0);
     for name in ["ams-2", "leaf"] {
         let client = running.deployment.client_of_only(name).await.expect("a client");
@@ -71,7 +59,7 @@ async fn a_process_that_could_not_come_back_does_not_end() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_restart_of_its_own_a_process_ends_with_a_code_for_its_supervisor() {
-    let mut running = Running::start(plan());
+    let mut running = Running::start(site_leaf(3, 1));
     running.deployment.stop("leaf").expect("it ends");
     let topology = running.deployment.topology_file();
     let mut serve = running.command(&["serve", "--no-restart", "--exit-with-stdin", "leaf"]);

@@ -3,22 +3,10 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use tradewind_local::{MirrorPlan, Plan};
 use tradewind_tests::e2e::{
-    Acknowledged, LIMIT, POOL, Running, Writers, assert_ledgers_hold, eventually, sizes,
+    Acknowledged, LIMIT, Running, Writers, assert_ledgers_hold, eventually, site_leaf, sizes,
     wait_for_sizes,
 };
-
-fn plan(nodes: usize) -> Plan {
-    let mut plan = Plan::one_site(nodes, 2);
-    plan.mirrors = vec![MirrorPlan {
-        name: "leaf".into(),
-        region: "us".into(),
-        parents: vec!["ams".into()],
-        pools: vec![POOL.into()],
-    }];
-    plan
-}
 
 fn status(running: &Running, name: &str) -> Result<Value, String> {
     let (_, text) = running.deployment.fetch(name, "/status").map_err(|error| error.to_string())?;
@@ -65,7 +53,7 @@ fn free_port() -> u16 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_site_grows_from_three_nodes_to_five_and_shrinks_again_under_load() {
-    let mut running = Running::start(plan(3));
+    let mut running = Running::start(site_leaf(3, 2));
     let writers = Writers::start(&running, "w", 4).await;
     let names = ["ams-1", "ams-2", "ams-3", "ams-4", "ams-5"];
     add(&mut running, "ams-4", free_port(), "4");
@@ -118,7 +106,7 @@ async fn a_site_grows_from_three_nodes_to_five_and_shrinks_again_under_load() {
 
 #[test]
 fn a_change_that_cannot_be_is_refused_in_words_and_changes_nothing() {
-    let running = Running::start(plan(3));
+    let running = Running::start(site_leaf(3, 2));
     let file = running.deployment.topology_file();
     let before = std::fs::read_to_string(&file).expect("a file");
     let port = running.deployment.endpoint("ams-1");

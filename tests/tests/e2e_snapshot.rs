@@ -4,9 +4,9 @@
 use std::time::Instant;
 
 use tradewind_client::{Client, Condition, Reply};
-use tradewind_local::{MirrorPlan, Plan};
+use tradewind_local::Plan;
 use tradewind_tests::e2e::{
-    LIMIT, POOL, Running, assert_ledgers_hold, eventually, sizes, wait_for_sizes,
+    LIMIT, POOL, Running, assert_ledgers_hold, eventually, site_leaf, sizes, wait_for_sizes,
 };
 
 const KEYS: u64 = 20;
@@ -101,10 +101,7 @@ fn keeping_little(plan: Plan) -> Running {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mirror_that_lacks_what_its_parents_have_pruned_shows_what_it_has_and_is_told_why() {
-    let mut plan = Plan::one_site(3, 1);
-    let (parents, pools) = (vec!["ams".into()], vec![POOL.into()]);
-    plan.mirrors = vec![MirrorPlan { name: "leaf".into(), region: "us".into(), parents, pools }];
-    let mut running = keeping_little(plan);
+    let mut running = keeping_little(site_leaf(3, 1));
     running.run(&["put", POOL, "early", "of the pruned past"]).expect(0);
     // Signed for on its disk, too: after a start it shows no more than that, until a parent confirms the rest.
     let shown = sizes(&running, "ams-1").await;

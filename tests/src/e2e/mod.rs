@@ -201,18 +201,28 @@ impl Run {
     }
 }
 
-/// One site of three nodes with the pool `bench` in two shards, a relay, and a leaf behind it.
-pub fn site_relay_leaf() -> Plan {
-    let mut plan = Plan::one_site(3, 2);
-    let mirror = |name: &str, parent: &str| MirrorPlan {
+fn mirror(name: &str, parent: &str) -> MirrorPlan {
+    MirrorPlan {
         name: name.into(),
         region: "us".into(),
         parents: vec![parent.into()],
         pools: vec![POOL.into()],
-    };
+    }
+}
+
+/// One site with the pool `bench`, and a mirror `leaf` of it.
+pub fn site_leaf(nodes: usize, shards: u32) -> Plan {
+    let mut plan = Plan::one_site(nodes, shards);
+    plan.mirrors = vec![mirror("leaf", "ams")];
+    plan
+}
+
+/// One site of three nodes with the pool `bench` in two shards, a relay, and a leaf behind it.
+pub fn site_relay_leaf() -> Plan {
+    let mut plan = Plan::one_site(3, 2);
     plan.mirrors = vec![mirror("relay", "ams"), mirror("leaf", "relay")];
     plan
 }
 
-/// The pool of [`site_relay_leaf`].
+/// The pool of [`site_leaf`] and [`site_relay_leaf`].
 pub const POOL: &str = "bench";
