@@ -290,16 +290,8 @@ impl<S: StoreAccess> NodeCore<S> {
         if total == 0 {
             return self.part_gone(now, of.0, size);
         }
-        match asking.add(total, &bytes) {
-            Err(problem) => self.wrong_part(now, of.0, problem),
-            Ok(whole) => {
-                self.note_moved(now);
-                match whole {
-                    true => self.keep(now, of),
-                    false => self.ask_on(of),
-                }
-            }
-        }
+        let added = asking.add(total, &bytes);
+        self.go_on_after(now, of, added);
     }
 
     /// A piece of a detached value arrived, which a snapshot needs. Returns whether it was asked for so.
@@ -314,17 +306,27 @@ impl<S: StoreAccess> NodeCore<S> {
         if wanted != digest || asking.got.len() as u64 != offset {
             return false;
         }
-        match asking.add(len, bytes) {
-            Err(problem) => self.wrong_part(now, of.0, problem),
-            Ok(whole) => {
-                self.note_moved(now);
-                match whole {
-                    true => self.keep(now, of),
-                    false => self.ask_on(of),
-                }
-            }
-        }
+        let added = asking.add(len, bytes);
+        self.go_on_after(now, of, added);
         true
+    }
+
+    /// A piece was added to what is asked for, which may be whole with it: keeps that, or asks for the next piece.
+    fn go_on_after(
+        &mut self,
+        now: Now,
+        of: (NodeId, ViewId, ShardIndex),
+        added: Result<bool, &'static str>,
+    ) {
+        let whole = match added {
+            Ok(whole) => whole,
+            Err(problem) => return self.wrong_part(now, of.0, problem),
+        };
+        self.note_moved(now);
+        match whole {
+            true => self.keep(now, of),
+            false => self.ask_on(of),
+        }
     }
 
     fn ask_on(&mut self, of: (NodeId, ViewId, ShardIndex)) {
