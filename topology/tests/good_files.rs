@@ -157,6 +157,7 @@ fn a_change_that_cannot_be_is_refused_in_words() {
         (&["add = \"a1\"\nremove = \"a2\""], "exactly one of add, remove, replace"),
         (&["remove = \"a1\"", "remove = \"a1\""], "which is none at that time"),
         (&["remove = \"a1\"", "remove = \"a2\""], "leaves 1 of 2 nodes"),
+        (&["add = \"a3\"", "remove = \"a3\"", "add = \"a3\""], "which was removed"),
         (&["replace = \"a1\""], "the key that a node had before"),
         (&["remove = \"a1\"\nreplicas = 3"], "only where a node is added"),
     ] {

@@ -55,6 +55,7 @@ fn check_steps(site: &DraftSite, diagnostics: &mut Diagnostics) {
             allowed,
         );
     }
+    let mut gone = BTreeSet::new();
     for change in &site.changes {
         let Some((name, step)) = change.single() else {
             let keys = CHANGES.map(|(key, _)| key).join(", ");
@@ -82,12 +83,19 @@ fn check_steps(site: &DraftSite, diagnostics: &mut Diagnostics) {
         let is_here = now.contains(name.value.as_str());
         match step {
             Step::Add if is_here => wrong(name, "which is a node already", "a new node".into()),
+            // It ended for ever when it was removed: as a member it would count, and never come.
+            Step::Add if gone.contains(name.value.as_str()) => {
+                wrong(name, "which was removed", "a new node, under a name of its own".into());
+            }
             Step::Add => _ = now.insert(&name.value),
             _ if !is_here => {
                 let here = now.iter().copied().collect::<Vec<_>>().join(", ");
                 wrong(name, "which is none at that time", format!("one of {here}"));
             }
-            Step::Remove => _ = now.remove(name.value.as_str()),
+            Step::Remove => {
+                now.remove(name.value.as_str());
+                gone.insert(name.value.as_str());
+            }
             Step::Replace => {}
         }
         let (is_replaced, adds) = (step == Step::Replace, step == Step::Add);
