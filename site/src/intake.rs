@@ -29,14 +29,8 @@ impl Intakes {
     }
 
     /// Notes that a ledger holds a snapshot that was made here.
-    pub(crate) fn agree(
-        &self,
-        shard: ShardIndex,
-        size: Version,
-        at: Version,
-    ) -> Result<(), String> {
-        let agreed = tradewind_store_disk::agree(&self.ledgers[&shard], size, at);
-        agreed.map_err(|error| format!("the note of a snapshot: {error}"))
+    pub(crate) fn agree(&self, shard: ShardIndex, size: Version, at: Version) -> io::Result<()> {
+        tradewind_store_disk::agree(&self.ledgers[&shard], size, at)
     }
 
     /// Begins to take a snapshot, or goes on with it; what is there.

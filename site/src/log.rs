@@ -163,7 +163,9 @@ impl Worker {
                         self.inbox.done(done);
                     }
                 }
-                Job::Agreed { shard, size, at } => self.intakes.agree(shard, size, at)?,
+                Job::Agreed { shard, size, at } => {
+                    when_room(&self.inbox, || self.intakes.agree(shard, size, at))?;
+                }
                 job @ (Job::Take { .. }
                 | Job::KeepPart { .. }
                 | Job::KeepValue { .. }
