@@ -280,7 +280,8 @@ impl Group {
     }
 
     fn act(&mut self, now: Now, action: Action) -> Result<(), Ended> {
-        let Parts { core, fabric, log, publisher, shared, signer, promises, .. } = &mut self.parts;
+        let Parts { core, fabric, log, publisher, shared, signer, promises, snapshots, .. } =
+            &mut self.parts;
         match action {
             Action::Prepare { view, members, row_len } => {
                 let members: Vec<_> = members.into_iter().map(on_fabric).collect();
@@ -306,9 +307,8 @@ impl Group {
                 self.parts.bodies.push(bodies::Job::Unstage { shard, body });
             }
             Action::Snapshot { shard, pin, base } => {
-                let before = &shared.replicas[..shard.index()];
-                let source = before.iter().flatten().count();
-                self.parts.snapshots.push(Due { source, pin: *pin, base });
+                let source = shared.place(shard);
+                snapshots.push(Due { source, pin: *pin, base });
             }
             Action::ReadPart { reader, size, entry, part, offset, max_bytes } => {
                 self.parts.lender.push(Wanted { reader, size, entry, part, offset, max_bytes });
@@ -320,7 +320,9 @@ impl Group {
             Action::KeepValue { shard, size, len, digest, bytes } => {
                 log.push(Job::KeepValue { shard, size, value: (len, digest), bytes });
             }
-            Action::Agreed { shard, size, at } => log.push(Job::Agreed { shard, size, at }),
+            Action::Agreed { shard, size, at } => {
+                snapshots.agreed(shared.place(shard), size, at);
+            }
             Action::Plant { shard, .. } => log.push(Job::Plant { shard }),
             Action::ReadLog { reader, first, end, max_bytes } => {
                 log.push(Job::ReadLog { reader, first, end, max_bytes });

@@ -28,11 +28,6 @@ impl Intakes {
         Self { ledgers, open: HashMap::new() }
     }
 
-    /// Notes that a ledger holds a snapshot that was made here.
-    pub(crate) fn agree(&self, shard: ShardIndex, size: Version, at: Version) -> io::Result<()> {
-        tradewind_store_disk::agree(&self.ledgers[&shard], size, at)
-    }
-
     /// Begins to take a snapshot, or goes on with it; what is there.
     pub(crate) fn begin(&mut self, shard: ShardIndex, manifest: &Manifest) -> io::Result<Held> {
         self.open.remove(&shard);

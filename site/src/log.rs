@@ -41,8 +41,6 @@ pub(crate) enum Job {
     KeepPart { shard: ShardIndex, size: Version, part: Part, bytes: Vec<u8> },
     /// Keep a detached value that it names.
     KeepValue { shard: ShardIndex, size: Version, value: (u64, Digest), bytes: Vec<u8> },
-    /// Note that the ledger holds a snapshot.
-    Agreed { shard: ShardIndex, size: Version, at: Version },
     /// Make a ledger of it.
     Plant { shard: ShardIndex },
 }
@@ -162,9 +160,6 @@ impl Worker {
                     if let Some(done) = read_log(ledger, reader, first, end, max_bytes)? {
                         self.inbox.done(done);
                     }
-                }
-                Job::Agreed { shard, size, at } => {
-                    when_room(&self.inbox, || self.intakes.agree(shard, size, at))?;
                 }
                 job @ (Job::Take { .. }
                 | Job::KeepPart { .. }

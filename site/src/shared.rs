@@ -106,6 +106,11 @@ impl Shared {
             .expect("the core only speaks of the shards it replicates")
     }
 
+    /// The place of a shard among those that are replicated here.
+    pub(crate) fn place(&self, shard: ShardIndex) -> usize {
+        self.replicas[..shard.index()].iter().flatten().count()
+    }
+
     /// Leaves the status for those who ask.
     pub(crate) fn set_status(&self, status: Status) {
         self.views.tell(&status);

@@ -26,5 +26,5 @@ pub use file::FileFault;
 pub use intake::{Held, Intake, replace_ledger};
 pub use lend::Lent;
 pub use maker::{Due, Snapshotter, Source};
-pub use open::{Begun, Started, agree, agreed, manifest, open};
+pub use open::{Begun, Started, agreed, manifest, open};
 pub use retain::{Retain, kept_bytes};

@@ -25,6 +25,8 @@ use crate::retain::{Retain, bytes_from};
 const SLICE: usize = 256;
 /// How often it is looked whether a state that is to be snapshot is signed for.
 const SIGNED_PACE: Duration = Duration::from_millis(20);
+/// How long to wait before a full disk is tried again.
+const FULL_DISK_RETRY: Duration = Duration::from_millis(500);
 /// How often it is looked whether entries are too old to be kept.
 const RETAIN_PACE: Duration = Duration::from_secs(60);
 
@@ -65,10 +67,19 @@ pub struct Due {
     pub base: Arc<Base>,
 }
 
-/// The other threads' end of the thread.
+/// What the thread is told.
+#[derive(Debug)]
+enum Told {
+    /// A snapshot became due.
+    Due(Due),
+    /// The ledger of a source holds its snapshot of `size` entries, in the entry `at`.
+    Agreed { source: usize, size: Version, at: Version },
+}
+
+/// The other threads' end of the thread, which alone changes the folders of snapshots while the process runs.
 #[derive(Debug)]
 pub struct Snapshotter {
-    due: Sender<Due>,
+    told: Sender<Told>,
     stopping: Arc<AtomicBool>,
     thread: JoinHandle<()>,
 }
@@ -79,26 +90,33 @@ impl Snapshotter {
     /// # Errors
     /// If the system has no thread.
     pub fn start(sources: Vec<Box<dyn Source>>) -> io::Result<Self> {
-        let (due, receiver) = channel();
+        let (told, receiver) = channel();
         let stopping = Arc::new(AtomicBool::new(false));
         let worker = Worker { sources, stopping: Arc::clone(&stopping) };
         let thread = thread::Builder::new().name("snapshots".into()).spawn(move || {
             worker.run(&receiver);
         })?;
-        Ok(Self { due, stopping, thread })
+        Ok(Self { told, stopping, thread })
     }
 
     /// A snapshot became due. What waits is bounded by the rule for snapshots: there is not one a segment, but one for as
     /// much as the state has.
     pub fn push(&self, due: Due) {
         // The thread ends before its other end only if it panicked, which was said.
-        let _ = self.due.send(due);
+        let _ = self.told.send(Told::Due(due));
+    }
+
+    /// The ledger of a source holds its snapshot of `size` entries, in the entry `at`, for good: that is noted for the next
+    /// start, and the snapshot is kept until it is so of a later one.
+    pub fn agreed(&self, source: usize, size: Version, at: Version) {
+        // As above.
+        let _ = self.told.send(Told::Agreed { source, size, at });
     }
 
     /// Ends the thread; a snapshot that is being made is given up.
     pub fn stop(self) {
         self.stopping.store(true, Ordering::Relaxed);
-        drop(self.due);
+        drop(self.told);
         self.thread.thread().unpark();
         if self.thread.join().is_err() {
             tracing::error!("the thread for snapshots panicked");
@@ -112,13 +130,20 @@ struct Worker {
 }
 
 impl Worker {
-    fn run(&self, due: &Receiver<Due>) {
+    fn run(&self, told: &Receiver<Told>) {
         while !self.is_stopping() {
-            match due.recv_timeout(RETAIN_PACE) {
-                Ok(due) => {
+            match told.recv_timeout(RETAIN_PACE) {
+                Ok(Told::Due(due)) => {
                     let source = &*self.sources[due.source];
                     if let Err(error) = self.make(source, due.pin, &due.base) {
                         tracing::error!(ledger = %source.ledger(), %error, "a snapshot was not made");
+                    }
+                    self.retain(source);
+                }
+                Ok(Told::Agreed { source, size, at }) => {
+                    let source = &*self.sources[source];
+                    if let Err(error) = self.note(source, size, at) {
+                        tracing::error!(ledger = %source.ledger(), %size, %error, "the next start will not know that the ledger holds this snapshot");
                     }
                     self.retain(source);
                 }
@@ -154,6 +179,18 @@ impl Worker {
             self.forget(source, safe);
         }
         Ok(())
+    }
+
+    /// Notes that the ledger holds a snapshot; what that made needless goes.
+    fn note(&self, source: &dyn Source, size: Version, at: Version) -> io::Result<()> {
+        let folder = Folder::of(source.directory());
+        while let Err(error) = folder.agree(size, at) {
+            if error.kind() != io::ErrorKind::StorageFull || self.is_stopping() {
+                return Err(error);
+            }
+            thread::park_timeout(FULL_DISK_RETRY);
+        }
+        folder.tidy()
     }
 
     fn fill(&self, source: &dyn Source, pin: Pin, file: &mut Writing) -> io::Result<()> {

@@ -76,15 +76,6 @@ pub fn open(dir: &Path, options: &Options, rule: &SnapshotRule) -> Result<Begun,
     replay(dir, options, rule, Store::new(), None)
 }
 
-/// Notes that the ledger in `dir` holds its snapshot of `size` entries, in the entry `at`: it is kept until that is so of a
-/// later one.
-///
-/// # Errors
-/// If the system refuses.
-pub fn agree(dir: &Path, size: Version, at: Version) -> io::Result<()> {
-    Folder::of(dir).agree(size, at)
-}
-
 /// What the snapshot of `size` entries in `dir` was taken by; `None` if it was made here.
 ///
 /// # Errors
