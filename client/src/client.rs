@@ -75,8 +75,8 @@ impl Link {
     }
 
     /// A connection, made if there is none. While there are `others` to ask, an error at once instead of trying to
-    /// connect to a server again that could not be reached a moment ago: it may be one that takes a connection and then
-    /// does not answer.
+    /// connect to a server again that could not be reached a moment ago (it may be one that takes a connection and then
+    /// does not answer), and instead of one that owes a sign of life.
     async fn connection(
         &self,
         config: &Config,
@@ -84,18 +84,12 @@ impl Link {
         deadline: Instant,
         others: bool,
     ) -> Result<Arc<Connection>, ConnectionError> {
-        if let Some(connection) = self.current() {
-            return Ok(connection);
-        }
-        if let Some(error) = self.refusal(others) {
-            return Err(error);
+        if let Some(known) = self.known(others) {
+            return known;
         }
         let _connecting = self.connecting.lock().await;
-        if let Some(connection) = self.current() {
-            return Ok(connection);
-        }
-        if let Some(error) = self.refusal(others) {
-            return Err(error);
+        if let Some(known) = self.known(others) {
+            return known;
         }
         self.slot().take();
         // Meanwhile others do not wait for a server that is back perhaps.
@@ -110,10 +104,15 @@ impl Link {
         Ok(Arc::clone(self.slot().insert(opened?)))
     }
 
-    /// Why this server is left in peace now, if it is.
-    fn refusal(&self, others: bool) -> Option<ConnectionError> {
+    /// The connection, or why this server is left in peace now; `None` if one is to be made.
+    fn known(&self, others: bool) -> Option<Result<Arc<Connection>, ConnectionError>> {
+        if let Some(connection) = self.current() {
+            let doubt = connection.doubt().filter(|_| others);
+            return Some(doubt.map_or(Ok(connection), Err));
+        }
         let avoided = self.avoided();
-        avoided.as_ref().filter(|a| others && Instant::now() < a.until).map(|a| a.error.clone())
+        let avoided = avoided.as_ref().filter(|a| others && Instant::now() < a.until);
+        avoided.map(|a| Err(a.error.clone()))
     }
 
     fn avoided(&self) -> MutexGuard<'_, Option<Avoided>> {

@@ -15,7 +15,10 @@ use crate::{
 use std::{
     collections::HashMap,
     hash::{BuildHasherDefault, Hasher},
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 use tokio::{
@@ -33,7 +36,10 @@ const KIB_IN_FLIGHT: u32 = 256 << 10;
 const GATHER_TURNS: u32 = 16;
 const GATHERED: usize = 64 << 10;
 /// After so long without a byte received while something is wanted, the server is asked whether it is there.
-const QUIET: Duration = Duration::from_millis(500);
+const QUIET: Duration = Duration::from_millis(350);
+/// After so long what waits for its answer is asked elsewhere, which is not to wait for a process that was stopped; and so is
+/// what comes, until a byte is received.
+const DOUBTFUL: Duration = Duration::from_millis(700);
 /// And after so long the connection is given up.
 const DEAD: Duration = Duration::from_secs(2);
 
@@ -106,6 +112,8 @@ struct Shared {
     wake: Notify,
     /// Told when a call has an earlier deadline than all before it.
     hurry: Notify,
+    /// Whether the server owes a sign of life.
+    doubted: AtomicBool,
     /// Closed with the connection.
     open: Semaphore,
 }
@@ -245,6 +253,7 @@ impl Connection {
             state: Mutex::default(),
             wake: Notify::new(),
             hurry: Notify::new(),
+            doubted: AtomicBool::new(false),
             open: Semaphore::new(0),
         });
         let (reading, writing) = tokio::io::split(stream);
@@ -279,6 +288,12 @@ impl Connection {
     /// Whether calls can be made.
     pub(crate) fn is_open(&self) -> bool {
         !self.shared.open.is_closed()
+    }
+
+    /// Why another server had better be asked, if so.
+    pub(crate) fn doubt(&self) -> Option<ConnectionError> {
+        let shared = &self.shared;
+        shared.doubted.load(Ordering::Relaxed).then(|| shared.silent(DOUBTFUL))
     }
 
     /// Sends a request and waits for its response, until `deadline`. `size` is about how many bytes it has.
@@ -333,7 +348,7 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        self.shared.close("closed by this client".into());
+        self.shared.close(self.shared.broken("closed by this client".into()));
     }
 }
 
@@ -354,8 +369,15 @@ impl Shared {
         self.state.lock().expect("no panic while it is held")
     }
 
-    fn close(&self, reason: String) {
-        let error = ConnectionError::Broken { server: self.server.clone(), reason };
+    fn broken(&self, reason: String) -> ConnectionError {
+        ConnectionError::Broken { server: self.server.clone(), reason }
+    }
+
+    fn silent(&self, for_: Duration) -> ConnectionError {
+        self.broken(format!("nothing heard for {} ms", for_.as_millis()))
+    }
+
+    fn close(&self, error: ConnectionError) {
         let waiting = {
             let mut state = self.lock();
             let error = state.closed.get_or_insert(error).clone();
@@ -420,7 +442,7 @@ impl Shared {
                 stream.flush().await
             };
             if let Err(error) = sent.await {
-                return self.close(error.to_string());
+                return self.close(self.broken(error.to_string()));
             }
             sending.clear();
             sending.shrink_to(1 << 20);
@@ -441,35 +463,49 @@ impl Shared {
     }
 
     async fn read(self: Arc<Self>, mut stream: impl AsyncRead + Unpin, mut input: Vec<u8>) {
-        let mut quiet_since: Option<Instant> = None;
+        let mut asked_at: Option<Instant> = None;
         loop {
             if let Err(error) = self.handle(&mut input) {
-                return self.close(error);
+                return self.close(self.broken(error));
             }
             let read = tokio::select! {
                 read = timeout(QUIET, stream.read_buf(&mut input)) => read,
                 _ = self.open.acquire() => return,
             };
             match read {
-                Ok(Ok(0)) => return self.close("closed by the server".into()),
-                Ok(Ok(_)) => quiet_since = None,
-                Ok(Err(error)) => return self.close(error.to_string()),
-                Err(_) if quiet_since.is_some_and(|since| since.elapsed() >= DEAD - QUIET) => {
-                    return self.close(format!("nothing heard for {} ms", DEAD.as_millis()));
+                Ok(Ok(0)) => return self.close(self.broken("closed by the server".into())),
+                Ok(Ok(_)) => {
+                    asked_at = None;
+                    self.doubted.store(false, Ordering::Relaxed);
                 }
+                Ok(Err(error)) => return self.close(self.broken(error.to_string())),
+                Err(_) if asked_at.is_none() && self.lock().waiting.is_empty() => {}
                 Err(_) => {
-                    let mut state = self.lock();
-                    if state.waiting.is_empty() {
-                        quiet_since = None;
-                        continue;
+                    let quiet = QUIET + asked_at.get_or_insert_with(Instant::now).elapsed();
+                    if quiet >= DEAD {
+                        return self.close(self.silent(DEAD));
                     }
-                    quiet_since.get_or_insert_with(Instant::now);
-                    wire::encode(&mut state.outgoing, Kind::Ping, CallId(0), &())
-                        .expect("a ping fits");
-                    self.wake.notify_one();
+                    if quiet >= DOUBTFUL && !self.doubted.swap(true, Ordering::Relaxed) {
+                        self.turn_away(&self.silent(DOUBTFUL));
+                    }
+                    self.ask_for_life();
                 }
             }
         }
+    }
+
+    /// Tells all who wait that they had better ask another server.
+    fn turn_away(&self, error: &ConnectionError) {
+        let waiting = std::mem::take(&mut self.lock().waiting);
+        waiting
+            .into_values()
+            .for_each(|waiter| waiter.tell(Err(Unanswered::Broken(error.clone()))));
+    }
+
+    fn ask_for_life(&self) {
+        let mut state = self.lock();
+        wire::encode(&mut state.outgoing, Kind::Ping, CallId(0), &()).expect("a ping fits");
+        self.wake.notify_one();
     }
 
     /// Hands out the responses in `input`: those before a farewell or a bad frame too.
@@ -518,5 +554,88 @@ impl Shared {
             at += used;
         }
         Ok(at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::DuplexStream;
+
+    use super::*;
+    use crate::wire::Role;
+
+    /// A connection, and the server's end of it.
+    async fn welcomed() -> (Arc<Connection>, DuplexStream) {
+        let (client, mut server) = tokio::io::duplex(1 << 16);
+        let welcome = Welcome {
+            protocol: wire::PROTOCOL,
+            deployment: "atlas".into(),
+            server: "ams-1".into(),
+            role: Role::Node { site: "ams".into() },
+            now: Hlc(0),
+            in_flight_max: 16,
+            nodes: Vec::new(),
+            pools: Vec::new(),
+        };
+        let mut bytes = Vec::new();
+        wire::encode(&mut bytes, Kind::Welcome, CallId(0), &welcome).unwrap();
+        server.write_all(&bytes).await.unwrap();
+        let endpoint = Endpoint { name: "ams-1".into(), address: "unused".into() };
+        let connection = Connection::establish(client, &endpoint, &Config::new(None)).await;
+        (Arc::new(connection.unwrap()), server)
+    }
+
+    /// Calls, and gives the outcome with the time it took.
+    async fn call(connection: &Connection) -> (Result<Response, Unanswered>, Duration) {
+        let began = Instant::now();
+        let deadline = began + Duration::from_secs(60);
+        let outcome = connection.call(&Request::Status, 0, deadline).await;
+        (outcome, began.elapsed())
+    }
+
+    async fn says(server: &mut DuplexStream, kind: Kind) {
+        let mut bytes = Vec::new();
+        wire::encode(&mut bytes, kind, CallId(0), &()).unwrap();
+        server.write_all(&bytes).await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_server_is_doubted_then_believed_again_and_at_last_given_up() {
+        let (connection, mut server) = welcomed().await;
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert!(connection.doubt().is_none(), "nothing was wanted of it");
+
+        let (outcome, took) = call(&connection).await;
+        let told = format!("{outcome:?}");
+        assert!(told.contains("Broken") && told.contains("nothing heard for 700 ms"), "{told}");
+        assert!((DOUBTFUL - QUIET..DOUBTFUL + QUIET).contains(&took), "{took:?}");
+        assert!(connection.is_open() && connection.doubt().is_some());
+
+        says(&mut server, Kind::Pong).await;
+        while connection.doubt().is_some() {
+            tokio::task::yield_now().await;
+        }
+
+        let (_, took) = call(&connection).await;
+        assert!((DOUBTFUL - QUIET..DOUBTFUL + QUIET).contains(&took), "{took:?}");
+        // Whoever asks it all the same waits for the end.
+        let (outcome, took) = call(&connection).await;
+        let told = format!("{outcome:?}");
+        assert!(told.contains("nothing heard for 2000 ms"), "{told}");
+        assert!((DEAD - DOUBTFUL - QUIET..DEAD).contains(&took), "{took:?}");
+        assert!(!connection.is_open());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_lives_may_take_its_time() {
+        let (connection, mut server) = welcomed().await;
+        let calling = tokio::spawn(async move { call(&connection).await });
+        for _ in 0..100 {
+            tokio::time::sleep(Duration::from_millis(600)).await;
+            says(&mut server, Kind::Pong).await;
+        }
+        let (outcome, took) = calling.await.unwrap();
+        assert!(matches!(outcome, Err(Unanswered::TimedOut)), "{outcome:?}");
+        assert_eq!(took.as_secs(), 60);
     }
 }

@@ -34,8 +34,8 @@ const HELLO: Duration = Duration::from_secs(5);
 /// say so, or to go on with a frame that it began.
 const SILENCE: Duration = Duration::from_secs(20);
 /// While a frame is coming, or waits for room, and nothing else is said, the client is told so often that it is not in
-/// vain: it gives up a server of which it hears nothing for 2 s.
-const COMING: Duration = Duration::from_millis(500);
+/// vain: it asks elsewhere when it hears nothing for 0.7 s, and gives up after 2 s.
+const COMING: Duration = Duration::from_millis(250);
 /// How long a client may refuse to take answers.
 const STUCK: Duration = Duration::from_secs(20);
 
