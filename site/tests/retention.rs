@@ -127,14 +127,13 @@ fn history_goes_the_present_stays_and_no_start_replays_what_is_gone() {
     // Far more is written than is kept.
     let mut written = 0;
     let mut last = Version::ZERO;
-    until("all have pruned twice", || {
+    let segments = dir_of(&topology, &names[0]).join("segments");
+    until("all have pruned twice, and the disk is bounded", || {
         last = write(&*nodes[written as usize % 3].backend(), written..written + 100);
         written += 100;
-        nodes.iter().all(|node| kept(node, "first") > 500)
+        let total = written * VALUE as u64;
+        nodes.iter().all(|node| kept(node, "first") > 500) && bytes_below(&segments) < total / 2
     });
-    let segments = dir_of(&topology, &names[0]).join("segments");
-    let total = written * VALUE as u64;
-    until("the disk is bounded", || bytes_below(&segments) < total / 2);
 
     // All nodes end, and come back without what is gone.
     nodes.into_iter().for_each(Node::stop);
