@@ -35,7 +35,7 @@ pub(crate) fn node_config(
         heartbeat_us: timeouts.heartbeat.as_micros() as u64,
         silence_us: timeouts.suspect.as_micros() as u64,
         formation_us: timeouts.suspect.as_micros() as u64,
-        snapshots: SnapshotRule::every(snapshot_bytes(topology.pools_of(&site.name))),
+        snapshots: SnapshotRule::every(topology.snapshot_bytes(&site.name)),
         ..defaults
     };
     NodeConfig {
@@ -63,12 +63,6 @@ fn bulk(site: &Site, shards: usize) -> BulkLimits {
         _ => Schedule::Chain,
     };
     BulkLimits { ring_bytes, block_bytes, schedule, ..defaults }
-}
-
-/// After how many written bytes a shard's state is worth a snapshot, at the pool that keeps least.
-fn snapshot_bytes<'a>(pools: impl Iterator<Item = &'a Pool>) -> u64 {
-    let all = topology::Retain::All.snapshot_bytes();
-    pools.map(|pool| pool.retain.snapshot_bytes()).min().unwrap_or(all)
 }
 
 /// How much history of a pool is kept.

@@ -444,6 +444,14 @@ impl Topology {
         self.pools.iter().filter(move |pool| &pool.home == site)
     }
 
+    /// How many bytes of log are worth a snapshot at the nodes of a site, and at all mirrors of its pools: as the pool needs that
+    /// keeps least.
+    #[must_use]
+    pub fn snapshot_bytes(&self, site: &SiteName) -> u64 {
+        let pools = self.pools_of(site).map(|pool| pool.retain.snapshot_bytes());
+        pools.min().unwrap_or(Retain::All.snapshot_bytes())
+    }
+
     /// Whether `parent` offers `pool`: a site those with their home there, a mirror its own.
     #[must_use]
     pub fn offers(&self, parent: &Parent, pool: &str) -> bool {
