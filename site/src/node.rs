@@ -17,7 +17,7 @@ use tradewind_site_protocol::{
     ConfigError, Incarnation, NodeConfig, NodeCore, Promise, RecoveredShard, ShardConfig,
 };
 use tradewind_store::snapshot::Pin;
-use tradewind_store_disk::{Begun, Due, Snapshotter, Source};
+use tradewind_store_disk::{Begun, Due, Shelf, Snapshotter, Source};
 use tradewind_topology::{Process, Site, Topology};
 use tradewind_transport::fabric::tcp::TcpOptions;
 use tradewind_transport::fabric::{self, Fabric, Paths};
@@ -109,6 +109,8 @@ pub struct Feed {
     pub reader: LedgerReader,
     /// The newest checkpoint that a majority has signed.
     pub head: watch::Receiver<Option<Arc<SignedNote>>>,
+    /// Its snapshots.
+    pub shelf: Arc<Shelf>,
 }
 
 /// The shards of a node as they come from disk.
@@ -268,6 +270,7 @@ impl Node {
             lineage: replica.lineage,
             reader: replica.reader.clone(),
             head: replica.head.subscribe(),
+            shelf: Arc::new(Shelf::of(replica.directory.clone())),
         };
         self.backend.shared.replicas.iter().flatten().map(feed).collect()
     }

@@ -17,8 +17,8 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use tradewind_ledger::manifest::BLOCK_LEAVES;
-use tradewind_ledger::tree::root_of;
-use tradewind_ledger::{Digest, Manifest};
+use tradewind_ledger::tree::{root_of, value_digest};
+use tradewind_ledger::{Digest, Manifest, Version};
 use tradewind_ledger_disk::{Face, PlantError, WriteError, has_value, keep_value, plant, replace};
 use tradewind_store::snapshot::Chunk;
 
@@ -37,6 +37,17 @@ pub struct Intake {
     /// Where the next chunk goes.
     end: u64,
     held: Held,
+}
+
+/// What is to be fetched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// A block of leaf hashes.
+    Block(u32),
+    /// A chunk.
+    Chunk(u32),
+    /// A detached value of so many bytes.
+    Value(u64, Digest),
 }
 
 /// What is there.
@@ -165,6 +176,78 @@ impl Intake {
     fn lacking(&self, named: Vec<(u64, Digest)>) -> impl Iterator<Item = (u64, Digest)> {
         let ledger = self.folder.join("ledger");
         named.into_iter().filter(move |(len, digest)| !has_value(&ledger, digest, *len))
+    }
+
+    /// What is to be fetched next; `None` if all of it is here. Values first: so no more of their names wait than one chunk has.
+    #[must_use]
+    pub fn next(&self) -> Option<Next> {
+        if let Some((len, digest)) = self.held.missing.last() {
+            return Some(Next::Value(*len, *digest));
+        }
+        if (self.held.blocks as usize) < self.manifest.blocks.len() {
+            return Some(Next::Block(self.held.blocks));
+        }
+        let more = (self.held.chunks as usize) < self.manifest.chunks.len();
+        more.then_some(Next::Chunk(self.held.chunks))
+    }
+
+    /// Keeps what [`Intake::next`] asked for, if it is what the manifest says: `false` otherwise, and nothing is changed.
+    ///
+    /// # Errors
+    /// As [`Intake::keep_block`].
+    pub fn keep(&mut self, next: Next, bytes: &[u8]) -> io::Result<bool> {
+        match next {
+            Next::Value(len, digest) => {
+                if bytes.len() as u64 != len || value_digest(bytes) != digest {
+                    return Ok(false);
+                }
+                self.keep_value(&digest, bytes)?;
+                self.held.missing.retain(|(_, other)| *other != digest);
+            }
+            Next::Block(index) => {
+                let whole = bytes.len().is_multiple_of(32);
+                if !whole
+                    || self.manifest.blocks.get(index as usize) != Some(&root_of(digests(bytes)))
+                {
+                    return Ok(false);
+                }
+                self.keep_block(index, bytes)?;
+            }
+            Next::Chunk(index) => {
+                let chunk = Chunk::from_bytes(bytes);
+                let Some(chunk) = chunk.filter(|chunk| chunk.detached(index == 0).is_ok()) else {
+                    return Ok(false);
+                };
+                if self.manifest.chunks.get(index as usize) != Some(&chunk.leaf()) {
+                    return Ok(false);
+                }
+                let mut missing = self.keep_chunk(index, bytes)?;
+                missing.sort_unstable_by_key(|(_, digest)| *digest);
+                missing.dedup();
+                self.held.missing = missing;
+            }
+        }
+        Ok(true)
+    }
+
+    /// The root of the first `size` entries, by the leaf hashes that are here; `None` if they are not.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub fn root_at(&self, size: Version) -> io::Result<Option<Digest>> {
+        let blocks = u64::from(self.held.blocks) * BLOCK_LEAVES;
+        if size > self.manifest.base.size() || size.0 > blocks {
+            return Ok(None);
+        }
+        let mut reader = BufReader::with_capacity(1 << 18, &self.hashes);
+        reader.seek(SeekFrom::Start(0))?;
+        let mut leaves = Vec::with_capacity(size.0 as usize);
+        for _ in 0..size.0 {
+            let mut leaf = [0; 32];
+            reader.read_exact(&mut leaf)?;
+            leaves.push(Digest(leaf));
+        }
+        Ok(Some(root_of(leaves)))
     }
 
     /// Keeps the leaf hashes of a block; one that is there already is passed over.

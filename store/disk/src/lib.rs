@@ -11,6 +11,7 @@
 //! | `open` | [`open`]: ledger and store, from the newest snapshot |
 //! | `maker` | [`Snapshotter`]: the thread that makes snapshots, lets stores forget and prunes ledgers |
 //! | `lend` | [`Lent`]: giving the parts of a snapshot away |
+//! | `shelf` | [`Shelf`]: the newest one of a running process, for whoever lacks what was pruned |
 //! | `intake` | [`Intake`]: taking them, and making a ledger's directory of them |
 //! | `retain` | [`Retain`]: how much history is kept |
 
@@ -21,10 +22,12 @@ mod lend;
 mod maker;
 mod open;
 mod retain;
+mod shelf;
 
 pub use file::FileFault;
-pub use intake::{Held, Intake, replace_ledger};
+pub use intake::{Held, Intake, Next, replace_ledger};
 pub use lend::Lent;
 pub use maker::{Due, Snapshotter, Source};
 pub use open::{Begun, Started, agreed, manifest, open};
 pub use retain::{Retain, kept_bytes};
+pub use shelf::Shelf;

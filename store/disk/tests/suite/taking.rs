@@ -4,10 +4,12 @@ use std::fs;
 use std::path::Path;
 
 use tradewind_ledger::manifest::Manifest;
-use tradewind_ledger::tree::root_of;
+use tradewind_ledger::tree::{root_at, root_of};
 use tradewind_ledger::{Body, Digest, Entry, Policy, SignedNote, SnapshotRecord, Version, ViewId};
 use tradewind_ledger_disk::{Face, Options, Start};
-use tradewind_store_disk::{Begun, Intake, Lent, Retain, agreed, manifest, open, replace_ledger};
+use tradewind_store_disk::{
+    Begun, Intake, Lent, Next, Retain, agreed, manifest, open, replace_ledger,
+};
 
 use crate::running::{RULE, Running, assert_same, genesis, snapshots};
 
@@ -193,5 +195,42 @@ fn a_base_that_is_not_of_the_hashes_makes_no_ledger() {
     }
     assert!(intake.finish(Face::Packed).is_err());
     assert!(!replace_ledger(&to.path().join("taking"), &to.path().join("ledger")).unwrap());
+    giver.running.stop();
+}
+
+#[test]
+fn a_wrong_part_is_not_kept_and_what_is_there_is_gone_on_with() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let giver = Giver::new(from.path());
+    let begin = || Intake::begin(to.path(), giver.manifest.clone()).unwrap();
+    let mut intake = begin();
+    let mut parts = 0;
+    while let Some(next) = intake.next() {
+        let bytes = match next {
+            Next::Block(index) => giver.block(index),
+            Next::Chunk(index) => giver.lent.chunk(index).unwrap().unwrap(),
+            Next::Value(..) => panic!("no values lie beside this ledger"),
+        };
+        let held = intake.held().clone();
+        let flipped = |at: usize| {
+            let mut wrong = bytes.clone();
+            wrong[at] ^= 1;
+            wrong
+        };
+        let long = [&bytes[..], &[0; 32]].concat();
+        for wrong in [flipped(0), flipped(bytes.len() - 1), long, bytes[1..].to_vec(), vec![]] {
+            assert!(!intake.keep(next, &wrong).unwrap(), "{next:?}");
+            assert_eq!((intake.held(), intake.next()), (&held, Some(next)));
+        }
+        assert!(intake.keep(next, &bytes).unwrap(), "{next:?}");
+        parts += 1;
+        intake = begin();
+    }
+    assert!(parts > 2, "several blocks and chunks: {parts}");
+    let reader = &giver.running.shard.reader;
+    for size in [Version::ZERO, Version(1), giver.manifest.base.size()] {
+        assert_eq!(intake.root_at(size).unwrap(), Some(root_at(reader, size).unwrap()), "{size}");
+    }
+    assert_eq!(intake.root_at(giver.manifest.base.size().next()).unwrap(), None);
     giver.running.stop();
 }
