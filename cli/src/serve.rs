@@ -18,6 +18,7 @@ use tradewind_topology::{Link, Ports, Process, Site, Topology};
 use tradewind_transport::quic::{self, Tuning};
 use tradewind_transport::tls::{Credentials, Protocol};
 use tradewind_transport::{Directory, Identity};
+use tradewind_wan::protocol::wire::Part;
 use tradewind_wan::{Mirrors, ServeConfig, Server, Source, timing_of};
 
 use crate::exit::Exit;
@@ -230,9 +231,16 @@ fn window(link: &Link) -> u64 {
 }
 
 fn source(feed: Feed, backend: Arc<dyn Backend>) -> Source {
-    let Feed { ledger, lineage, reader, head } = feed;
+    let Feed { ledger, lineage, reader, head, shelf } = feed;
     let age = Arc::new(move || backend.readiness().lag);
-    Source::of_notes(ledger, lineage, reader, head, age)
+    let (entries, notes) = (reader.clone(), head.clone());
+    let lend = Arc::new(move |size, part| match part {
+        Part::Manifest => shelf.manifest(&entries, notes.borrow().as_deref().cloned()),
+        Part::Block(index) => shelf.block(&entries, size, index),
+        Part::Chunk(index) => shelf.chunk(size, index),
+        Part::Value(digest) => entries.value(&digest).map_err(|error| error.to_string()),
+    });
+    Source::of_notes(ledger, lineage, reader, head, age, lend)
 }
 
 async fn mirror(
@@ -266,8 +274,14 @@ async fn serve_mirror(
     let end = tokio::select! {
         asked = until.asked() => asked,
         reason = failure.wait_for(Option::is_some) => {
-            let reason = reason.ok().and_then(|reason| reason.clone());
-            Ok(End::Failed(reason.unwrap_or_else(|| "its threads have ended".into())))
+            Ok(match reason.ok().and_then(|reason| reason.clone()) {
+                Some(tradewind_mirror::Ended::Restart(reason)) => {
+                    tracing::warn!(reason, "the mirror begins anew");
+                    End::Restart
+                }
+                Some(tradewind_mirror::Ended::Failed(reason)) => End::Failed(reason),
+                None => End::Failed("its threads have ended".into()),
+            })
         }
     };
     gateway.stop().await;

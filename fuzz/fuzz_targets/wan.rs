@@ -4,7 +4,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use tradewind_wan_protocol::wire::{
-    Bulk, BulkHeader, ChildMessage, HEADER_BYTES, Header, ParentMessage,
+    Ask, Bulk, BulkHeader, ChildMessage, HEADER_BYTES, Header, ParentMessage,
 };
 
 fuzz_target!(|bytes: &[u8]| {
@@ -17,6 +17,9 @@ fuzz_target!(|bytes: &[u8]| {
     }
     if let Ok(message) = ParentMessage::decode(&header, payload) {
         assert_eq!(message.encode(), frame);
+    }
+    if let Ok(ask) = Ask::decode(&header, payload) {
+        assert_eq!(ask.encode(), frame);
     }
     if let Ok(announced) = BulkHeader::decode(&header, payload) {
         assert_eq!(announced.encode(), frame);

@@ -118,7 +118,7 @@ impl Backend for Mirror {
                 "ledger {id} is halted: there is evidence of a fork, kept in evidence/{id}-*.txt of the data directory"
             ))
         };
-        let failure = self.failure().borrow().clone();
+        let failure = self.failure().borrow().as_ref().map(ToString::to_string);
         let lag = self.replicas.values().map(|replica| replica.age()).max();
         Readiness { fault: failure.or_else(halted), lag: lag.unwrap_or_default() }
     }

@@ -17,6 +17,7 @@
 //! | `log` | the log thread: group commit for all ledgers |
 //! | `publish` | the publisher thread |
 //! | `failing` | the end of a mirror that can do its work no more |
+//! | `taking` | taking a snapshot of a parent |
 //! | `sink` | what the follower hands over |
 //! | `backend` | what the gateway serves |
 //! | `evidence` | evidence of forks, kept for people |
@@ -35,7 +36,9 @@ mod publish;
 mod replica;
 mod sink;
 mod snapshots;
+mod taking;
 
 pub use backend::mirror_json;
+pub use failing::Ended;
 pub use mirror::{Config, Mirror, MoreStatus, RouteStatus, StartError};
 pub use open::ReplicaError;

@@ -17,7 +17,7 @@ use std::{
 };
 
 use tradewind_gateway::Horizon;
-use tradewind_ledger::{Digest, Hlc, LedgerId, SignedNote};
+use tradewind_ledger::{Body, Digest, Hlc, LedgerId, SignedNote};
 use tradewind_ledger_disk::{LedgerWriter, WriteError};
 use tradewind_wan::protocol::{Admitted, Head};
 
@@ -214,9 +214,12 @@ impl Run {
                 let mut store = replica.store.write();
                 for entry in entries {
                     store.apply(version, entry).map_err(failed)?;
+                    if let Body::Snapshot(record) = &entry.body {
+                        self.snapshots.agreed(ledger, record.size, version);
+                    }
                     version = version.next();
                     if base.is_some_and(|base| base.size() == version) {
-                        pinned = store.pin_if_due(&replica.policy.1);
+                        pinned = store.pin_if_due(&replica.policy.rule);
                     }
                 }
             }

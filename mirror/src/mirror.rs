@@ -9,7 +9,7 @@ use std::{
 
 use parking_lot::Mutex;
 use quinn::{Endpoint, VarInt};
-use tokio::sync::watch;
+use tokio::{runtime::Handle, sync::watch};
 use tradewind_ledger::{Base, Genesis, LedgerId};
 use tradewind_ledger_disk::{DataError, Owner, claim};
 use tradewind_store::snapshot::Pin;
@@ -27,7 +27,7 @@ use tradewind_wan::{
 
 use crate::{
     evidence::EvidenceFolder,
-    failing::Failing,
+    failing::{Ended, Failing},
     log::{Log, Owned},
     open::{ReplicaError, open_replica},
     publish::PublisherThread,
@@ -82,7 +82,7 @@ pub struct Mirror {
     pub(crate) incarnation: u64,
     pub(crate) replicas: Arc<BTreeMap<LedgerId, Arc<Replica>>>,
     pub(crate) mirrors: Mirrors,
-    failure: watch::Receiver<Option<String>>,
+    failure: watch::Receiver<Option<Ended>>,
     path: watch::Receiver<Option<Vec<String>>>,
     routes: Vec<(Vec<String>, watch::Receiver<FollowStatus>)>,
     pub(crate) more_status: OnceLock<MoreStatus>,
@@ -178,10 +178,10 @@ impl Mirror {
         self.incarnation
     }
 
-    /// Why the mirror can do its work no more, once that is so: it should end, and be started anew
-    /// when the cause is gone.
+    /// Why the mirror can do its work no more, or is to begin anew, once that is so: it should end, and be started anew, in
+    /// the first case when the cause is gone.
     #[must_use]
-    pub fn failure(&self) -> watch::Receiver<Option<String>> {
+    pub fn failure(&self) -> watch::Receiver<Option<Ended>> {
         self.failure.clone()
     }
 
@@ -279,7 +279,7 @@ impl Opening {
         opened: &mut Opened,
     ) -> Result<LedgerConfig, ReplicaError> {
         let id = genesis.ledger.clone();
-        let policy = snapshots::policy(&self.topology, id.pool());
+        let policy = snapshots::policy(&self.topology, &self.name, id.pool());
         let found = open_replica(&self.data, genesis, policy, &EvidenceFolder::of(&self.data))?;
         let owned = Owned { replica: Arc::clone(&found.replica), writer: found.writer };
         opened.due.extend(found.due.map(|(pin, base)| (id.clone(), pin, base)));
@@ -314,6 +314,9 @@ impl Opening {
                 evidence: EvidenceFolder::of(&self.data),
                 paths: Arc::clone(&paths),
                 failing: failing.clone(),
+                topology: Arc::clone(&self.topology),
+                data: self.data.clone(),
+                runtime: Handle::current(),
                 route: index,
                 ledgers: ledgers.iter().map(|ledger| ledger.genesis.ledger.clone()).collect(),
             };

@@ -12,12 +12,15 @@ use std::{
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 use tradewind_gateway::Horizon;
-use tradewind_ledger::{Genesis, Hlc, LedgerId, Lineage};
+use tradewind_ledger::{Genesis, Hlc, LedgerId, Lineage, SignedNote, Version};
 use tradewind_ledger_disk::LedgerReader;
-use tradewind_store::{SnapshotRule, Store};
-use tradewind_store_disk::{Retain, Started};
+use tradewind_store::Store;
+use tradewind_store_disk::{Shelf, Started};
 use tradewind_wan::protocol::Head;
+use tradewind_wan::protocol::wire::Part;
 use tradewind_wan::{DurableNotice, Source};
+
+use crate::snapshots::Policies;
 
 /// A replica of one ledger. Only the log thread changes what is shown.
 #[derive(Debug)]
@@ -26,8 +29,8 @@ pub(crate) struct Replica {
     pub(crate) lineage: Lineage,
     pub(crate) directory: PathBuf,
     pub(crate) reader: Reader,
-    /// How much history is kept, and when a snapshot is due.
-    pub(crate) policy: (Retain, SnapshotRule),
+    pub(crate) policy: Policies,
+    pub(crate) shelf: Arc<Shelf>,
     /// Where this start began, and what it replayed.
     pub(crate) started: Started,
     pub(crate) store: RwLock<Store>,
@@ -74,13 +77,28 @@ impl Replica {
 
     /// The ledger as children may have it.
     pub(crate) fn source(self: &Arc<Self>) -> Source {
-        let replica = Arc::clone(self);
+        let (replica, lender) = (Arc::clone(self), Arc::clone(self));
         Source {
             ledger: self.id().clone(),
             lineage: self.lineage,
             reader: self.reader.0.clone(),
             heads: self.heads.subscribe(),
             age: Arc::new(move || replica.age()),
+            lend: Arc::new(move |size, part| lender.lend(size, part)),
+        }
+    }
+
+    fn lend(&self, size: Version, part: Part) -> Result<Option<Vec<u8>>, String> {
+        let reader = &self.reader.0;
+        match part {
+            Part::Manifest => {
+                let head = self.heads.borrow().clone().filter(|head| head.is_signed());
+                let note = head.and_then(|head| SignedNote::parse(head.note.as_bytes()).ok());
+                self.shelf.manifest(reader, note)
+            }
+            Part::Block(index) => self.shelf.block(reader, size, index),
+            Part::Chunk(index) => self.shelf.chunk(size, index),
+            Part::Value(digest) => reader.value(&digest).map_err(|error| error.to_string()),
         }
     }
 }

@@ -2,18 +2,20 @@
 
 use std::{
     collections::BTreeMap,
+    path::PathBuf,
     sync::{Arc, atomic::Ordering, mpsc::Sender},
     time::Instant,
 };
 
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::{runtime::Handle, sync::watch};
 use tradewind_ledger::tree::{consistency_proof, root_at};
 use tradewind_ledger::{Digest, LedgerId, Version};
+use tradewind_topology::Topology;
 use tradewind_wan::protocol::{Admitted, Evidence, Head, Local};
-use tradewind_wan::{DurableNotice, Sink};
+use tradewind_wan::{DurableNotice, Lender, Sink};
 
-use crate::{evidence::EvidenceFolder, failing::Failing, log::Order, replica::Replica};
+use crate::{evidence::EvidenceFolder, failing::Failing, log::Order, replica::Replica, taking};
 
 /// Paths to sites, one for each route, and what children are told of them.
 #[derive(Debug)]
@@ -61,6 +63,9 @@ pub(crate) struct MirrorSink {
     pub(crate) paths: Arc<Paths>,
     pub(crate) route: usize,
     pub(crate) failing: Failing,
+    pub(crate) topology: Arc<Topology>,
+    pub(crate) data: PathBuf,
+    pub(crate) runtime: Handle,
     /// The ledgers of this route.
     pub(crate) ledgers: Vec<LedgerId>,
 }
@@ -104,6 +109,24 @@ impl Sink for MirrorSink {
 
     fn confirm(&self, ledger: &LedgerId, head: Head) {
         self.order(Order::Confirm(ledger.clone(), head));
+    }
+
+    fn take_snapshot(&self, ledger: &LedgerId, parent: Lender) {
+        let replica = Arc::clone(&self.replicas[ledger]);
+        let folder = taking::folder(&self.data, &ledger.to_string());
+        let (topology, failing) = (Arc::clone(&self.topology), self.failing.clone());
+        self.runtime.spawn(async move {
+            let (ledger, from) = (replica.id(), parent.name());
+            match taking::take(&replica, folder, &topology, &parent).await {
+                Ok(()) => failing.begin_anew(format!("{ledger} begins with a snapshot of {from}")),
+                Err(error) => {
+                    tracing::warn!(%ledger, from, %error, "no snapshot was taken");
+                    if let Some(notice) = replica.notice.get() {
+                        notice.not_taken(ledger);
+                    }
+                }
+            }
+        });
     }
 
     fn fresh(&self, ledger: &LedgerId, as_of: Instant) {

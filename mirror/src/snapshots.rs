@@ -10,12 +10,23 @@ use tradewind_ledger::{Base, Digest, LedgerId, Version};
 use tradewind_ledger_disk::LedgerReader;
 use tradewind_store::{SnapshotRule, Store, snapshot::Pin};
 use tradewind_store_disk::{Due, Retain, Snapshotter, Source};
-use tradewind_topology::{self as topology, Topology};
+use tradewind_topology::{self as topology, Parent, Topology};
 
 use crate::{publish::Publications, replica::Replica};
 
-/// How much history of a pool is kept, and how often its state is worth a snapshot.
-pub(crate) fn policy(topology: &Topology, pool: &str) -> (Retain, SnapshotRule) {
+/// What a mirror does about snapshots of a ledger.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Policies {
+    /// How much history is kept.
+    pub(crate) retain: Retain,
+    /// When a snapshot is due: where it is at the nodes.
+    pub(crate) rule: SnapshotRule,
+    /// Whether others may need it, so that nothing is pruned that is not in one that the ledger holds.
+    pub(crate) lends: bool,
+}
+
+/// Those of a pool's ledgers at this mirror.
+pub(crate) fn policy(topology: &Topology, mirror: &str, pool: &str) -> Policies {
     let pool = topology.pools.iter().find(|other| other.name.as_str() == pool);
     let kept = pool.map_or(topology::Retain::All, |pool| pool.retain);
     let retain = match kept {
@@ -23,7 +34,11 @@ pub(crate) fn policy(topology: &Topology, pool: &str) -> (Retain, SnapshotRule) 
         topology::Retain::Age(age) => Retain::Age(age),
         topology::Retain::Bytes(bytes) => Retain::Bytes(bytes),
     };
-    (retain, SnapshotRule::every(kept.snapshot_bytes()))
+    let bytes = pool.map_or(kept.snapshot_bytes(), |pool| topology.snapshot_bytes(&pool.home));
+    let is_parent =
+        |parent: &Parent| matches!(parent, Parent::Mirror(name) if name.as_str() == mirror);
+    let lends = topology.mirrors.iter().any(|other| other.parents.iter().any(is_parent));
+    Policies { retain, rule: SnapshotRule::every(bytes), lends }
 }
 
 /// A ledger of this mirror.
@@ -53,12 +68,16 @@ impl Source for LedgerSource {
         change(&mut self.replica.store.write());
     }
 
+    fn agrees(&self) -> bool {
+        self.replica.policy.lends
+    }
+
     fn signed(&self) -> Version {
         self.replica.heads.borrow().as_ref().map_or(Version::ZERO, |head| head.size)
     }
 
     fn retain(&self) -> Retain {
-        self.replica.policy.0
+        self.replica.policy.retain
     }
 
     fn prune(&self, base: Base, live: HashSet<Digest>) {
@@ -87,6 +106,11 @@ impl Snapshots {
 
     pub(crate) fn push(&self, ledger: &LedgerId, pin: Pin, base: Arc<Base>) {
         self.thread.push(Due { source: self.places[ledger], pin, base });
+    }
+
+    /// The ledger holds the snapshot of `size` entries, in the entry `at`.
+    pub(crate) fn agreed(&self, ledger: &LedgerId, size: Version, at: Version) {
+        self.thread.agreed(self.places[ledger], size, at);
     }
 
     pub(crate) fn stop(self) {

@@ -1,12 +1,12 @@
-//! Nodes that lack what all others have pruned: one that was away, and one with an empty disk under a new key. Both take a
-//! snapshot over the wire, and are as good as any other then. A mirror does not yet.
+//! Nodes that lack what all others have pruned: one that was away, and one with an empty disk under a new key; and mirrors, of a
+//! site and of a relay. All take a snapshot over the wire, and are as good as any other then.
 
 use std::time::Instant;
 
 use tradewind_client::{Client, Condition, Reply};
 use tradewind_local::Plan;
 use tradewind_tests::e2e::{
-    LIMIT, POOL, Running, assert_ledgers_hold, eventually, site_leaf, sizes, wait_for_sizes,
+    LIMIT, POOL, Running, assert_ledgers_hold, eventually, site_relay_leaf, sizes, wait_for_sizes,
 };
 
 const KEYS: u64 = 20;
@@ -34,8 +34,8 @@ fn size(running: &Running, name: &str) -> u64 {
 }
 
 /// Writes until these nodes have pruned more than the first `past` entries; gives the number to go on with.
-async fn prune(running: &Running, names: [&str; 2], past: u64, mut number: u64) -> u64 {
-    let client = running.deployment.client(&names).await.expect("a client");
+async fn prune(running: &Running, names: &[&str], past: u64, mut number: u64) -> u64 {
+    let client = running.deployment.client(names).await.expect("a client");
     // The disk is bounded, so it comes to an end; how far writes run ahead of it depends on the machine.
     let deadline = Instant::now() + LIMIT;
     while Instant::now() < deadline {
@@ -62,6 +62,11 @@ async fn reads_all(running: &Running, name: &str, written: u64) {
         found if found >= wanted => Ok(()),
         found => Err(format!("{found} of {wanted}")),
     });
+    shows_all(running, name, written);
+}
+
+/// Reads everything at a process.
+fn shows_all(running: &Running, name: &str, written: u64) {
     let get = |key: String| {
         let args = ["get", POOL, &key, "--level", "local", "--endpoints", name, "--only"];
         running.command(&args).output().expect("it runs").stdout
@@ -72,6 +77,10 @@ async fn reads_all(running: &Running, name: &str, written: u64) {
     }
     assert!(get("early".into()).starts_with(b"of the pruned past"));
     assert!(get("large".into()).starts_with(&[0x4c; 200_000]));
+}
+
+fn log(running: &Running, name: &str) -> String {
+    std::fs::read_to_string(running.deployment.log(name)).expect("a log")
 }
 
 /// What is there of a node's history is proven, and it is said what is not.
@@ -100,30 +109,47 @@ fn keeping_little(plan: Plan) -> Running {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_mirror_that_lacks_what_its_parents_have_pruned_shows_what_it_has_and_is_told_why() {
-    let mut running = keeping_little(site_leaf(3, 1));
-    running.run(&["put", POOL, "early", "of the pruned past"]).expect(0);
-    // Signed for on its disk, too: after a start it shows no more than that, until a parent confirms the rest.
+async fn mirrors_that_lack_what_their_parents_have_pruned_take_a_snapshot_of_them() {
+    let mut plan = site_relay_leaf();
+    plan.pools[0].shards = 1;
+    let mut running = keeping_little(plan);
+    let client = running.deployment.client(&["ams-1"]).await.expect("a client");
+    put(&client, "early", b"of the pruned past").await;
+    put(&client, "large", &[0x4c; 200_000]).await;
     let shown = sizes(&running, "ams-1").await;
     wait_for_sizes(&running, "leaf", &shown).await;
-    assert_ledgers_hold(&running, &["leaf"], &shown);
     let past = size(&running, "ams-1");
     running.deployment.stop("leaf").expect("it ends");
-    prune(&running, ["ams-1", "ams-2"], past + 10, 0).await;
-    // It may have pruned less.
-    running.deployment.stop("ams-3").expect("it ends");
+    running.deployment.kill("relay").expect("it ran");
+    let mut written = prune(&running, &["ams-1", "ams-2", "ams-3"], past + 10, 0).await;
+
+    // Of a site: what the relay has is in the past.
+    running.deployment.start("relay").expect("it starts");
+    let shown = sizes(&running, "ams-1").await;
+    wait_for_sizes(&running, "relay", &shown).await;
+    shows_all(&running, "relay", written);
+    assert!(kept(&running, "relay", "first") > past, "it begins with a snapshot");
+    let told = log(&running, "relay");
+    assert!(told.contains("taking a snapshot") && told.contains("it has pruned"), "{told}");
+
+    // Of a mirror, which gives on what it took or has made since.
     running.deployment.start("leaf").expect("it starts");
-    for (name, words) in [
-        ("leaf", "of its own ledger, which is damaged or pruned there"),
-        ("ams-1", "was pruned: this replica keeps the entries from"),
-    ] {
-        eventually("told", || {
-            let log = std::fs::read_to_string(running.deployment.log(name)).expect("a log");
-            if log.contains(words) { Ok(()) } else { Err(log) }
-        });
+    wait_for_sizes(&running, "leaf", &shown).await;
+    shows_all(&running, "leaf", written);
+    assert!(kept(&running, "leaf", "first") > past, "it begins with a snapshot");
+
+    // Both go on.
+    for _ in 0..40 {
+        put(&client, &format!("key {}", written % KEYS), &value(written)).await;
+        written += 1;
     }
-    let get = ["get", POOL, "early", "--level", "local", "--endpoints", "leaf", "--only"];
-    assert_eq!(running.run(&get).expect(0).stdout().trim_end(), "of the pruned past");
+    let shown = sizes(&running, "ams-1").await;
+    wait_for_sizes(&running, "leaf", &shown).await;
+    shows_all(&running, "leaf", written);
+    assert_ledgers_hold(&running, &["ams-1", "relay", "leaf"], &shown);
+    for name in ["relay", "leaf"] {
+        audited(&running, name);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -135,7 +161,7 @@ async fn a_stale_and_an_empty_node_come_back_by_snapshot_when_the_others_have_pr
     drop(client);
     running.deployment.kill("ams-3").expect("it ran");
     let past = size(&running, "ams-1");
-    let written = prune(&running, ["ams-1", "ams-2"], past, 0).await;
+    let written = prune(&running, &["ams-1", "ams-2"], past, 0).await;
     running.deployment.start("ams-3").expect("it starts");
     reads_all(&running, "ams-3", written).await;
     assert!(kept(&running, "ams-3", "first") > past, "it has nothing of what the others pruned");

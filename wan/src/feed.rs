@@ -12,6 +12,7 @@ use tradewind_wan_protocol::{FeedAction, Feeder, FeederConfig, Head, Located, Re
 
 use crate::{
     clock::Clock,
+    lend,
     serve::ServeConfig,
     source::Source,
     stream::{self, StreamError},
@@ -96,6 +97,7 @@ impl Feed<'_> {
     fn start(&mut self, send: SendStream, receive: RecvStream, outgoing: mpsc::Receiver<Vec<u8>>) {
         self.tasks.spawn(write_control(send, outgoing, self.events.clone()));
         self.tasks.spawn(read_control(receive, self.events.clone()));
+        self.tasks.spawn(lend::serve(self.connection.clone(), self.sources.clone()));
         for (id, source) in &self.sources {
             let (id, mut heads, events) = (id.clone(), source.heads.clone(), self.events.clone());
             heads.mark_changed();
@@ -176,7 +178,7 @@ impl Feed<'_> {
                     let located = tokio::task::spawn_blocking(move || {
                         let root = root_at(&reader, size).ok()?;
                         let proof = consistency_proof(&reader, size, target).ok()?;
-                        Some(Located { root, proof })
+                        Some(Located { root, proof, first: reader.first() })
                     });
                     let located = located.await.ok().flatten();
                     _ = events.send(Event::Located(ledger, head, located)).await;

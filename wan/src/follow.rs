@@ -24,6 +24,7 @@ use tradewind_wan_protocol::{
 
 use crate::{
     clock::Clock,
+    lend::Lender,
     link::{Dialer, Input},
     mirrors::Mirrors,
     route::Candidate,
@@ -48,6 +49,9 @@ pub trait Sink: Local + Send + Sync + 'static {
     fn commit(&self, admitted: Box<Admitted>);
     /// All of the ledger that was found on disk at the start is signed for: it may be shown.
     fn confirm(&self, ledger: &LedgerId, head: Head);
+    /// All parents have pruned what comes next: takes a snapshot of this one. [`DurableNotice::not_taken`] tells if that fails;
+    /// otherwise the process begins anew. Must not wait.
+    fn take_snapshot(&self, ledger: &LedgerId, lender: Lender);
     /// What is durable was all that the home site had committed at that moment.
     fn fresh(&self, ledger: &LedgerId, as_of: SystemInstant);
     /// Keeps evidence of a fork. The ledger is halted.
@@ -83,6 +87,7 @@ pub struct FollowConfig {
 enum Order {
     Durable(LedgerId, Version, Hlc),
     Stored(LedgerId, Digest),
+    NotTaken(LedgerId),
     Stop,
 }
 
@@ -107,6 +112,11 @@ impl DurableNotice {
     /// A detached value takes no more memory here: it is stored.
     pub fn stored(&self, ledger: &LedgerId, digest: Digest) {
         _ = self.0.send(Order::Stored(ledger.clone(), digest));
+    }
+
+    /// No snapshot was taken.
+    pub fn not_taken(&self, ledger: &LedgerId) {
+        _ = self.0.send(Order::NotTaken(ledger.clone()));
     }
 }
 
@@ -284,6 +294,7 @@ impl Shell {
                 self.core.handle_durable(now, &ledger, size, hlc);
             }
             Order::Stored(ledger, digest) => self.core.handle_stored(&ledger, digest),
+            Order::NotTaken(ledger) => self.core.handle_not_taken(&ledger),
             Order::Stop => {}
         }
     }
@@ -339,6 +350,11 @@ impl Shell {
                 }
                 FollowAction::Commit(admitted) => self.sink.commit(admitted),
                 FollowAction::Confirm { ledger, head } => self.sink.confirm(&ledger, head),
+                FollowAction::TakeSnapshot { ledger, parent } => {
+                    let parent = self.candidates[parent].clone();
+                    let lender = Lender::new(self.dialer.clone(), parent, ledger.clone());
+                    self.sink.take_snapshot(&ledger, lender);
+                }
                 FollowAction::Fresh { ledger, as_of } => {
                     self.sink.fresh(&ledger, self.clock.past(as_of));
                 }

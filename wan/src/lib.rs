@@ -10,6 +10,7 @@
 //! | `serve` | [`serve`]: accepts children that the topology allows |
 //! | `feed` | one child's connection |
 //! | `follow` | [`follow`]: keeps ledgers up to date from the best parent there is |
+//! | `lend` | [`Lender`]: a parent's snapshots, for a child that lacks what was pruned |
 //! | `link` | one connection to a parent |
 //! | `mirrors` | [`Mirrors`]: which mirrors there are below this process, and how far they are |
 //! | `stream` | frames and bulk on QUIC streams |
@@ -18,6 +19,7 @@
 mod clock;
 mod feed;
 mod follow;
+mod lend;
 mod link;
 mod mirrors;
 mod route;
@@ -26,8 +28,9 @@ mod source;
 mod stream;
 
 pub use follow::{DurableNotice, FollowConfig, Following, Sink, follow};
+pub use lend::Lender;
 pub use mirrors::{LedgerLag, MirrorStatus, Mirrors};
 pub use route::{Candidate, Route, RouteError, expected_genesis, routes, timing_of};
 pub use serve::{ServeConfig, Server, serve};
-pub use source::Source;
+pub use source::{Lend, Source};
 pub use tradewind_wan_protocol as protocol;

@@ -6,6 +6,10 @@ use tokio::sync::watch;
 use tradewind_ledger::{Entry, LedgerId, Lineage, SignedNote, Version};
 use tradewind_ledger_disk::LedgerReader;
 use tradewind_wan_protocol::Head;
+use tradewind_wan_protocol::wire::Part;
+
+/// Gives parts of a ledger's snapshots: of which size, and which part. `None`: not here, or not yet. It reads files.
+pub type Lend = Arc<dyn Fn(Version, Part) -> Result<Option<Vec<u8>>, String> + Send + Sync>;
 
 /// A ledger of this process, as its children may have it.
 #[derive(Clone)]
@@ -20,6 +24,8 @@ pub struct Source {
     pub heads: watch::Receiver<Option<Arc<Head>>>,
     /// How long ago the head was all that the home site had committed. At a healthy node zero.
     pub age: Arc<dyn Fn() -> Duration + Send + Sync>,
+    /// Its snapshots, for a child that lacks what was pruned here.
+    pub lend: Lend,
 }
 
 impl Source {
@@ -35,6 +41,7 @@ impl Source {
         reader: LedgerReader,
         mut notes: watch::Receiver<Option<Arc<SignedNote>>>,
         age: Arc<dyn Fn() -> Duration + Send + Sync>,
+        lend: Lend,
     ) -> Self {
         let (sender, heads) = watch::channel(None);
         let (id, entries) = (ledger.clone(), reader.clone());
@@ -48,7 +55,7 @@ impl Source {
                 }
             }
         });
-        Self { ledger, lineage, reader, heads, age }
+        Self { ledger, lineage, reader, heads, age, lend }
     }
 
     /// The newest head.

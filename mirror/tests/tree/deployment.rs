@@ -328,6 +328,7 @@ pub(crate) fn source(ledger: &Grower) -> Source {
         reader: ledger.reader.clone(),
         heads: ledger.heads.subscribe(),
         age: Arc::new(Duration::default),
+        lend: Arc::new(|_, _| Ok(None)),
     }
 }
 

@@ -146,7 +146,7 @@ impl History {
 
     pub(crate) fn located(&self, size: Version, head: &Head) -> Located {
         let proof = consistency_proof(&self.tree, size, head.size).unwrap();
-        Located { root: self.root_at(size), proof }
+        Located { root: self.root_at(size), proof, first: Version::ZERO }
     }
 
     /// What a parent's shell reads: as many entries as fit, and the answer for the feeder.

@@ -117,6 +117,8 @@ pub struct Located {
     pub root: Digest,
     /// Consistency proof from there to the head.
     pub proof: Vec<Digest>,
+    /// The first entry that the parent keeps.
+    pub first: Version,
 }
 
 /// What [`FeedAction::Read`] read.
@@ -289,9 +291,11 @@ impl Feeder {
         if position != asked {
             // The child has moved on in the meantime.
             self.place(ledger, position);
-        } else if let Some(Located { root, proof }) = located {
+        } else if let Some(Located { root, proof, first }) = located {
             let claim = head.claim(position.size, proof);
-            if root == position.root {
+            if root == position.root && position.size < first {
+                self.refuse(ledger, RefuseReason::Pruned { first });
+            } else if root == position.root {
                 fed.state = State::Feeding { next: position.size };
                 let accept = Accept { ledger: ledger.clone(), size: head.size, claim: Some(claim) };
                 self.send(ParentMessage::Accept(accept));

@@ -214,8 +214,12 @@ impl Follower {
         let reason = match refuse.reason {
             RefuseReason::Unknown => "it does not offer this ledger".to_string(),
             RefuseReason::Unreadable => {
+                format!("it cannot read entry {} of its own ledger: its log says why", asked.size)
+            }
+            RefuseReason::Pruned { first } => {
+                self.behind(now, session, &id);
                 format!(
-                    "it cannot read entry {} of its own ledger, which is damaged or pruned there: its log says which",
+                    "it has pruned the entries before {first}, of which {} are here",
                     asked.size
                 )
             }
@@ -240,6 +244,16 @@ impl Follower {
         let feeds = open.asked.values().any(|asked| asked.answer != Answer::Refused);
         if !self.is_active(session) || !feeds || self.parents.has_other(now, parent) {
             self.fail(now, session, &format!("it does not feed {id}: {reason}"));
+        }
+    }
+
+    /// A parent has pruned what comes next here. If none of the others may have it, a snapshot is taken of this one.
+    fn behind(&mut self, now: Instant, session: SessionId, id: &LedgerId) {
+        let Some(parent) = self.session_mut(session).map(|open| open.parent) else { return };
+        let ledger = self.ledgers.get_mut(id).expect("a known ledger");
+        if !ledger.is_taking && !self.parents.has_other(now, parent) {
+            ledger.is_taking = true;
+            self.actions.push_back(FollowAction::TakeSnapshot { ledger: id.clone(), parent });
         }
     }
 

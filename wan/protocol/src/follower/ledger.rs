@@ -58,6 +58,8 @@ pub(super) struct Ledger {
     /// The parent said that its head of this size was up to date then; it is not durable here yet.
     awaited: Option<(Version, Instant)>,
     pub(super) is_halted: bool,
+    /// Whether the shell takes a snapshot of it.
+    pub(super) is_taking: bool,
     pub(super) refusals: u64,
 }
 
@@ -74,6 +76,7 @@ impl Ledger {
             hlc: config.replay.last_hlc(),
             awaited: None,
             is_halted: config.is_halted,
+            is_taking: false,
             refusals: 0,
             genesis: config.genesis,
             replay: config.replay,

@@ -118,6 +118,14 @@ pub enum FollowAction {
         /// Over all that is durable.
         head: Head,
     },
+    /// All parents that can be reached have pruned what comes next here: take a snapshot of this one, which the next start
+    /// begins with. If that fails, [`Follower::handle_not_taken`].
+    TakeSnapshot {
+        /// Which ledger.
+        ledger: LedgerId,
+        /// Index into [`FollowerConfig::parents`].
+        parent: usize,
+    },
     /// What is durable was all that the home site had committed at that moment.
     Fresh {
         /// Which ledger.
@@ -286,6 +294,11 @@ impl Follower {
     pub fn handle_stored(&mut self, ledger: &LedgerId, digest: Digest) {
         self.storing.remove(&(ledger.clone(), digest));
         self.want();
+    }
+
+    /// No snapshot was taken: what is there of it is gone on with when a parent refuses again.
+    pub fn handle_not_taken(&mut self, ledger: &LedgerId) {
+        self.ledgers.get_mut(ledger).expect("a known ledger").is_taking = false;
     }
 
     /// Mirrors below this one reported.

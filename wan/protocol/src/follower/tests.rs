@@ -10,7 +10,7 @@ use tradewind_ledger::tree::leaf_hash;
 
 use super::*;
 use crate::evidence::Evidence;
-use crate::feeder::{FeedAction, Feeder, FeederConfig};
+use crate::feeder::{FeedAction, Feeder, FeederConfig, Located};
 use crate::fixture::{Disk, History, path};
 use crate::wire::{
     Accept, Batch, Beat, HeadNote, ParentMessage, Refuse, RefuseReason, Value, ValueHeader, Welcome,
@@ -27,6 +27,8 @@ struct ParentSide {
     history: History,
     head: Option<Head>,
     path: Option<Vec<String>>,
+    /// The first entry that it keeps.
+    first: Version,
     is_up: bool,
     tamper: Option<Tamper>,
     values_wrong: bool,
@@ -47,6 +49,8 @@ struct World {
     confirmed: Vec<Head>,
     reports: Vec<MirrorReport>,
     path: Option<Vec<String>>,
+    /// The parents of which a snapshot was to be taken.
+    lenders: Vec<usize>,
 }
 
 fn parent(name: &str, history: &History, size: Option<Version>) -> ParentSide {
@@ -55,6 +59,7 @@ fn parent(name: &str, history: &History, size: Option<Version>) -> ParentSide {
         history: history.clone(),
         head: size.map(|size| history.head(size)),
         path: path(&[name, "ams"]),
+        first: Version::ZERO,
         is_up: true,
         tamper: None,
         values_wrong: false,
@@ -90,6 +95,7 @@ impl World {
             confirmed: Vec::new(),
             reports: Vec::new(),
             path: None,
+            lenders: Vec::new(),
         };
         world.settle();
         world
@@ -156,6 +162,7 @@ impl World {
             }
             FollowAction::Commit(admitted) => self.commit(&admitted),
             FollowAction::Confirm { head, .. } => self.confirmed.push(head),
+            FollowAction::TakeSnapshot { parent, .. } => self.lenders.push(parent),
             FollowAction::Fresh { .. } => {}
             FollowAction::Evidence(evidence) => self.evidence.push(*evidence),
             FollowAction::Path(path) => self.path = path,
@@ -216,7 +223,8 @@ impl World {
                 self.child.handle_message(now, &self.disk, session, message);
             }
             FeedAction::Locate { ledger, size, head } => {
-                let located = parent.history.located(size, &head);
+                let located =
+                    Located { first: parent.first, ..parent.history.located(size, &head) };
                 feeder.handle_located(&ledger, &head, Some(located));
             }
             FeedAction::Read { ledger, first, max_bytes, head, .. } => {
@@ -527,6 +535,32 @@ fn a_parent_of_another_lineage_is_left() {
     let mut world = World::new(&history, Version(30), parents);
     world.pass(SECOND);
     assert_eq!((world.fed_by().as_deref(), world.verified()), (Some("a2"), Version(40)));
+}
+
+#[test]
+fn a_snapshot_is_taken_only_of_a_parent_while_no_other_has_the_entries() {
+    let history = History::grown(LEDGER, 50);
+    let pruned =
+        |name| ParentSide { first: Version(35), ..parent(name, &history, Some(Version(40))) };
+    let parents = vec![pruned("relay"), parent("a2", &history, Some(Version(40)))];
+    let mut world = World::new(&history, Version(30), parents);
+    world.pass(SECOND);
+    assert_eq!((world.fed_by().as_deref(), world.verified()), (Some("a2"), Version(40)));
+    assert!(world.lenders.is_empty(), "a2 has them");
+
+    // Here is all that the parent has pruned: it is fed.
+    let mut world = World::new(&history, Version(35), vec![pruned("relay")]);
+    world.pass(SECOND);
+    assert_eq!((world.lenders.len(), world.verified()), (0, Version(40)));
+
+    let mut world = World::new(&history, Version(30), vec![pruned("relay"), pruned("a2")]);
+    world.pass(60 * SECOND);
+    assert_eq!(world.lenders, [1], "once both were asked, and once only");
+    assert_eq!((world.verified(), world.evidence.len()), (Version(30), 0));
+    assert!(world.events.iter().any(|event| event.to_string().contains("pruned")));
+    world.child.handle_not_taken(&history.genesis.ledger);
+    world.pass(60 * SECOND);
+    assert_eq!(world.lenders.len(), 2, "that failed: again");
 }
 
 #[test]

@@ -113,6 +113,11 @@ pub enum RefuseReason {
     },
     /// The parent cannot read its own ledger.
     Unreadable,
+    /// The parent keeps the entries from here on only: what comes before can be had as a snapshot.
+    Pruned {
+        /// The first entry that is kept.
+        first: Version,
+    },
 }
 
 /// The parent does not feed a ledger.

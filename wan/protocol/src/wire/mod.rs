@@ -2,15 +2,17 @@
 //!
 //! The child opens one bidirectional stream for control: a sequence of frames. The parent opens one
 //! unidirectional stream a batch or value: one frame that announces it, then its raw bytes to the
-//! end of the stream. Unknown kinds, versions, trailing bytes and lengths beyond the limits are
+//! end of the stream. Who lacks what a parent has pruned opens a bidirectional stream for each part of a snapshot. Unknown kinds, versions, trailing bytes and lengths beyond the limits are
 //! errors; no length is trusted before it was compared with its limit.
 
 mod bulk;
 mod frame;
+mod lend;
 mod message;
 
 pub use bulk::{Batch, BatchHeader, Bulk, BulkHeader, Value, ValueHeader};
 pub use frame::{CONTROL_BYTES_MAX, HEADER_BYTES, Header, PROTOCOL_VERSION, WireError};
+pub use lend::{Ask, Lent, Part};
 pub use message::{
     Accept, Beat, Bye, ChildMessage, Fresh, Frontier, HeadNote, Hello, MirrorReport, NoValue,
     ParentMessage, Position, Refuse, RefuseReason, Want, Welcome,

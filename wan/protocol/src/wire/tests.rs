@@ -60,6 +60,7 @@ fn parent_messages() -> Vec<ParentMessage> {
         refuse(RefuseReason::Lineage { ours: Lineage(digest(4)) }),
         refuse(RefuseReason::Fork { root: digest(6), claim: claim() }),
         refuse(RefuseReason::Unreadable),
+        refuse(RefuseReason::Pruned { first: Version(70) }),
         ParentMessage::Beat(Beat { path: None, ledgers: vec![fresh] }),
         ParentMessage::Head(HeadNote { ledger: ledger(), note: "note\n".into() }),
         ParentMessage::NoValue(NoValue { ledger: ledger(), digest: digest(7) }),
@@ -73,6 +74,11 @@ fn bulk_headers() -> Vec<BulkHeader> {
         BulkHeader::Batch(BatchHeader { ledger: ledger(), first, count, bytes, claim: claim() }),
         BulkHeader::Value(ValueHeader { ledger: ledger(), digest: digest(8), bytes: 40_000 }),
     ]
+}
+
+fn asks() -> Vec<Ask> {
+    let parts = [Part::Manifest, Part::Block(7), Part::Chunk(300), Part::Value(digest(8))];
+    parts.map(|part| Ask { ledger: ledger(), size: Version(90), part }).into()
 }
 
 fn split(frame: &[u8]) -> (Header, &[u8]) {
@@ -89,7 +95,15 @@ fn golden() -> String {
     let child = child_messages().into_iter().map(|message| message.encode());
     let parent = parent_messages().into_iter().map(|message| message.encode());
     let bulk = bulk_headers().into_iter().map(|header| header.encode());
-    child.chain(parent).chain(bulk).map(|frame| hex(&frame) + "\n").collect()
+    let asks = asks().into_iter().map(|ask| ask.encode());
+    let lent = [Lent(None), Lent(Some(40_000))].map(|lent| lent.encode());
+    child
+        .chain(parent)
+        .chain(bulk)
+        .chain(asks)
+        .chain(lent)
+        .map(|frame| hex(&frame) + "\n")
+        .collect()
 }
 
 #[test]
@@ -116,6 +130,18 @@ fn every_message_is_read_as_it_was_written() {
         let frame = announcement.encode();
         let (header, payload) = split(&frame);
         assert_eq!(BulkHeader::decode(&header, payload).as_ref(), Ok(&announcement));
+    }
+    for ask in asks() {
+        let frame = ask.encode();
+        let (header, payload) = split(&frame);
+        assert_eq!(Ask::decode(&header, payload).as_ref(), Ok(&ask));
+        let most = ask.part.max_bytes();
+        for (bytes, fits) in [(None, true), (Some(most), true), (Some(most + 1), false)] {
+            let frame = Lent(bytes).encode();
+            let (header, payload) = split(&frame);
+            assert_eq!(Lent::decode(&header, payload, ask.part).is_ok(), fits);
+            assert!(matches!(Ask::decode(&header, payload), Err(WireError::Kind { .. })));
+        }
     }
 }
 
@@ -183,12 +209,14 @@ fn other_versions_kinds_and_lengths_are_named() {
 proptest! {
     #[test]
     fn no_payload_makes_a_decoder_panic(
-        kind in 0_u8..40, payload in proptest::collection::vec(any::<u8>(), 0..200),
+        kind in 0_u8..60, payload in proptest::collection::vec(any::<u8>(), 0..200),
     ) {
         let frame = frame::encode_raw(kind, &payload);
         let (header, payload) = split(&frame);
         _ = ChildMessage::decode(&header, payload);
         _ = ParentMessage::decode(&header, payload);
         _ = BulkHeader::decode(&header, payload);
+        _ = Ask::decode(&header, payload);
+        _ = Lent::decode(&header, payload, Part::Manifest);
     }
 }
