@@ -41,6 +41,8 @@ fn run_all<C: Sync>(
 fn invariants_hold_and_the_hard_places_are_reached() {
     let mut courses: Vec<Course> = (0..2_000).map(Course::new).collect();
     courses.extend((0..400).map(|seed| Course::new(seed).with_changes()));
+    // Members that had accepted an outdated proposal waited for its leader, and that for others.
+    courses.push(Course::new(10_647).with_changes());
     let coverage = run_all(&courses, |course| sim::run(*course, None), Course::to_string);
     let missed = coverage.missed();
     assert!(missed.is_empty(), "never reached: {missed:?} in {coverage:#?}");

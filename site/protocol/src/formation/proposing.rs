@@ -389,9 +389,14 @@ impl<S: StoreAccess> NodeCore<S> {
             self.attempt += 1;
             return self.tell_all(now);
         }
-        // A member: its leader is still there, and yet nothing comes of it.
+        // A member: its leader is still there, and yet nothing comes of it. If a view of a newer roster can be made by now, nothing
+        // will: others do not follow it, and the leader may not know.
+        let Phase::Forming(forming) = &self.phase else { return };
+        let outdated = forming.stage.proposal().is_some_and(|it| self.is_outdated(forming, it));
+        let patience = if outdated { formation_us } else { patience };
         let waits = !matches!(forming.stage, Stage::Gathering);
         if waits && forming.leading.is_none() && now.instant.since(forming.stage_since) > patience {
+            let Phase::Forming(forming) = &mut self.phase else { return };
             forming.stage = Stage::Gathering;
             self.out.counters.abandoned += 1;
             self.attempt += 1;
