@@ -142,6 +142,55 @@ fn a_snapshot_is_taken_and_a_ledger_goes_on_from_it() {
 }
 
 #[test]
+fn an_end_that_is_interrupted_at_any_step_begins_once_more_and_nothing_is_taken_again() {
+    let from = tempfile::tempdir().unwrap();
+    let giver = Giver::new(from.path());
+    let snapshot = format!("{:020}", giver.manifest.base.size().0);
+    // Where something stands in the way of a step: all before it are done then.
+    let steps = [
+        "ledger/segments".to_owned(),
+        "ledger/base.tmp".to_owned(),
+        format!("ledger/snapshots/{snapshot}.tmp"),
+        format!("ledger/snapshots/{snapshot}.at"),
+        "whole.tmp".to_owned(),
+    ];
+    for (step, again) in steps.iter().flat_map(|step| [(step, false), (step, true)]) {
+        let to = tempfile::tempdir().unwrap();
+        let (folder, ledger) = (to.path().join("taking"), to.path().join("ledgers/flights.0"));
+        let mut intake = Intake::begin(&folder, giver.manifest.clone()).unwrap();
+        assert!(giver.give(&mut intake, usize::MAX));
+        let all = intake.held().clone();
+        let obstacle = folder.join(step);
+        match step.ends_with("segments") {
+            true => {
+                fs::create_dir_all(folder.join("ledger")).unwrap();
+                fs::write(&obstacle, b"").unwrap();
+            }
+            false => fs::create_dir_all(&obstacle).unwrap(),
+        }
+        assert!(intake.finish(Face::Packed).is_err(), "{step}");
+        match obstacle.is_dir() {
+            true => fs::remove_dir(&obstacle).unwrap(),
+            false => fs::remove_file(&obstacle).unwrap(),
+        }
+        // By the same process, or by the next one.
+        if again {
+            drop(intake);
+            assert!(!replace_ledger(&folder, &ledger).unwrap());
+            intake = Intake::resume(&folder).unwrap().expect("it is there");
+            assert_eq!(*intake.held(), all, "{step}");
+        }
+        intake.finish(Face::Packed).unwrap();
+        assert!(replace_ledger(&folder, &ledger).unwrap());
+        let options = Options { face: Face::Packed, ..Options::default() };
+        let Begun { started, .. } = open(&ledger, &options, &RULE).unwrap();
+        assert_eq!(started.size(), giver.manifest.base.size(), "{step}");
+        assert_eq!(manifest(&ledger, started.size()).unwrap(), Some(giver.manifest.clone()));
+    }
+    giver.running.stop();
+}
+
+#[test]
 fn what_was_damaged_in_the_folder_is_taken_again_and_another_snapshot_begins_anew() {
     let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let giver = Giver::new(from.path());
