@@ -4,12 +4,13 @@ use std::fs;
 use std::path::Path;
 
 use tradewind_ledger::manifest::Manifest;
+use tradewind_ledger::segment_file::{PAGE, SegmentName};
 use tradewind_ledger::tree::root_of;
 use tradewind_ledger::{Body, Digest, Entry, Policy, SignedNote, SnapshotRecord, Version, ViewId};
 use tradewind_ledger_disk::{Face, Options, Start};
 use tradewind_store_disk::{Begun, Intake, Lent, Retain, agreed, manifest, open, replace_ledger};
 
-use crate::running::{RULE, Running, assert_same, genesis, snapshots};
+use crate::running::{RULE, Running, assert_same, genesis, snapshots, wait};
 
 /// A ledger that was pruned, with a SNAPSHOT entry of its newest snapshot; and how that snapshot is given away.
 struct Giver {
@@ -188,6 +189,27 @@ fn an_end_that_is_interrupted_at_any_step_begins_once_more_and_nothing_is_taken_
         assert_eq!(manifest(&ledger, started.size()).unwrap(), Some(giver.manifest.clone()));
     }
     giver.running.stop();
+}
+
+#[test]
+fn a_snapshot_whose_entry_cannot_be_read_is_no_offer() {
+    let directory = tempfile::tempdir().unwrap();
+    let giver = Giver::new(directory.path());
+    let (at, size) = (giver.manifest.version, giver.manifest.base.size());
+    giver.running.snapshots.agreed(0, size, at);
+    let noted = directory.path().join(format!("snapshots/{:020}.at", size.0));
+    wait(|| noted.exists());
+    let reader = giver.running.shard.reader.clone();
+    assert_eq!(agreed(directory.path(), &reader).unwrap().map(|(found, _)| found), Some(at));
+    giver.running.stop();
+
+    let segment = reader.sealed_segments().into_iter().find(|segment| segment.last >= at).unwrap();
+    let name = SegmentName { first: segment.first, last: Some(segment.last) };
+    let file = directory.path().join("segments").join(name.to_string());
+    let mut bytes = fs::read(&file).unwrap();
+    bytes[PAGE..].fill(0x55);
+    fs::write(&file, bytes).unwrap();
+    assert_eq!(agreed(directory.path(), &reader).unwrap(), None);
 }
 
 #[test]
