@@ -323,7 +323,7 @@ impl Group {
             Action::Agreed { shard, size, at } => {
                 snapshots.agreed(shared.place(shard), size, at);
             }
-            Action::Plant { shard, .. } => log.push(Job::Plant { shard }),
+            Action::Plant { shard, size } => log.push(Job::Plant { shard, size }),
             Action::ReadLog { reader, first, end, max_bytes } => {
                 log.push(Job::ReadLog { reader, first, end, max_bytes });
             }

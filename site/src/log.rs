@@ -42,7 +42,7 @@ pub(crate) enum Job {
     /// Keep a detached value that it names.
     KeepValue { shard: ShardIndex, size: Version, value: (u64, Digest), bytes: Vec<u8> },
     /// Make a ledger of it.
-    Plant { shard: ShardIndex },
+    Plant { shard: ShardIndex, size: Version },
 }
 
 /// A finished job.
@@ -217,8 +217,11 @@ impl Worker {
                 when_room(inbox, || intakes.keep_value(shard, &value.1, &bytes))?;
                 Done::ValueKept { shard, size, value }
             }
-            Job::Plant { shard } => {
-                intakes.finish(shard)?;
+            Job::Plant { shard, size } => {
+                if !when_room(inbox, || intakes.finish(shard, size))? {
+                    tracing::warn!(%shard, %size, "this snapshot is not being taken any more");
+                    return Ok(());
+                }
                 Done::Planted { shard }
             }
             _ => unreachable!("nothing of a snapshot"),
@@ -295,13 +298,14 @@ pub(crate) fn when_space<T>(
 }
 
 /// As [`when_space`], for what can be done again wholly.
-fn when_room<T>(inbox: &Inbox, mut write: impl FnMut() -> std::io::Result<T>) -> Result<T, String> {
+pub(crate) fn when_room<T>(
+    inbox: &Inbox,
+    mut write: impl FnMut() -> std::io::Result<T>,
+) -> Result<T, String> {
     loop {
         match write() {
             Ok(done) => return Ok(done),
-            Err(error)
-                if error.kind() == std::io::ErrorKind::StorageFull && !inbox.is_stopping() =>
-            {
+            Err(error) if tradewind_ledger_disk::is_no_space(&error) && !inbox.is_stopping() => {
                 tracing::error!(%error, "the disk is full: the snapshot waits until there is room");
                 thread::sleep(FULL_DISK_RETRY);
             }

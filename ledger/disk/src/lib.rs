@@ -71,6 +71,7 @@ pub use reader::LedgerReader;
 pub use repair::{DirPeer, Peer, PeerError, Repair, RepairError, repair};
 pub use rewind::{RewindError, rewind};
 pub use scrub::{Checked, Fault, MendError, Scrubber};
+pub use segment::is_no_space;
 pub use shared::SealedSegment;
 pub use staged::{StagedValue, Stager};
 pub use start::Start;
