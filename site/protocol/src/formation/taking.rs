@@ -94,8 +94,11 @@ impl<S: StoreAccess> NodeCore<S> {
     ) {
         let size = manifest.base.size();
         let replica = self.replicas[shard.index()].as_mut().expect("an own shard");
-        replica.taking = Some(Taking::new(manifest, held));
+        (replica.taking, replica.beginning) = (Some(Taking::new(manifest, held)), false);
         self.go_on_taking(now, shard, size, Want::Part(Part::Manifest));
+        // A later attempt may have waited for it.
+        self.continue_forming(now);
+        self.drain_inbox(now);
     }
 
     /// The part of a `KeepPart` action is on disk; it names detached values that are not there.
@@ -199,6 +202,10 @@ impl<S: StoreAccess> NodeCore<S> {
     pub(super) fn take(&mut self, now: Now, shard: ShardIndex) -> bool {
         let replica = self.replicas[shard.index()].as_mut().expect("an own shard");
         let here = replica.replay().size();
+        if replica.beginning {
+            // What is here of it is about to be told.
+            return true;
+        }
         // A ledger that grew past a snapshot does not need it.
         replica.taking.take_if(|taking| taking.size() <= here);
         if let Some(taking) = &replica.taking {
@@ -368,6 +375,10 @@ impl<S: StoreAccess> NodeCore<S> {
         match action {
             Ok(action) => {
                 self.out.counters.parts_taken += 1;
+                if let Action::Take { shard, .. } = action {
+                    let replica = self.replicas[shard.index()].as_mut();
+                    replica.expect("an own shard").beginning = true;
+                }
                 self.out.actions.push_back(action);
             }
             Err(problem) => self.wrong_part(now, from, problem),

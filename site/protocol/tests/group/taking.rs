@@ -25,6 +25,9 @@ pub(crate) struct Past {
     /// Whether it says nothing to those who ask for a part; and who asked.
     mute: bool,
     asked_by: Vec<NodeId>,
+    /// Whether it is slow to begin; and what it has yet to begin with.
+    slow: bool,
+    to_begin: Vec<Manifest>,
     /// Whether it goes no further than to where a ledger is to be made of what it took, and which that is.
     waits: bool,
     to_plant: Option<Version>,
@@ -73,6 +76,7 @@ impl Group {
                 let total = bytes.len() as u64;
                 node.core.handle_part_read(reader, size, part, (offset, total, piece));
             }
+            Action::Take { manifest, .. } if node.past.slow => node.past.to_begin.push(*manifest),
             Action::Take { shard, manifest } => {
                 node.past.taking =
                     Some(Given { manifest: Manifest::clone(&manifest), chunks: Vec::new() });
@@ -210,6 +214,29 @@ fn nodes_that_take_a_snapshot_at_a_time_ask_different_members() {
     };
     assert_eq!((asked(3).len(), asked(4).len()), (1, 1), "all parts from one of them");
     assert_ne!(asked(3), asked(4));
+}
+
+#[test]
+fn one_snapshot_is_begun_at_a_time_however_long_that_takes() {
+    let mut group = group(3, &[1]);
+    group.nodes[2].past.slow = true;
+    group.link(1, 2);
+    group.pass(4_000_000);
+    for _ in 0..2 {
+        group.cut(1, 2);
+        group.link(1, 2);
+        group.pass(4_000_000);
+    }
+    assert_eq!(group.nodes[2].past.to_begin.len(), 1);
+    // All of it was there: only now may a ledger be made of it.
+    let manifest = group.nodes[2].past.to_begin.remove(0);
+    let given = group.nodes[1].past.has.clone().expect("it has one");
+    let held = Held { blocks: 1, chunks: given.chunks.len() as u32, missing: Vec::new() };
+    group.nodes[2].past.taking = Some(given);
+    let now = group.now();
+    group.nodes[2].core.handle_taken(now, SHARD, Box::new(manifest), held);
+    group.pass(6_200_000);
+    assert_eq!((planted(&group, 2), group.nodes[2].core.state()), (1, State::Active));
 }
 
 #[test]
