@@ -97,7 +97,7 @@ fn held(intake: &Intake) -> Held {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::sync::Arc;
     use std::sync::mpsc::{Receiver, channel};
     use std::time::Duration;
@@ -124,7 +124,7 @@ mod tests {
     }
 
     /// A snapshot of a ledger of two entries, without any state; and the leaf hashes of these.
-    fn manifest() -> (Manifest, Vec<u8>) {
+    pub(crate) fn manifest() -> (Manifest, Vec<u8>) {
         let genesis = Genesis {
             deployment: "atlas".into(),
             site: "ams".into(),

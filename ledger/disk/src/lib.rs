@@ -75,5 +75,5 @@ pub use segment::is_no_space;
 pub use shared::SealedSegment;
 pub use staged::{StagedValue, Stager};
 pub use start::Start;
-pub use values::{has_value, keep_value};
+pub use values::{ValueFile, has_value, keep_value};
 pub use writer::LedgerWriter;

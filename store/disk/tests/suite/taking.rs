@@ -28,12 +28,12 @@ impl Giver {
         let size = Version(name.parse().unwrap());
         let lent = Lent::open(directory, size).unwrap().expect("it is there");
         let leaves = lent.leaves();
-        let chunks = (0..).map_while(|index| lent.chunk(index).unwrap());
+        let chunks = (0..).map_while(|index| lent.piece(index, 0, usize::MAX).unwrap());
         let record = SnapshotRecord {
             size,
             root: root_of(leaves.iter().copied()),
             chunks: leaves.len() as u32,
-            bytes: chunks.map(|chunk| chunk.len() as u64 - 8).sum(),
+            bytes: chunks.map(|(len, _)| len - 8).sum(),
         };
         let at = running.replay.size();
         let body = Body::Snapshot(record);
@@ -51,6 +51,21 @@ impl Giver {
         let size = self.manifest.base.size();
         let leaves = Manifest::block_of(&self.running.shard.reader, size, index.into()).unwrap();
         leaves.iter().flat_map(|leaf| leaf.0).collect()
+    }
+
+    /// In pieces, as it travels.
+    fn chunk(&self, index: u32) -> Vec<u8> {
+        let mut got = Vec::new();
+        loop {
+            let piece = self.lent.piece(index, got.len() as u64, 1_000).unwrap();
+            let (len, bytes) = piece.expect("there is such a chunk");
+            if bytes.is_empty() {
+                assert_eq!(len, got.len() as u64);
+                return got;
+            }
+            assert!(bytes.len() <= 1_000);
+            got.extend(bytes);
+        }
     }
 
     /// Gives what is missing, up to so many parts; whether that was all.
@@ -71,7 +86,7 @@ impl Giver {
                 return false;
             }
             parts -= 1;
-            let missing = intake.keep_chunk(index, &self.lent.chunk(index).unwrap().unwrap());
+            let missing = intake.keep_chunk(index, &self.chunk(index));
             assert_eq!(missing.unwrap(), [], "no values lie beside this ledger");
         }
         true
