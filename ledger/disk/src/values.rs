@@ -67,11 +67,16 @@ pub(crate) fn write(
     let dir = path.parent().expect("in the values' directory").to_owned();
     let made = retryable(ops.make_dir(&dir), "make the directory", &dir)?;
     let temporary = layout.values.join(format!("{digest}{TEMPORARY}"));
-    let file = retryable(ops.create(&temporary), "create", &temporary)?;
-    retryable(ops.write_at(&file, &temporary, value, 0), "write", &temporary)?;
-    terminal(ops.sync_file(&file, &temporary), "sync", &temporary)?;
+    prepare(ops, &temporary, value)?;
     retryable(ops.rename(&temporary, &path), "rename", &path)?;
     Ok(if made { vec![layout.values.clone(), dir] } else { vec![dir] })
+}
+
+/// Writes the bytes of a value durably under a name that it is not to keep.
+pub(crate) fn prepare(ops: &Ops, temporary: &Path, value: &[u8]) -> Result<(), WriteError> {
+    let file = retryable(ops.create(temporary), "create", temporary)?;
+    retryable(ops.write_at(&file, temporary, value, 0), "write", temporary)?;
+    terminal(ops.sync_file(&file, temporary), "sync", temporary)
 }
 
 /// Gives a staged value its name; as [`store`].
