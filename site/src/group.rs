@@ -280,8 +280,9 @@ impl Group {
     }
 
     fn act(&mut self, now: Now, action: Action) -> Result<(), Ended> {
-        let Parts { core, fabric, log, publisher, shared, signer, promises, snapshots, .. } =
-            &mut self.parts;
+        let Parts {
+            core, fabric, log, lender, publisher, shared, signer, promises, snapshots, ..
+        } = &mut self.parts;
         match action {
             Action::Prepare { view, members, row_len } => {
                 let members: Vec<_> = members.into_iter().map(on_fabric).collect();
@@ -311,7 +312,7 @@ impl Group {
                 snapshots.push(Due { source, pin: *pin, base });
             }
             Action::ReadPart { reader, size, entry, part, offset, max_bytes } => {
-                self.parts.lender.push(Wanted { reader, size, entry, part, offset, max_bytes });
+                lender.push(reader, Wanted::Part { size, entry, part, offset, max_bytes });
             }
             Action::Take { shard, manifest } => log.push(Job::Take { shard, manifest }),
             Action::KeepPart { shard, size, part, bytes } => {
@@ -323,12 +324,12 @@ impl Group {
             Action::Agreed { shard, size, at } => {
                 snapshots.agreed(shared.place(shard), size, at);
             }
-            Action::Plant { shard, .. } => log.push(Job::Plant { shard }),
+            Action::Plant { shard, size } => log.push(Job::Plant { shard, size }),
             Action::ReadLog { reader, first, end, max_bytes } => {
-                log.push(Job::ReadLog { reader, first, end, max_bytes });
+                lender.push(reader, Wanted::Log { first, end, max_bytes });
             }
             Action::ReadValue { reader, digest, offset, max_bytes } => {
-                log.push(Job::ReadValue { reader, digest, offset, max_bytes });
+                lender.push(reader, Wanted::Value { digest, offset, max_bytes });
             }
             Action::Promise(promise) => {
                 // Rare, and nothing else can go on before it: written right here.
@@ -336,7 +337,7 @@ impl Group {
                 core.handle_promised(now, promise.view);
             }
             Action::Remember(peers) => publisher.remember(peers),
-            Action::ReadRoots { reader, sizes } => log.push(Job::ReadRoots { reader, sizes }),
+            Action::ReadRoots { reader, sizes } => lender.push(reader, Wanted::Roots { sizes }),
             Action::Rewind { shard, to, dropped } => {
                 let replica = shared.replica(shard);
                 rewind::ask(&replica.directory, to).map_err(|error| format!("rewind: {error}"))?;

@@ -63,10 +63,15 @@ impl Intakes {
         self.intake(shard)?.keep_value(digest, value)
     }
 
-    /// All of it is there: makes a ledger of it, which the next start begins with.
-    pub(crate) fn finish(&mut self, shard: ShardIndex) -> Result<(), String> {
-        let intake = self.intake(shard).map_err(|error| error.to_string())?;
-        intake.finish(Face::Packed).map_err(|error| error.to_string())
+    /// All of the snapshot of `size` entries is there: makes a ledger of it, which the next start begins with. Returns whether
+    /// that is the one that is being taken.
+    pub(crate) fn finish(&mut self, shard: ShardIndex, size: Version) -> io::Result<bool> {
+        let intake = self.intake(shard)?;
+        if intake.manifest().base.size() != size {
+            return Ok(false);
+        }
+        intake.finish(Face::Packed)?;
+        Ok(true)
     }
 
     /// The one that is open, or was when the process started.
@@ -89,4 +94,122 @@ pub(crate) fn found(ledger: &Path) -> io::Result<Option<(Box<Manifest>, Held)>> 
 fn held(intake: &Intake) -> Held {
     let held = intake.held();
     Held { blocks: held.blocks, chunks: held.chunks, missing: held.missing.clone() }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::sync::Arc;
+    use std::sync::mpsc::{Receiver, channel};
+    use std::time::Duration;
+
+    use tradewind_ledger::note::SignedNote;
+    use tradewind_ledger::tree::{leaf_hash, root_of};
+    use tradewind_ledger::{Genesis, Hlc, Member, Replay, ViewId};
+    use tradewind_transport::fabric::Wake;
+
+    use super::*;
+    use crate::inbox::Inbox;
+    use crate::log::{Done, Job, Log, when_room};
+
+    const SHARD: ShardIndex = ShardIndex(0);
+
+    #[derive(Debug)]
+    struct Told(std::sync::mpsc::Sender<()>);
+
+    impl Wake for Told {
+        fn wake(&self) {
+            // Nobody may wait any more.
+            let _ = self.0.send(());
+        }
+    }
+
+    /// A snapshot of a ledger of two entries, without any state; and the leaf hashes of these.
+    pub(crate) fn manifest() -> (Manifest, Vec<u8>) {
+        let genesis = Genesis {
+            deployment: "atlas".into(),
+            site: "ams".into(),
+            ledger: "flights.0".parse().unwrap(),
+            members: vec![Member { name: "a1".into(), public_key: [1; 32] }],
+        };
+        let mut replay = Replay::new();
+        let first = genesis.into_entry().to_bytes().unwrap();
+        replay.push(&first).unwrap();
+        let seal = replay.segment().make_seal(Hlc(1), ViewId(0)).to_bytes().unwrap();
+        replay.push(&seal).unwrap();
+        let leaves = [leaf_hash(&first), leaf_hash(&seal)];
+        let note = "atlas/ams/flights/0\n0\n47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=\n\n\
+                    — atlas/ams/flights/0 AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA==\n";
+        let manifest = Manifest {
+            note: SignedNote::parse(note.as_bytes()).unwrap(),
+            version: Version(2),
+            entry: Vec::new(),
+            inclusion: Vec::new(),
+            base: (**replay.base().unwrap()).clone(),
+            consistency: Vec::new(),
+            chunks: Vec::new(),
+            blocks: vec![root_of(leaves)],
+        };
+        (manifest, leaves.iter().flat_map(|leaf| leaf.0).collect())
+    }
+
+    fn inbox() -> (Arc<Inbox>, Receiver<()>) {
+        let (sender, woken) = channel();
+        (Arc::new(Inbox::new(Arc::new(Told(sender)))), woken)
+    }
+
+    fn wait(inbox: &Inbox, woken: &Receiver<()>, is_it: impl Fn(&Done) -> bool) {
+        loop {
+            for done in inbox.take().done {
+                assert!(!matches!(done, Done::Failed(_)), "the log thread goes on");
+                if is_it(&done) {
+                    return;
+                }
+            }
+            woken.recv_timeout(Duration::from_secs(30)).expect("told of it");
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_taking_waits_for_room_on_a_full_disk() {
+        let data = tempfile::tempdir().unwrap();
+        let ledger = data.path().join("ledgers/flights.0");
+        let (manifest, hashes) = manifest();
+        let size = manifest.base.size();
+        let mut intakes = Intakes::new(HashMap::from([(SHARD, ledger.clone())]));
+        intakes.begin(SHARD, &manifest).unwrap();
+        intakes.keep(SHARD, (size, Part::Block(0)), &hashes).unwrap();
+        // No room where it writes after it has moved the chunks.
+        let snapshots = folder(&ledger).join("ledger/snapshots");
+        std::fs::create_dir_all(&snapshots).unwrap();
+        let full = snapshots.join(format!("{:020}.tmp", size.0));
+        std::os::unix::fs::symlink("/dev/full", &full).unwrap();
+
+        let (inbox, _woken) = inbox();
+        let mut refused = 0;
+        let planted = when_room(&inbox, || {
+            intakes.finish(SHARD, size).inspect_err(|_| {
+                refused += 1;
+                std::fs::remove_file(&full).unwrap();
+            })
+        });
+        assert_eq!((planted, refused), (Ok(true), 1));
+        assert!(folder(&ledger).join("whole").exists());
+    }
+
+    #[test]
+    fn the_end_of_another_taking_than_the_one_that_is_open_is_passed_over() {
+        let data = tempfile::tempdir().unwrap();
+        let ledger = data.path().join("ledgers/flights.0");
+        let (manifest, hashes) = manifest();
+        let (shard, size) = (SHARD, manifest.base.size());
+        let (inbox, woken) = inbox();
+        let intakes = Intakes::new(HashMap::from([(shard, ledger.clone())]));
+        let log = Log::start(Vec::new(), intakes, Arc::clone(&inbox)).unwrap();
+        log.push(Job::Take { shard, manifest: Box::new(manifest) });
+        log.push(Job::Plant { shard, size: Version(1) });
+        log.push(Job::KeepPart { shard, size, part: Part::Block(0), bytes: hashes });
+        wait(&inbox, &woken, |done| matches!(done, Done::PartKept { .. }));
+        log.stop();
+        assert!(!folder(&ledger).join("whole").exists());
+    }
 }

@@ -1,14 +1,13 @@
-//! The log thread: one write and one `fdatasync` a ledger for all entries that are waiting, and reads of the log
-//! for peers that are behind.
+//! The log thread: one write and one `fdatasync` a ledger for all entries that are waiting. What peers that are behind
+//! ask for is read elsewhere (`lending`): group commit does not wait for it.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use tradewind_ledger::tree::root_at;
 use tradewind_ledger::{Digest, Manifest, SnapshotRecord, Version};
-use tradewind_ledger_disk::{LedgerReader, LedgerWriter, ReadError, WriteError};
+use tradewind_ledger_disk::{LedgerWriter, WriteError};
 use tradewind_site_protocol::{
     Adopted, BodyId, EntryBatch, Held, Part, ReadFor, ShardIndex, Staged, Values,
 };
@@ -29,12 +28,6 @@ pub(crate) enum Job {
         values: Values,
         bodies: Vec<Adopted>,
     },
-    /// Read entries and the root before them.
-    ReadLog { reader: ReadFor, first: Version, end: Version, max_bytes: usize },
-    /// Compute roots over the first entries.
-    ReadRoots { reader: ReadFor, sizes: Vec<Version> },
-    /// Read a part of a detached value.
-    ReadValue { reader: ReadFor, digest: Digest, offset: u64, max_bytes: usize },
     /// Begin to keep a snapshot.
     Take { shard: ShardIndex, manifest: Box<Manifest> },
     /// Keep a part of it.
@@ -42,7 +35,7 @@ pub(crate) enum Job {
     /// Keep a detached value that it names.
     KeepValue { shard: ShardIndex, size: Version, value: (u64, Digest), bytes: Vec<u8> },
     /// Make a ledger of it.
-    Plant { shard: ShardIndex },
+    Plant { shard: ShardIndex, size: Version },
 }
 
 /// A finished job.
@@ -81,8 +74,8 @@ pub(crate) struct Log {
     thread: JoinHandle<()>,
 }
 
-/// One shard's ledger: its index, writer and reader.
-pub(crate) type Ledger = (ShardIndex, LedgerWriter, LedgerReader);
+/// One shard's ledger: its index and writer.
+pub(crate) type Ledger = (ShardIndex, LedgerWriter);
 
 impl Log {
     /// Starts the thread over the ledgers of this node's shards.
@@ -92,7 +85,7 @@ impl Log {
         inbox: Arc<Inbox>,
     ) -> std::io::Result<Self> {
         let (jobs, receiver) = channel();
-        let worker = Worker { ledgers, intakes, inbox, loaded: None };
+        let worker = Worker { ledgers, intakes, inbox };
         let watch = PanicWatch::new("log", &worker.inbox);
         let thread = thread::Builder::new().name("log".into()).spawn(move || {
             let _watch = watch;
@@ -121,9 +114,6 @@ struct Worker {
     ledgers: Vec<Ledger>,
     intakes: Intakes,
     inbox: Arc<Inbox>,
-    /// The value that a peer takes piece by piece. Loading it reads and hashes all of it, which is not to be done
-    /// again for each piece.
-    loaded: Option<(Digest, Vec<u8>)>,
 }
 
 impl Worker {
@@ -148,45 +138,16 @@ impl Worker {
                     self.append(at, &entries, &leaves, &values)?;
                     touched[at] = true;
                 }
-                Job::ReadLog { reader, first, end, max_bytes } => {
-                    let ledger = &self.ledgers[self.place(reader.shard)].2;
-                    let (peer, kept) = (reader.peer, ledger.first());
-                    if first < kept {
-                        tracing::info!(%peer, shard = %reader.shard, "the peer lacks entries from {first} on, which were \
-                            pruned before {kept} here: it can take a snapshot");
-                        self.inbox.done(Done::LogPruned { reader });
-                        continue;
-                    }
-                    if let Some(done) = read_log(ledger, reader, first, end, max_bytes)? {
-                        self.inbox.done(done);
-                    }
-                }
                 job @ (Job::Take { .. }
                 | Job::KeepPart { .. }
                 | Job::KeepValue { .. }
                 | Job::Plant { .. }) => {
                     self.take(job)?;
                 }
-                Job::ReadRoots { reader, sizes } => {
-                    let ledger = &self.ledgers[self.place(reader.shard)].2;
-                    let root = |size| root_at(ledger, size).map(|root| (size, root));
-                    let roots = sizes.into_iter().map(root).collect::<Result<_, _>>();
-                    let roots = roots.map_err(|error| error.to_string())?;
-                    self.inbox.done(Done::Roots { reader, roots });
-                }
-                Job::ReadValue { reader, digest, offset, max_bytes } => {
-                    // A peer may ask for what there is not; it gets no answer, and asks elsewhere.
-                    match self.read_value(&reader, digest, offset, max_bytes) {
-                        Ok(bytes) => {
-                            self.inbox.done(Done::ValueRead { reader, digest, offset, bytes });
-                        }
-                        Err(error) => tracing::error!(%digest, %error, "no value for a peer"),
-                    }
-                }
             }
         }
         for (at, _) in touched.into_iter().enumerate().filter(|(_, touched)| *touched) {
-            let (shard, writer, _) = &mut self.ledgers[at];
+            let (shard, writer) = &mut self.ledgers[at];
             let version = when_space(&self.inbox, || writer.sync())?;
             self.inbox.done(Done::Durable { shard: *shard, version });
         }
@@ -217,8 +178,11 @@ impl Worker {
                 when_room(inbox, || intakes.keep_value(shard, &value.1, &bytes))?;
                 Done::ValueKept { shard, size, value }
             }
-            Job::Plant { shard } => {
-                intakes.finish(shard)?;
+            Job::Plant { shard, size } => {
+                if !when_room(inbox, || intakes.finish(shard, size))? {
+                    tracing::warn!(%shard, %size, "this snapshot is not being taken any more");
+                    return Ok(());
+                }
                 Done::Planted { shard }
             }
             _ => unreachable!("nothing of a snapshot"),
@@ -243,35 +207,10 @@ impl Worker {
         Ok(())
     }
 
-    fn read_value(
-        &mut self,
-        reader: &ReadFor,
-        digest: Digest,
-        offset: u64,
-        max_bytes: usize,
-    ) -> Result<Vec<u8>, String> {
-        let loaded = self.loaded.take().filter(|(loaded, _)| *loaded == digest);
-        let value = match loaded {
-            Some((_, value)) => value,
-            None => {
-                let ledger = &self.ledgers[self.place(reader.shard)].2;
-                let value = ledger.value(&digest).map_err(|error| error.to_string())?;
-                value.ok_or_else(|| format!("the detached value {digest} is missing"))?
-            }
-        };
-        let rest =
-            usize::try_from(offset).ok().and_then(|offset| value.get(offset..)).unwrap_or_default();
-        let bytes = rest[..rest.len().min(max_bytes)].to_vec();
-        if bytes.len() < rest.len() {
-            self.loaded = Some((digest, value));
-        }
-        Ok(bytes)
-    }
-
     fn place(&self, shard: ShardIndex) -> usize {
         self.ledgers
             .iter()
-            .position(|(index, _, _)| *index == shard)
+            .position(|(index, _)| *index == shard)
             .expect("the core only asks for the shards it replicates")
     }
 }
@@ -295,41 +234,18 @@ pub(crate) fn when_space<T>(
 }
 
 /// As [`when_space`], for what can be done again wholly.
-fn when_room<T>(inbox: &Inbox, mut write: impl FnMut() -> std::io::Result<T>) -> Result<T, String> {
+pub(crate) fn when_room<T>(
+    inbox: &Inbox,
+    mut write: impl FnMut() -> std::io::Result<T>,
+) -> Result<T, String> {
     loop {
         match write() {
             Ok(done) => return Ok(done),
-            Err(error)
-                if error.kind() == std::io::ErrorKind::StorageFull && !inbox.is_stopping() =>
-            {
+            Err(error) if tradewind_ledger_disk::is_no_space(&error) && !inbox.is_stopping() => {
                 tracing::error!(%error, "the disk is full: the snapshot waits until there is room");
                 thread::sleep(FULL_DISK_RETRY);
             }
             Err(error) => return Err(error.to_string()),
         }
-    }
-}
-
-/// Reads entries for a peer. `None` if they are not here to be given, because they were pruned or are damaged: the peer
-/// gets no answer, and asks elsewhere.
-fn read_log(
-    ledger: &LedgerReader,
-    reader: ReadFor,
-    first: Version,
-    end: Version,
-    max_bytes: usize,
-) -> Result<Option<Done>, String> {
-    let root_before = root_at(ledger, first).map_err(|error| error.to_string())?;
-    let mut entries = EntryBatch::default();
-    match ledger.for_each(first, end, max_bytes, |_, entry| entries.push(entry)) {
-        Ok(_) => Ok(Some(Done::LogRead { reader, first, root_before, entries })),
-        // Pruned since it was looked.
-        Err(ReadError::Pruned { .. }) => Ok(Some(Done::LogPruned { reader })),
-        Err(error @ ReadError::Quarantined { .. }) => {
-            let (peer, shard) = (reader.peer, reader.shard);
-            tracing::error!(%peer, %shard, %error, "no entries for a peer; if no other has them, replace its data by a copy");
-            Ok(None)
-        }
-        Err(error) => Err(error.to_string()),
     }
 }

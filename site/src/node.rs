@@ -11,7 +11,7 @@ use tokio::sync::{oneshot, watch};
 use tradewind_gateway::{Backend, Horizon};
 use tradewind_ledger::{Base, LedgerId, Lineage, SignedNote};
 use tradewind_ledger_disk::{
-    DataError, Face, LedgerReader, LedgerWriter, OpenError, Options, Owner, Publisher, RewindError,
+    DataError, Face, LedgerReader, OpenError, Options, Owner, Publisher, RewindError,
 };
 use tradewind_site_protocol::{
     ConfigError, Incarnation, NodeConfig, NodeCore, Promise, RecoveredShard, ShardConfig,
@@ -117,7 +117,7 @@ pub struct Feed {
 #[derive(Default)]
 struct Recovered {
     replicas: Vec<Option<Arc<Replica>>>,
-    writers: Vec<(tradewind_site_protocol::ShardIndex, LedgerWriter, LedgerReader)>,
+    writers: Vec<log::Ledger>,
     publishers: HashMap<tradewind_site_protocol::ShardIndex, Publisher>,
     promise: Promise,
     shards: Vec<RecoveredShard<SharedStore>>,
@@ -201,7 +201,7 @@ impl Node {
             }
         }
         let inbox = Arc::new(Inbox::new(fabric.waker()));
-        let stager = |(shard, writer, _): &log::Ledger| (*shard, writer.stager());
+        let stager = |(shard, writer): &log::Ledger| (*shard, writer.stager());
         let stagers = recovered.writers.iter().map(stager).collect();
         let bodies = Bodies::start(stagers, Arc::clone(&inbox))?;
         let replicas = shared.replicas.iter().flatten();
@@ -358,7 +358,7 @@ fn recover(
         };
         recovered.replicas.push(Some(Arc::new(replica)));
         recovered.due.push(due);
-        recovered.writers.push((index, opened.writer, opened.reader));
+        recovered.writers.push((index, opened.writer));
         recovered.publishers.insert(index, opened.publisher);
         recovered.shards.push(RecoveredShard { replay: opened.replay, store });
     }

@@ -124,6 +124,11 @@ pub(crate) fn shard_history(
     all
 }
 
+/// How many members each shard of a pool is to have that began with `first`, after changes of which some give a number.
+pub(crate) fn wanted(first: u32, changes: impl Iterator<Item = Option<u32>>) -> usize {
+    changes.flatten().fold(first, u32::max) as usize
+}
+
 impl Site {
     /// The nodes of the site, with their indexes into [`Site::nodes`], which has those that were removed as well.
     pub fn present(&self) -> impl Iterator<Item = (usize, &Node)> {
@@ -154,8 +159,7 @@ impl Site {
 
     /// How many members each shard of a pool is to have on a roster.
     fn wanted(&self, pool: &Pool, roster: usize) -> usize {
-        let raised = self.changes[..roster].iter().filter_map(|change| change.replicas).max();
-        raised.unwrap_or_default().max(pool.replicas) as usize
+        wanted(pool.replicas, self.changes[..roster].iter().map(|change| change.replicas))
     }
 }
 

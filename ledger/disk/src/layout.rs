@@ -14,6 +14,9 @@ use crate::ops::Ops;
 /// Ending of files whose writing did not finish.
 pub(crate) const TEMPORARY: &str = ".tmp";
 
+/// Under this name a tile or value is made again while the ledger is in use: another one than those who write them then have.
+pub(crate) const MENDED: &str = "mended.tmp";
+
 /// The paths of one ledger.
 #[derive(Clone, Debug)]
 pub(crate) struct Layout {

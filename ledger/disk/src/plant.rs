@@ -1,6 +1,7 @@
 //! The start of a replica that has taken a snapshot: a ledger of which only the hashes are there.
 
 use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
@@ -62,8 +63,21 @@ pub enum PlantError {
         /// Where.
         dir: PathBuf,
         /// What it said.
-        source: std::io::Error,
+        source: io::Error,
     },
+}
+
+/// Of the kind that the system gave, so that who waits for room on a disk knows.
+impl From<PlantError> for io::Error {
+    fn from(error: PlantError) -> Self {
+        let kind = match &error {
+            PlantError::File(FileError { source, .. }) | PlantError::System { source, .. } => {
+                source.kind()
+            }
+            _ => io::ErrorKind::Other,
+        };
+        Self::new(kind, error)
+    }
 }
 
 /// Makes in `dir`, where no ledger is, one whose entries before `base` are pruned: the start of a replica that has taken a

@@ -10,7 +10,7 @@ use tradewind_ledger::tree::HashSource;
 use crate::error::ReadError;
 use crate::scrub::Scrubber;
 use crate::shared::{SealedSegment, Shared};
-use crate::values;
+use crate::values::{self, ValueFile};
 
 /// Bytes of the longest record.
 const MAX_RECORD: usize = RECORD_HEADER + MAX_ENTRY;
@@ -106,6 +106,14 @@ impl LedgerReader {
     /// If its file cannot be read, or holds something else.
     pub fn value(&self, digest: &Digest) -> Result<Option<Vec<u8>>, ReadError> {
         values::load(&self.shared.layout, digest)
+    }
+
+    /// The same, to be read piece by piece.
+    ///
+    /// # Errors
+    /// As [`value`](Self::value).
+    pub fn open_value(&self, digest: &Digest) -> Result<Option<ValueFile>, ReadError> {
+        ValueFile::open(&self.shared.layout, digest)
     }
 
     /// Goes through the files of this ledger for bit rot. One is enough.

@@ -19,7 +19,7 @@ use tradewind_ledger::tile::{TILE_HEIGHT, TILE_WIDTH, TileId, TileKind};
 use tradewind_ledger::tree::{HashSource as _, leaf_hash, root_of, value_digest};
 
 use crate::error::{Context, Damage, FileError, Found, ReadError, WriteError};
-use crate::layout::TEMPORARY;
+use crate::layout::{MENDED, TEMPORARY};
 use crate::ops::Ops;
 use crate::repair::{Peer, PeerError};
 use crate::scan::{Scan, Step};
@@ -33,7 +33,7 @@ const WIDTH: u64 = TILE_WIDTH as u64;
 /// [`LedgerReader::scrubber`](crate::LedgerReader::scrubber).
 pub struct Scrubber {
     shared: Arc<Shared>,
-    ops: Ops,
+    pub(crate) ops: Ops,
     /// The next segment is the first that begins here or later; then come the values.
     next: Version,
     values: Option<VecDeque<Digest>>,
@@ -275,11 +275,14 @@ impl Scrubber {
         self.ops.write_at(&file, &temporary, &bytes, 0).context("write", &temporary)?;
         self.ops.sync_file(&file, &temporary).context("sync", &temporary)?;
         // Under the lock of the files, so that what is being pruned does not come back.
-        self.shared.replace(segment, || {
+        let replaced = self.shared.replace(segment, || {
             self.ops.rename(&temporary, &path).context("rename", &path)?;
             let segments = &self.shared.layout.segments;
             self.ops.sync_dir(segments).context("sync the directory", segments)
         })?;
+        if !replaced {
+            self.ops.remove(&temporary).context("remove", &temporary)?;
+        }
         Ok(())
     }
 
@@ -303,7 +306,7 @@ impl Scrubber {
         }
         let layout = &self.shared.layout;
         self.put_tile_aside(&tile)?;
-        tiles::write(&self.ops, layout, &tile, &tradewind_ledger::tile::encode_hashes(&leaves))?;
+        tiles::mend(&self.ops, layout, &tile, &tradewind_ledger::tile::encode_hashes(&leaves))?;
         let dir = File::open(&layout.dir).context("open", &layout.dir)?;
         Ok(self.ops.sync_all(&dir).context("sync the file system of", &layout.dir)?)
     }
@@ -312,11 +315,16 @@ impl Scrubber {
         let value = ask(peer, |peer| peer.value(digest))?;
         let value = value.filter(|value| value_digest(value) == *digest);
         let value = value.ok_or_else(|| short(peer, format!("value {digest}")))?;
-        self.put_aside(&self.shared.layout.value(digest))?;
-        for dir in values::write(&self.ops, &self.shared.layout, digest, &value)? {
-            self.ops.sync_dir(&dir).context("sync the directory", &dir)?;
+        let (path, values) = (self.shared.layout.value(digest), &self.shared.layout.values);
+        self.put_aside(&path)?;
+        let temporary = values.join(MENDED);
+        values::prepare(&self.ops, &temporary, &value)?;
+        if !self.shared.replace_value(&self.ops, &temporary, digest)? {
+            self.ops.remove(&temporary).context("remove", &temporary)?;
+            return Ok(());
         }
-        Ok(())
+        let dir = path.parent().expect("in the values' directory");
+        Ok(self.ops.sync_dir(dir).context("sync the directory", dir)?)
     }
 
     /// As [`Self::put_aside`], of a tile that may be a part of a file.

@@ -156,7 +156,9 @@ impl OpenSegment {
     }
 }
 
-fn is_no_space(error: &io::Error) -> bool {
+/// Whether a change can be made again once there is room on the disk.
+#[must_use]
+pub fn is_no_space(error: &io::Error) -> bool {
     use ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
     matches!(error.kind(), StorageFull | QuotaExceeded | ReadOnlyFilesystem)
 }

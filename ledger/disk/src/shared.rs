@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
@@ -238,21 +238,21 @@ impl Shared {
         self.forget(segment.first);
     }
 
-    /// Puts another file in the place of a segment's by `put`, unless it was pruned; it is served again.
+    /// Puts another file in the place of a segment's by `put`, unless it was pruned; it is served again. Whether it did.
     pub(crate) fn replace(
         &self,
         segment: SealedSegment,
         put: impl FnOnce() -> Result<(), FileError>,
-    ) -> Result<(), FileError> {
+    ) -> Result<bool, FileError> {
         let mut files = self.files.write().unwrap_or_else(PoisonError::into_inner);
         if segment.first < files.first {
-            return Ok(());
+            return Ok(false);
         }
         put()?;
         files.damaged.remove(&segment.first);
         drop(files);
         self.forget(segment.first);
-        Ok(())
+        Ok(true)
     }
 
     fn forget(&self, first: Version) {
@@ -277,6 +277,23 @@ impl Shared {
             return Ok(false);
         }
         remove_file(ops, &self.layout.value(digest))
+    }
+
+    /// Puts another file in the place of a value's, unless that was removed; whether it did.
+    pub(crate) fn replace_value(
+        &self,
+        ops: &Ops,
+        temporary: &Path,
+        digest: &Digest,
+    ) -> Result<bool, FileError> {
+        // Under the lock that values are removed under, so that what was pruned does not come back.
+        let _stored = self.stored.lock().unwrap_or_else(PoisonError::into_inner);
+        let path = self.layout.value(digest);
+        if !path.exists() {
+            return Ok(false);
+        }
+        ops.rename(temporary, &path).context("rename", &path)?;
+        Ok(true)
     }
 
     fn remember(&self, index: Arc<Indexed>) {

@@ -12,7 +12,7 @@ use tradewind_ledger::tile::{
 };
 
 use crate::error::{Context, FileError};
-use crate::layout::{Layout, TEMPORARY};
+use crate::layout::{Layout, MENDED, TEMPORARY};
 use crate::open::Face;
 use crate::ops::Ops;
 
@@ -37,12 +37,32 @@ pub(crate) fn packed_file(layout: &Layout, level: u8) -> PathBuf {
     layout.dir.join(name)
 }
 
-/// Puts a tile into place, whole. It is durable only after the next [`Ops::sync_all`].
+/// Puts a tile into place, whole. It is durable only after the next [`Ops::sync_all`]. One thread at a time; beside it,
+/// [`mend`] may.
 pub(crate) fn write(
     ops: &Ops,
     layout: &Layout,
     tile: &TileId,
     bytes: &[u8],
+) -> Result<(), FileError> {
+    write_by(ops, layout, TEMPORARY, (tile, bytes))
+}
+
+/// As [`write`], while another thread writes other tiles.
+pub(crate) fn mend(
+    ops: &Ops,
+    layout: &Layout,
+    tile: &TileId,
+    bytes: &[u8],
+) -> Result<(), FileError> {
+    write_by(ops, layout, MENDED, (tile, bytes))
+}
+
+fn write_by(
+    ops: &Ops,
+    layout: &Layout,
+    temporary: &str,
+    (tile, bytes): (&TileId, &[u8]),
 ) -> Result<(), FileError> {
     let path = layout.dir.join(tile.to_string());
     if let Some((packed, offset)) = tile.packed().filter(|_| layout.face == Face::Packed) {
@@ -58,7 +78,7 @@ pub(crate) fn write(
     }
     let parent = path.parent().expect("below the ledger's directory");
     ops.make_dir(parent).context("make the directory", parent)?;
-    replace(ops, &layout.tiles.join(TEMPORARY), &path, bytes)
+    replace(ops, &layout.tiles.join(temporary), &path, bytes)
 }
 
 /// Writes a file under a temporary name and renames it; nothing is synced.
@@ -160,9 +180,11 @@ pub(crate) fn clean_edge(
     (from, upto): (Version, Version),
     needed: &[TileId],
 ) -> Result<(), FileError> {
-    match ops.remove(&layout.tiles.join(TEMPORARY)) {
-        Err(error) if error.kind() == ErrorKind::NotFound => {}
-        result => result.context("remove", &layout.tiles)?,
+    for temporary in [TEMPORARY, MENDED] {
+        match ops.remove(&layout.tiles.join(temporary)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            result => result.context("remove", &layout.tiles)?,
+        }
     }
     let hashes = (0..=MAX_TILE_LEVEL).map(|level| (TileKind::Hashes { level }, level));
     let mut dirs = Vec::new();

@@ -24,6 +24,7 @@ mod proposing;
 mod quorum;
 mod recalling;
 mod rewinding;
+mod sources;
 mod steps;
 mod taking;
 
@@ -46,6 +47,7 @@ use completion::Completion;
 use learning::Running;
 use proposing::Leading;
 pub use recalling::Recollection;
+pub(crate) use sources::Owed;
 pub use steps::{ShardStep, Step};
 use taking::Piece;
 
@@ -224,6 +226,7 @@ impl<S: StoreAccess> NodeCore<S> {
 
     pub(crate) fn peer_lost(&mut self, now: Now, peer: NodeId) {
         self.peers[peer.index()].connected = false;
+        self.peers[peer.index()].owes = None;
         if self.is_active() {
             if self.members.contains(&peer) && self.planted != Some(Mutation::SuspicionTakenBack) {
                 self.stop(now, Stop::Lost(peer));
@@ -488,7 +491,7 @@ impl<S: StoreAccess> NodeCore<S> {
                 self.peer_faulty(now, node, PeerFault::Silent(silent));
             }
         }
-        self.watch_learning(now);
+        self.watch_sources(now);
         self.watch_proposals(now);
         self.try_propose(now);
     }

@@ -8,7 +8,7 @@
 //! | module | holds |
 //! |---|---|
 //! | `node` | [`NodeCore`]: inputs, outputs, heartbeats, status |
-//! | `formation` (`quorum`, `choosing`, `proposing`, `completion`, `rewinding`, `recalling`, `steps`), `catch_up`, `wire` | agreement on a view and on its first state; control messages |
+//! | `formation` (`quorum`, `choosing`, `proposing`, `completion`, `sources`, `rewinding`, `recalling`, `steps`), `catch_up`, `wire` | agreement on a view and on its first state; control messages |
 //! | `formation::learning` | catching up beside a view that runs without this node |
 //! | `roster` | who the nodes are, and from which roster to which a view may lead |
 //! | `formation::taking`, `taking` | a snapshot instead of entries that were pruned |

@@ -17,7 +17,7 @@ use crate::bulk::Staged;
 use crate::catch_up::Pieces;
 use crate::config::{Mutation, NodeConfig};
 use crate::error::{ConfigError, Fatal, PeerFault, Refusal, Refused};
-use crate::formation::{Forming, Recollection};
+use crate::formation::{Forming, Owed, Recollection};
 use crate::ids::{BodyId, Instant, NodeId, Now, ShardIndex};
 use crate::layout::{Layout, SIGNATURE};
 use crate::memory::Memory;
@@ -49,6 +49,8 @@ pub(crate) struct Peer {
     pub(crate) file: Option<RosterId>,
     /// Whether it gave a part of a snapshot that was not what it must be.
     pub(crate) gave_wrong: bool,
+    /// Whether it has yet to answer a question about ledgers.
+    pub(crate) owes: Option<Owed>,
     /// The least that it had on its disk.
     pub(crate) recollection: Recollection,
     /// When a message of it came, or the link.
@@ -185,6 +187,7 @@ impl<S: StoreAccess> NodeCore<S> {
             refusal: None,
             file: None,
             gave_wrong: false,
+            owes: None,
             recollection: Recollection::default(),
             heard_at: now.instant,
             admit_at: now.instant,

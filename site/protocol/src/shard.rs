@@ -151,6 +151,9 @@ pub(crate) struct Replica<S> {
     reads: Reads,
     /// The snapshot that is being taken from others.
     pub(crate) taking: Option<Taking>,
+    /// Whether the shell was asked to begin with one, and has not yet said what is here of it: until then no ledger is made of
+    /// the one before.
+    pub(crate) beginning: bool,
     /// Whether the shell is cutting the ledger, or replacing it.
     rewinding: bool,
     planting: bool,
@@ -190,6 +193,7 @@ impl<S: StoreAccess> Replica<S> {
             next_body: BodyId(0),
             reads: Reads::default(),
             taking: None,
+            beginning: false,
             rewinding: false,
             planting: false,
             scratch: Vec::new(),

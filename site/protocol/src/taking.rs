@@ -2,7 +2,7 @@
 //! (docs/protocol.md, section 8). What is asked of whom, and when, is in `formation::taking`.
 
 use alloc::boxed::Box;
-use alloc::collections::VecDeque;
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
@@ -62,13 +62,15 @@ pub(crate) struct Taking {
     manifest: Box<Manifest>,
     blocks: u32,
     chunks: u32,
-    missing: VecDeque<(u64, Digest)>,
+    /// Detached values that are not here, with their lengths.
+    missing: BTreeMap<Digest, u64>,
 }
 
 impl Taking {
     pub(crate) fn new(manifest: Box<Manifest>, held: Held) -> Self {
         let Held { blocks, chunks, missing } = held;
-        Self { manifest, blocks, chunks, missing: missing.into() }
+        let missing = missing.into_iter().map(|(len, digest)| (digest, len)).collect();
+        Self { manifest, blocks, chunks, missing }
     }
 
     /// Entries that the snapshot is of.
@@ -86,7 +88,7 @@ impl Taking {
 
     /// What to fetch next; `None` if all of it is here. Values first: so no more of their names wait than one chunk has.
     pub(crate) fn next(&self) -> Option<Want> {
-        if let Some((len, digest)) = self.missing.front() {
+        if let Some((digest, len)) = self.missing.first_key_value() {
             return Some(Want::Value(*len, *digest));
         }
         if (self.blocks as usize) < self.manifest.blocks.len() {
@@ -131,12 +133,75 @@ impl Taking {
             Want::Part(Part::Block(index)) => self.blocks = self.blocks.max(index + 1),
             Want::Part(Part::Chunk(index)) => self.chunks = self.chunks.max(index + 1),
             Want::Part(Part::Manifest) => {}
-            Want::Value(_, digest) => self.missing.retain(|(_, other)| *other != digest),
+            Want::Value(_, digest) => _ = self.missing.remove(&digest),
         }
-        for (len, digest) in missing {
-            if self.missing.iter().all(|(_, other)| *other != digest) {
-                self.missing.push_back((len, digest));
-            }
+        self.missing.extend(missing.into_iter().map(|(len, digest)| (digest, len)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::string::ToString as _;
+
+    use tradewind_ledger::note::Checkpoint;
+    use tradewind_ledger::{
+        Base, Ed25519Signer, Genesis, Hlc, LedgerId, Member, Replay, Signer, ViewId,
+    };
+
+    use super::*;
+
+    /// Of an empty state, and of no use to anybody who would check it.
+    fn manifest(chunks: usize) -> Box<Manifest> {
+        let signer = Ed25519Signer::from_seed(&[1; 32]);
+        let genesis = Genesis {
+            deployment: "test".to_string(),
+            site: "ams".to_string(),
+            ledger: LedgerId::new("flights", 0).expect("a name"),
+            members: alloc::vec![Member {
+                name: "a1".to_string(),
+                public_key: signer.public_key()
+            }],
+        };
+        let (size, root, origin) = (Version(2), Digest::ZERO, genesis.origin());
+        let mut replay = Replay::new();
+        replay.push(&genesis.into_entry().to_bytes().expect("a genesis")).expect("it is the first");
+        let seal = replay.segment().make_seal(Hlc(1), ViewId(0));
+        replay.push(&seal.to_bytes().expect("a SEAL")).expect("it is the next");
+        let checkpoint = Checkpoint { origin, size, root };
+        let signature = checkpoint.sign(&signer);
+        Box::new(Manifest {
+            note: checkpoint.with_signatures(alloc::vec![signature]).expect("a note"),
+            version: size,
+            entry: Vec::new(),
+            inclusion: Vec::new(),
+            base: Base::clone(replay.base().expect("a SEAL")),
+            consistency: Vec::new(),
+            chunks: alloc::vec![Digest::ZERO; chunks],
+            blocks: Vec::new(),
+        })
+    }
+
+    fn value(number: u32) -> (u64, Digest) {
+        let mut digest = Digest::ZERO;
+        digest.0[..4].copy_from_slice(&number.to_be_bytes());
+        (u64::from(number), digest)
+    }
+
+    #[test]
+    fn values_come_before_the_next_chunk_each_once_however_many_there_are() {
+        let many = 100_000;
+        let missing = alloc::vec![value(1), value(2)];
+        let mut taking = Taking::new(manifest(2), Held { blocks: 0, chunks: 0, missing });
+        // A chunk names some that are known to be missing, and one twice.
+        let named = (0..many).chain([5]).map(value).collect();
+        taking.kept(Want::Part(Part::Chunk(0)), named);
+        let mut came = 0;
+        while let Some(want @ Want::Value(..)) = taking.next() {
+            taking.kept(want, Vec::new());
+            came += 1;
         }
+        assert_eq!((came, taking.next()), (many, Some(Want::Part(Part::Chunk(1)))));
+        taking.kept(Want::Part(Part::Chunk(1)), Vec::new());
+        assert_eq!(taking.next(), None);
     }
 }

@@ -97,6 +97,7 @@ impl Intake {
     }
 
     fn open(folder: &Path, manifest: Manifest) -> io::Result<Self> {
+        undo_end(folder, &manifest)?;
         let open = |name| {
             let mut options = OpenOptions::new();
             options.read(true).write(true).create(true).truncate(false).open(folder.join(name))
@@ -293,7 +294,8 @@ impl Intake {
     }
 
     /// All parts are there: makes the ledger's directory of them, and notes that it is to take the place of the old one. Then
-    /// [`replace_ledger`] does that. After an error or a crash, call it again.
+    /// [`replace_ledger`] does that. After an error call it again, after a crash [`resume`](Self::resume) first: nothing has to
+    /// be taken again.
     ///
     /// # Errors
     /// If the system refuses, or the base does not belong to the hashes.
@@ -345,6 +347,20 @@ pub fn replace_ledger(folder: &Path, ledger: &Path) -> io::Result<bool> {
     }
     remove(folder)?;
     Ok(replaces)
+}
+
+/// Takes back what an interrupted end of the taking did to the chunks, so that it begins once more.
+fn undo_end(folder: &Path, manifest: &Manifest) -> io::Result<()> {
+    let whole = folder.join("whole");
+    if whole.exists() {
+        fs::remove_file(&whole)?;
+        sync_parent(&whole)?;
+    }
+    let moved = Folder::of(&folder.join("ledger")).file(manifest.base.size());
+    match fs::rename(moved, folder.join("chunks")) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 fn remove(folder: &Path) -> io::Result<()> {

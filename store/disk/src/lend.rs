@@ -61,15 +61,22 @@ impl Lent {
         self.chunks.iter().map(|place| place.leaf).collect()
     }
 
-    /// A chunk as it travels; `None` if there is no such one.
+    /// How long a chunk is as it travels, and what of it follows from `offset` on, up to so many bytes; `None` if there is no
+    /// such chunk.
     ///
     /// # Errors
     /// If the file cannot be read.
-    pub fn chunk(&self, index: u32) -> io::Result<Option<Vec<u8>>> {
+    pub fn piece(
+        &self,
+        index: u32,
+        offset: u64,
+        max_bytes: usize,
+    ) -> io::Result<Option<(u64, Vec<u8>)>> {
         let Some(place) = self.chunks.get(index as usize) else { return Ok(None) };
-        let mut bytes = vec![0; place.len];
-        self.file.read_exact_at(&mut bytes, place.offset)?;
-        Ok(Some(bytes))
+        let from = usize::try_from(offset).unwrap_or(usize::MAX).min(place.len);
+        let mut bytes = vec![0; (place.len - from).min(max_bytes)];
+        self.file.read_exact_at(&mut bytes, place.offset + from as u64)?;
+        Ok(Some((place.len as u64, bytes)))
     }
 }
 

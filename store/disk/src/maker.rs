@@ -185,7 +185,7 @@ impl Worker {
     fn note(&self, source: &dyn Source, size: Version, at: Version) -> io::Result<()> {
         let folder = Folder::of(source.directory());
         while let Err(error) = folder.agree(size, at) {
-            if error.kind() != io::ErrorKind::StorageFull || self.is_stopping() {
+            if !tradewind_ledger_disk::is_no_space(&error) || self.is_stopping() {
                 return Err(error);
             }
             thread::park_timeout(FULL_DISK_RETRY);

@@ -85,27 +85,27 @@ pub fn manifest(dir: &Path, size: Version) -> io::Result<Option<Manifest>> {
 }
 
 /// The newest snapshot that is in `dir` and that the ledger was noted to hold, with its entry's version; as the entry itself
-/// says, which one that was taken brings with it.
+/// says, which one that was taken brings with it. One whose entry cannot be read is said in the log, and is none: it cannot
+/// be given away.
 ///
 /// # Errors
-/// If the system refuses, or the entry cannot be read.
+/// If the system refuses.
 pub fn agreed(dir: &Path, reader: &LedgerReader) -> io::Result<Option<(Version, SnapshotRecord)>> {
     let Some((size, at)) = Folder::of(dir).agreed()? else { return Ok(None) };
     let entry = match manifest(dir, size) {
-        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-            tracing::error!(dir = %dir.display(), %size, %error, "a snapshot that was taken cannot be given on");
-            return Ok(None);
-        }
-        taken => match taken? {
-            Some(manifest) => manifest.entry,
-            None if at < reader.first() || at >= reader.durable_size() => return Ok(None),
-            None => reader.entry(at).map_err(io::Error::other)?,
-        },
+        Ok(Some(manifest)) => Ok(manifest.entry),
+        Ok(None) => reader.entry(at).map_err(io::Error::other),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(error),
+        Err(error) => return Err(error),
     };
-    let entry = Entry::decode(&entry);
-    match entry.map_err(io::Error::other)?.body {
-        Body::Snapshot(record) if record.size == size => Ok(Some((at, record))),
-        _ => Ok(None),
+    let entry = entry.and_then(|entry| Entry::decode(&entry).map_err(io::Error::other));
+    match entry.map(|entry| entry.body) {
+        Ok(Body::Snapshot(record)) if record.size == size => Ok(Some((at, record))),
+        Ok(_) => Ok(None),
+        Err(error) => {
+            tracing::error!(dir = %dir.display(), %size, %at, %error, "a snapshot that the ledger holds cannot be given away");
+            Ok(None)
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use crate::{
     diagnostics::Diagnostics,
     draft::{CHANGES, Draft, DraftChange, DraftPool, DraftSite, NODES_MAX},
-    roster::{Step, histories, ring_start, shard_history},
+    roster::{Step, histories, ring_start, shard_history, wanted},
     section::At,
     tree::quote,
 };
@@ -120,25 +120,22 @@ fn check_steps(site: &DraftSite, diagnostics: &mut Diagnostics) {
 fn check_majorities(site: &DraftSite, diagnostics: &mut Diagnostics) {
     let steps = site.steps();
     let rosters = histories(site.nodes.len(), &steps);
-    for (change, (pair, (node, step))) in site.changes.iter().zip(rosters.windows(2).zip(&steps)) {
+    for (told, (pair, change)) in site.changes.iter().zip(rosters.windows(2).zip(&steps)) {
         let [before, after] = pair else { continue };
         if after.len() > NODES_MAX {
             let allowed = format!("at most {NODES_MAX} nodes at a time");
             diagnostics.error(
-                &change.place,
-                change.key.as_str(),
+                &told.place,
+                told.key.as_str(),
                 format!("{} nodes", after.len()),
                 allowed,
             );
         }
-        let stay = before
-            .iter()
-            .filter(|it| after.contains(it) && !(*step == Step::Replace && *it == node));
-        let (stay, need) = (stay.count(), before.len() / 2 + 1);
-        if *step != Step::Add && stay < need {
+        let (stay, need) = staying((before, after), *change);
+        if change.1 != Step::Add && stay < need {
             let found = format!("a change that leaves {stay} of {} nodes", before.len());
             let allowed = format!("{need} or more stay, a majority: add another node first");
-            diagnostics.error(&change.place, change.key.as_str(), found, allowed);
+            diagnostics.error(&told.place, told.key.as_str(), found, allowed);
         }
     }
 }
@@ -147,21 +144,17 @@ fn check_majorities(site: &DraftSite, diagnostics: &mut Diagnostics) {
 fn check_shards(site: &DraftSite, pool: &DraftPool, diagnostics: &mut Diagnostics) {
     let steps = site.steps();
     let rosters = histories(site.nodes.len(), &steps);
-    let raised = |at: usize| {
-        site.changes[..at].iter().filter_map(|c| Some(c.replicas.as_ref()?.value)).max()
-    };
     let first = pool.replicas.as_ref().map_or(crate::build::REPLICAS_DEFAULT, |at| at.value);
     let first = first.min(rosters[0].len() as u32);
-    let wanted = |at: usize| raised(at).unwrap_or_default().max(first) as usize;
+    let replicas: Vec<Option<u32>> =
+        site.changes.iter().map(|change| Some(change.replicas.as_ref()?.value)).collect();
+    let wanted = |at: usize| wanted(first, replicas[..at].iter().copied());
     let ring = ring_start(&pool.name.value, rosters[0].len());
     for shard in 0..pool.shards as usize {
         let all = shard_history(&rosters, &steps, wanted, (ring + shard, shard));
-        for (change, (pair, (node, step))) in site.changes.iter().zip(all.windows(2).zip(&steps)) {
+        for (told, (pair, change)) in site.changes.iter().zip(all.windows(2).zip(&steps)) {
             let [before, after] = pair else { continue };
-            let stay = before
-                .iter()
-                .filter(|it| after.contains(it) && !(*step == Step::Replace && *it == node));
-            let (stay, need) = (stay.count(), before.len() / 2 + 1);
+            let (stay, need) = staying((before, after), *change);
             if stay < need {
                 let name = &pool.name.value;
                 let found = format!(
@@ -170,9 +163,18 @@ fn check_shards(site: &DraftSite, pool: &DraftPool, diagnostics: &mut Diagnostic
                 );
                 let allowed =
                     format!("{need} or more stay, a majority: give its shards more replicas first");
-                diagnostics.error(&change.place, change.key.as_str(), found, allowed);
+                diagnostics.error(&told.place, told.key.as_str(), found, allowed);
                 return;
             }
         }
     }
+}
+
+/// How many of those who were there stay, under the key that they had, and how many that has to be.
+fn staying(
+    (before, after): (&BTreeSet<usize>, &BTreeSet<usize>),
+    (node, step): (usize, Step),
+) -> (usize, usize) {
+    let stays = |it: &&usize| after.contains(it) && !(step == Step::Replace && **it == node);
+    (before.iter().filter(stays).count(), before.len() / 2 + 1)
 }

@@ -3,14 +3,17 @@
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
 use tempfile::TempDir;
 use tradewind_ledger::ids::{Digest, Version};
 use tradewind_ledger::note::SignedNote;
 use tradewind_ledger::segment_file::{Framing, PAGE, RECORD_HEADER};
+use tradewind_ledger::tree::leaf_hash;
 
 use crate::error::ReadError;
 use crate::open::{Opened, Options, open};
+use crate::ops::{Op, Ops};
 use crate::prune::PruneError;
 use crate::repair::{DirPeer, Peer, PeerError};
 use crate::scrub::{Fault, MendError, Scrubber};
@@ -207,4 +210,78 @@ fn a_missing_file_is_mended_and_a_pruned_one_is_not_missed() {
     assert!(pass(&mut scrubber).is_empty());
     let kept = opened.reader.entries(opened.reader.first(), author.size(), usize::MAX);
     assert_eq!(kept.expect("readable"), author.entries[author.bases[2].size().0 as usize..]);
+}
+
+/// Does something once, when a file that is made again is on its way.
+fn meanwhile(is_then: fn(Op<'_>) -> bool, work: impl FnOnce() + Send + 'static) -> Ops {
+    let work = Mutex::new(Some(work));
+    let tap = move |op: Op<'_>| {
+        if is_then(op)
+            && let Some(work) = work.lock().expect("no test panicked here").take()
+        {
+            work();
+        }
+        Ok(())
+    };
+    Ops { tap: Some(Arc::new(tap)) }
+}
+
+#[test]
+fn a_tile_is_made_again_while_others_are_published() {
+    let author = history(30);
+    let (dir, opened) = ledger(&author);
+    let Opened { mut writer, mut publisher, reader, .. } = opened;
+    flip(&dir.path().join("tile/0/001"), 33);
+    let mut scrubber = reader.scrubber();
+    let faults = pass(&mut scrubber);
+    let mut more = author;
+    let begun = more.entries.len();
+    (0..600).for_each(|_| more.put(9));
+    writer.append(&more.entries[begun..]).expect("appended");
+    writer.sync().expect("synced");
+    let checkpoint = more.checkpoint(more.size());
+    scrubber.ops = meanwhile(
+        |op| matches!(op, Op::Rename(..)),
+        move || publisher.publish(&checkpoint).expect("published"),
+    );
+    scrubber.mend(&faults[0], &DirPeer::new(dir.path())).expect("mended");
+    drop((writer, scrubber, reader));
+    // Each tile is in its own file.
+    let again = open(dir.path(), &Options::default(), |_, _| Ok(())).expect("it opens");
+    assert_eq!(again.publisher.published(), more.size());
+    assert!(pass(&mut again.reader.scrubber()).is_empty());
+    for index in 0..more.size().0 / 256 {
+        let tile = fs::read(dir.path().join(format!("tile/0/{index:03}"))).expect("a tile");
+        let leaves = more.entries[index as usize * 256..][..256].iter();
+        assert_eq!(tile, leaves.flat_map(|entry| leaf_hash(entry).0).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn a_value_is_made_again_while_it_is_stored_and_not_if_it_was_removed() {
+    let author = history(30);
+    let (dir, opened) = ledger(&author);
+    let (peer, _peer) = ledger(&author);
+    let (_, digest, value) = author.values[3].clone();
+    let name = digest.to_string();
+    let path = dir.path().join(format!("values/{}/{name}", &name[..2]));
+    let mut scrubber = opened.reader.scrubber();
+    fs::write(&path, b"short").expect("written");
+    let faults = pass(&mut scrubber);
+    let mut writer = opened.writer;
+    let stored = value.clone();
+    let is_written = |op: Op<'_>| matches!(op, Op::SyncFile(_));
+    scrubber.ops =
+        meanwhile(is_written, move || writer.store_value(&digest, &stored).expect("stored"));
+    scrubber.mend(&faults[0], &DirPeer::new(peer.path())).expect("mended");
+    assert_eq!(fs::read(&path).expect("a value"), value);
+
+    // As pruning does while the bytes are on their way to the disk.
+    fs::write(&path, b"short").expect("written");
+    let (faults, gone) = (pass(&mut scrubber), path.clone());
+    scrubber.ops = meanwhile(is_written, move || fs::remove_file(&gone).expect("removed"));
+    scrubber.mend(&faults[0], &DirPeer::new(peer.path())).expect("there is nothing to mend");
+    assert!(!path.exists(), "what was pruned does not come back");
+    let left = fs::read_dir(dir.path().join("values")).expect("a directory");
+    assert!(left.map(|file| file.expect("a file")).all(|file| file.path().is_dir()));
 }

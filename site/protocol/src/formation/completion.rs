@@ -34,12 +34,10 @@ pub(super) struct Completion {
     pub(super) search: Option<Search>,
     /// When something was asked for, or came.
     pub(super) moved_at: Instant,
-    /// A source that did not answer.
-    pub(super) avoid: Option<NodeId>,
     /// Who has pruned what this node lacks of a shard, and of which size a snapshot is that it offers instead.
     pub(super) pruned: Vec<(ShardIndex, NodeId, Option<Version>)>,
     /// Who has not got a snapshot any more that it offered, or that another gave parts of.
-    pub(super) gone: Vec<(NodeId, Version)>,
+    pub(super) gone: Vec<(ShardIndex, NodeId, Version)>,
     /// The part of a snapshot that is under way, or on its way to the own disk.
     pub(super) asking: Option<Asking>,
 }
@@ -105,17 +103,22 @@ impl Completion {
         let (fetch, apart, search) = (None, None, None);
         let (pruned, gone, asking) = (Vec::new(), Vec::new(), None);
         let moved_at = now;
-        Self { view, goals, fetch, apart, search, moved_at, avoid: None, pruned, gone, asking }
+        Self { view, goals, fetch, apart, search, moved_at, pruned, gone, asking }
     }
 
     /// Who has not yet answered what it was asked.
     pub(super) fn awaited(&self) -> Option<NodeId> {
         let fetched = self.fetch.as_ref().filter(|fetch| !fetch.is_idle());
-        let asked = self.asking.as_ref().filter(|asking| !asking.keeping);
         fetched
             .map(|fetch| fetch.source)
             .or_else(|| self.search.as_ref().map(Search::source))
-            .or_else(|| asked.map(|asking| asking.source))
+            .or_else(|| self.awaited_part())
+    }
+
+    /// Who has not yet given the part of a snapshot that it was asked for.
+    pub(super) fn awaited_part(&self) -> Option<NodeId> {
+        let asked = self.asking.as_ref().filter(|asking| !asking.keeping);
+        asked.map(|asking| asking.source)
     }
 
     /// Takes nothing more from this source. Returns whether anything was under way.
@@ -128,11 +131,6 @@ impl Completion {
             self.apart = None;
         }
         fetches || searches || asks
-    }
-
-    /// Who has the ledger of a shard that is to be completed.
-    pub(super) fn source(&self, shard: ShardIndex) -> Option<NodeId> {
-        self.goals[shard.index()].as_ref().map(|goal| goal.source)
     }
 
     /// Whether the entries that this node lacks of a shard were pruned there.
@@ -175,15 +173,15 @@ impl<S: StoreAccess> NodeCore<S> {
                     running.asked = true;
                     completion.moved_at = now.instant;
                     let (view, first, end) = (completion.view, size, target);
-                    self.send(source, Control::Fetch { view, shard, first, end });
+                    self.question(now, source, Control::Fetch { view, shard, first, end });
                 }
                 return;
             }
         }
         completion.fetch = None;
-        let (apart, avoid) = (completion.apart.take(), completion.avoid);
+        let apart = completion.apart.take();
         let goals = match learning {
-            true => self.lessons(avoid),
+            true => self.lessons(now),
             false => completion.goals.clone(),
         };
         if let Phase::Forming(forming) = &mut self.phase
@@ -230,7 +228,7 @@ impl<S: StoreAccess> NodeCore<S> {
         }
     }
 
-    fn has_pruned(&self, shard: ShardIndex, source: NodeId) -> bool {
+    pub(super) fn has_pruned(&self, shard: ShardIndex, source: NodeId) -> bool {
         match &self.phase {
             Phase::Forming(Forming {
                 stage: Stage::Learning(completion) | Stage::CatchingUp(_, completion),
@@ -292,7 +290,7 @@ impl<S: StoreAccess> NodeCore<S> {
         completion.fetch = Some(catch_up);
         completion.moved_at = now.instant;
         let view = completion.view;
-        self.send(source, Control::Fetch { view, shard, first, end });
+        self.question(now, source, Control::Fetch { view, shard, first, end });
     }
 
     /// Something came from a source: the leader that waits for it is told.
@@ -301,7 +299,7 @@ impl<S: StoreAccess> NodeCore<S> {
         forming.stage_since = now.instant;
         let leader = forming.stage.proposal().and_then(Proposal::leader);
         let Some(completion) = forming.completion() else { return };
-        (completion.moved_at, completion.avoid) = (now.instant, None);
+        completion.moved_at = now.instant;
         let view = completion.view;
         if let Some(leader) = leader
             && self.planted != Some(Mutation::ProgressUntold)
@@ -362,6 +360,7 @@ impl<S: StoreAccess> NodeCore<S> {
         entries: &EntryBatch,
     ) {
         let (from, _, shard) = of;
+        self.answered(from);
         let Some(running) = self.running(of) else { return };
         let (target, asked) = (running.target, running.asked);
         let replica = self.replicas[shard.index()].as_ref().expect("an own shard");
@@ -402,6 +401,7 @@ impl<S: StoreAccess> NodeCore<S> {
         bytes: &[u8],
     ) {
         let shard = of.2;
+        self.answered(of.0);
         if self.take_value_part(now, of, (digest, offset, bytes)) || self.running(of).is_none() {
             return;
         }
@@ -435,7 +435,7 @@ impl<S: StoreAccess> NodeCore<S> {
                 Ok(Step::Value(digest, offset)) => {
                     let ask = Control::FetchValue { view, shard, digest, offset };
                     replica.hand_to_log(&mut self.out);
-                    return self.send(from, ask);
+                    return self.question(now, from, ask);
                 }
                 Ok(Step::Done) => {
                     replica.hand_to_log(&mut self.out);

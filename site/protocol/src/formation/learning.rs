@@ -45,20 +45,6 @@ impl Running {
         });
         told.filter(move |(_, shelf)| shelf.shard == shard)
     }
-
-    /// Where most of a shard can be had: of several sources the highest, which does not lead; and not one that has pruned
-    /// it, or is to be avoided, if there is another.
-    fn source(
-        &self,
-        shard: ShardIndex,
-        avoid: Option<NodeId>,
-        pruned: impl Fn(NodeId) -> bool,
-    ) -> Option<(NodeId, &Shelf)> {
-        let rank = |(node, shelf): &(NodeId, &Shelf)| {
-            (shelf.size.0 > 0, !pruned(*node), Some(*node) != avoid, shelf.size, *node)
-        };
-        self.shelves(shard).max_by_key(rank)
-    }
 }
 
 impl<S: StoreAccess> NodeCore<S> {
@@ -208,21 +194,15 @@ impl<S: StoreAccess> NodeCore<S> {
     }
 
     /// By shard: what there is to learn by now.
-    pub(super) fn lessons(&self, avoid: Option<NodeId>) -> Vec<Option<Goal>> {
+    pub(super) fn lessons(&self, now: Now) -> Vec<Option<Goal>> {
         let mut goals = vec![None; self.replicas.len()];
-        let Phase::Forming(Forming { running: Some(running), stage, .. }) = &self.phase else {
+        let Phase::Forming(Forming { running: Some(running), .. }) = &self.phase else {
             return goals;
-        };
-        let pruned = |shard, node| match stage {
-            Stage::Learning(completion) => completion.is_pruned(shard, node),
-            _ => false,
         };
         for (shard, replica) in self.own_shards() {
             let (view, size) = (replica.view(), replica.replay().size());
             let more = |shelf: &Shelf| view < running.view || size < shelf.size;
-            let found = running
-                .source(shard, avoid, |node| pruned(shard, node))
-                .filter(|(_, shelf)| shelf.size.0 > 0);
+            let found = self.teacher(now, running, shard).filter(|(_, shelf)| shelf.size.0 > 0);
             goals[shard.index()] = found.filter(|(_, shelf)| more(shelf)).map(|(source, shelf)| {
                 Goal { view: running.view, size: shelf.size, root: None, source }
             });
@@ -230,9 +210,23 @@ impl<S: StoreAccess> NodeCore<S> {
         goals
     }
 
+    /// Who has of a shard what is to be had, but for little; and not one that has pruned it, or is silent, if there is another.
+    fn teacher<'a>(
+        &self,
+        now: Now,
+        running: &'a Running,
+        shard: ShardIndex,
+    ) -> Option<(NodeId, &'a Shelf)> {
+        let near = running.shelves(shard).map(|(_, shelf)| shelf.near).max()?;
+        self.one_of(running.shelves(shard), |(node, shelf)| {
+            let kept = !self.has_pruned(shard, *node);
+            (shelf.size.0 > 0, kept, self.readiness(now, *node), shelf.size.min(near))
+        })
+    }
+
     /// Begins a lesson if that is wanted, and goes on with the one that is under way.
     fn learn(&mut self, now: Now) {
-        let wanted = self.lags() && self.lessons(None).iter().any(Option::is_some);
+        let wanted = self.lags() && self.lessons(now).iter().any(Option::is_some);
         let Phase::Forming(forming) = &mut self.phase else { return };
         if let (Stage::Gathering, Some(running), true) = (&forming.stage, &forming.running, wanted)
         {
@@ -291,24 +285,5 @@ impl<S: StoreAccess> NodeCore<S> {
             forming.running = None;
         }
         self.continue_forming(now);
-    }
-
-    /// A source that does not answer is not asked again if there is another.
-    pub(super) fn watch_learning(&mut self, now: Now) {
-        let (slept, silence) = (self.slept(now), self.config.limits.silence_us);
-        let Phase::Forming(Forming { stage: Stage::Learning(completion), .. }) = &mut self.phase
-        else {
-            return;
-        };
-        if slept {
-            completion.moved_at = now.instant;
-        }
-        let Some(source) = completion.awaited() else { return };
-        if now.instant.since(completion.moved_at) > silence {
-            completion.abandon_source(source);
-            completion.avoid = Some(source);
-            self.out.counters.sources_lost += 1;
-            self.catch_up(now);
-        }
     }
 }

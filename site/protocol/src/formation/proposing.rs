@@ -458,6 +458,8 @@ impl<S: StoreAccess> NodeCore<S> {
         self.rows = true;
         self.barriers.begin_view();
         self.phase = Phase::Active;
+        // What was asked before does not matter any more, and may never be answered.
+        self.peers.iter_mut().for_each(|peer| peer.owes = None);
         self.out.counters.views += 1;
         let seats = self.config.roster(self.roster).seats.len();
         self.out.counters.partial_views += u64::from(self.members.len() < seats);

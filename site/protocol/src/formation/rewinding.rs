@@ -103,7 +103,7 @@ impl<S: StoreAccess> NodeCore<S> {
         }
         let reader = ReadFor { peer: self.config.own, view, shard };
         self.out.actions.push_back(Action::ReadRoots { reader, sizes: sizes.clone() });
-        self.send(source, Control::AskRoots { view, shard, sizes });
+        self.question(now, source, Control::AskRoots { view, shard, sizes });
     }
 
     fn completing(&mut self) -> Option<ViewId> {
@@ -160,6 +160,7 @@ impl<S: StoreAccess> NodeCore<S> {
         roots: &Roots,
     ) {
         let own = self.config.own;
+        self.answered(from);
         let current = self.completing() == Some(view);
         let forming = match &mut self.phase {
             Phase::Forming(forming) => Some(forming),

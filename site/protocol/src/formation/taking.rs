@@ -94,8 +94,11 @@ impl<S: StoreAccess> NodeCore<S> {
     ) {
         let size = manifest.base.size();
         let replica = self.replicas[shard.index()].as_mut().expect("an own shard");
-        replica.taking = Some(Taking::new(manifest, held));
+        (replica.taking, replica.beginning) = (Some(Taking::new(manifest, held)), false);
         self.go_on_taking(now, shard, size, Want::Part(Part::Manifest));
+        // A later attempt may have waited for it.
+        self.continue_forming(now);
+        self.drain_inbox(now);
     }
 
     /// The part of a `KeepPart` action is on disk; it names detached values that are not there.
@@ -179,10 +182,11 @@ impl<S: StoreAccess> NodeCore<S> {
         of: (NodeId, ViewId, ShardIndex),
         snapshot: Option<Version>,
     ) {
+        let (from, _, shard) = of;
+        self.answered(from);
         if self.running(of).is_none_or(|running| !running.asked) {
             return;
         }
-        let (from, _, shard) = of;
         if let Phase::Forming(forming) = &mut self.phase
             && let Some(completion) = forming.completion()
         {
@@ -198,6 +202,10 @@ impl<S: StoreAccess> NodeCore<S> {
     pub(super) fn take(&mut self, now: Now, shard: ShardIndex) -> bool {
         let replica = self.replicas[shard.index()].as_mut().expect("an own shard");
         let here = replica.replay().size();
+        if replica.beginning {
+            // What is here of it is about to be told.
+            return true;
+        }
         // A ledger that grew past a snapshot does not need it.
         replica.taking.take_if(|taking| taking.size() <= here);
         if let Some(taking) = &replica.taking {
@@ -208,57 +216,52 @@ impl<S: StoreAccess> NodeCore<S> {
                 }
                 return true;
             };
-            if let Some(source) = self.lender(shard, size) {
+            if let Some(source) = self.lender(now, shard, size) {
                 self.ask(now, Asking::new(shard, source, size, want));
                 return true;
             }
             // Nobody has it any more.
             self.replicas[shard.index()].as_mut().expect("an own shard").taking = None;
         }
-        let offers = self.offers(shard).into_iter().filter(|(_, size)| *size > here);
-        let best =
-            offers.max_by_key(|(node, size)| (!self.peers[node.index()].gave_wrong, *size, *node));
-        let Some((source, size)) = best else { return false };
+        let Some((source, size)) = self.offer(now, shard, here) else { return false };
         self.ask(now, Asking::new(shard, source, size, Want::Part(Part::Manifest)));
         true
     }
 
-    /// Who offers which snapshot of a shard, as far as is known, and has not said since that it is gone.
-    fn offers(&self, shard: ShardIndex) -> Vec<(NodeId, Version)> {
+    /// The newest snapshot that anybody offers, and whom to ask for it; rather an older one than of who gave a wrong part.
+    fn offer(&self, now: Now, shard: ShardIndex, here: Version) -> Option<(NodeId, Version)> {
         let Phase::Forming(Forming {
             stage: Stage::Learning(completion) | Stage::CatchingUp(_, completion),
             ..
         }) = &self.phase
         else {
-            return Vec::new();
+            return None;
         };
         let of = completion.pruned.iter().filter(|(of, ..)| *of == shard);
-        let offers = of.filter_map(|(_, node, size)| Some((*node, (*size)?)));
-        offers.filter(|offer| !completion.gone.contains(offer)).collect()
+        let sizes = of.filter_map(|(.., size)| *size).filter(|size| *size > here);
+        let lent = sizes.filter_map(|size| Some((self.lender(now, shard, size)?, size)));
+        lent.max_by_key(|(node, size)| (!self.peers[node.index()].gave_wrong, *size))
     }
 
-    /// Whom to ask for a part of a snapshot that is being taken: of the members of a running view any, rather one that never
-    /// gave a wrong part, or was silent; for a proposed view whoever it names.
-    fn lender(&self, shard: ShardIndex, size: Version) -> Option<NodeId> {
+    /// Whom to ask for a part of a snapshot: any member of the running view, or of the proposed one, that has not said that
+    /// it has not got it; rather one that never gave a wrong part, or is silent, and that offered it.
+    fn lender(&self, now: Now, shard: ShardIndex, size: Version) -> Option<NodeId> {
         let Phase::Forming(forming) = &self.phase else { return None };
         let (completion, nodes) = match (&forming.stage, &forming.running) {
             (Stage::Learning(completion), Some(running)) => (completion, running.members.clone()),
-            (Stage::CatchingUp(_, completion), _) => {
-                (completion, completion.source(shard).into_iter().collect())
-            }
+            (Stage::CatchingUp(proposal, completion), _) => (completion, proposal.nodes()),
             _ => return None,
         };
         let members = self.config.roster(self.config.last()).shard(shard);
-        let has = |node: &NodeId| {
+        let may_have = |node: &NodeId| {
             self.peers[node.index()].connected
                 && members.contains(node)
-                && !completion.gone.contains(&(*node, size))
+                && !completion.gone.contains(&(shard, *node, size))
         };
-        let rank = |node: &NodeId| {
-            let avoided = completion.avoid == Some(*node);
-            (!self.peers[node.index()].gave_wrong, !avoided, *node)
-        };
-        nodes.into_iter().filter(has).max_by_key(rank)
+        self.one_of(nodes.into_iter().filter(may_have), |node| {
+            let offered = completion.pruned.contains(&(shard, *node, Some(size)));
+            (!self.peers[node.index()].gave_wrong, self.readiness(now, *node), offered)
+        })
     }
 
     fn ask(&mut self, now: Now, asking: Asking) {
@@ -267,7 +270,7 @@ impl<S: StoreAccess> NodeCore<S> {
         completion.moved_at = now.instant;
         let (source, question) = (asking.source, asking.question(completion.view));
         completion.asking = Some(asking);
-        self.send(source, question);
+        self.question(now, source, question);
     }
 
     fn asking(&mut self, (from, view, shard): (NodeId, ViewId, ShardIndex)) -> Option<&mut Asking> {
@@ -280,6 +283,7 @@ impl<S: StoreAccess> NodeCore<S> {
     /// A piece of a part arrived.
     pub(super) fn handle_part(&mut self, now: Now, of: (NodeId, ViewId, ShardIndex), piece: Piece) {
         let Piece { size, part, offset, total, bytes } = piece;
+        self.answered(of.0);
         let wanted = self.asking(of).filter(|it| {
             it.size == size && it.want == Want::Part(part) && it.got.len() as u64 == offset
         });
@@ -288,7 +292,7 @@ impl<S: StoreAccess> NodeCore<S> {
             return;
         };
         if total == 0 {
-            return self.part_gone(now, of.0, size);
+            return self.part_gone(now, (of.2, of.0, size));
         }
         let added = asking.add(total, &bytes);
         self.go_on_after(now, of, added);
@@ -325,14 +329,14 @@ impl<S: StoreAccess> NodeCore<S> {
         self.note_moved(now);
         match whole {
             true => self.keep(now, of),
-            false => self.ask_on(of),
+            false => self.ask_on(now, of),
         }
     }
 
-    fn ask_on(&mut self, of: (NodeId, ViewId, ShardIndex)) {
+    fn ask_on(&mut self, now: Now, of: (NodeId, ViewId, ShardIndex)) {
         let Some(asking) = self.asking(of) else { return };
         let question = asking.question(of.1);
-        self.send(of.0, question);
+        self.question(now, of.0, question);
     }
 
     /// All pieces are here: what is as it must be goes to the disk.
@@ -371,6 +375,10 @@ impl<S: StoreAccess> NodeCore<S> {
         match action {
             Ok(action) => {
                 self.out.counters.parts_taken += 1;
+                if let Action::Take { shard, .. } = action {
+                    let replica = self.replicas[shard.index()].as_mut();
+                    replica.expect("an own shard").beginning = true;
+                }
                 self.out.actions.push_back(action);
             }
             Err(problem) => self.wrong_part(now, from, problem),
@@ -393,12 +401,12 @@ impl<S: StoreAccess> NodeCore<S> {
         }
     }
 
-    fn part_gone(&mut self, now: Now, from: NodeId, size: Version) {
+    fn part_gone(&mut self, now: Now, gone: (ShardIndex, NodeId, Version)) {
         if let Phase::Forming(forming) = &mut self.phase
             && let Some(completion) = forming.completion()
         {
             completion.asking = None;
-            completion.gone.push((from, size));
+            completion.gone.push(gone);
         }
         self.catch_up(now);
     }

@@ -42,12 +42,12 @@ pub(crate) fn signer(node: usize) -> Ed25519Signer {
     Ed25519Signer::from_seed(&[node as u8 + 1; 32])
 }
 
-/// Node `own` of a site of three with one shard on the nodes 0 and 1 and one on all.
-pub(crate) fn config(own: u16) -> NodeConfig {
-    let nodes: Vec<_> = (0..3)
+/// Node `own` of a site of so many nodes, with shards on these of them.
+pub(crate) fn site(own: u16, nodes: u16, shards: &[&[u16]]) -> NodeConfig {
+    let nodes: Vec<_> = (0..usize::from(nodes))
         .map(|i| NodeInfo { name: format!("a{}", i + 1), public_key: signer(i).public_key() })
         .collect();
-    let shard = |index: u32, members: &[u16]| {
+    let shard = |(index, members): (u32, &&[u16])| {
         let record = |i: &u16| {
             let NodeInfo { name, public_key } = nodes[usize::from(*i)].clone();
             Member { name, public_key }
@@ -60,7 +60,7 @@ pub(crate) fn config(own: u16) -> NodeConfig {
         };
         ShardConfig { genesis, members: members.iter().copied().map(NodeId).collect() }
     };
-    let shards = vec![shard(0, &[0, 1, 2]), shard(1, &[0, 1])];
+    let shards: Vec<_> = (0..).zip(shards).map(shard).collect();
     NodeConfig {
         own: NodeId(own),
         rosters: vec![Roster::founding(Digest([1; 32]), &nodes, &shards)],
@@ -71,12 +71,14 @@ pub(crate) fn config(own: u16) -> NodeConfig {
     }
 }
 
+/// Node `own` of a site of three with one shard on the nodes 0 and 1 and one on all.
+pub(crate) fn config(own: u16) -> NodeConfig {
+    site(own, 3, &[&[0, 1, 2], &[0, 1]])
+}
+
 /// The same with the shard on all nodes alone.
 pub(crate) fn of_one_shard(own: u16) -> NodeConfig {
-    let mut config = config(own);
-    config.shards.truncate(1);
-    config.rosters = vec![Roster::founding(Digest([1; 32]), &config.nodes, &config.shards)];
-    config
+    site(own, 3, &[&[0, 1, 2]])
 }
 
 /// What a node gets from an empty disk.
@@ -184,7 +186,12 @@ impl Group {
     }
 
     pub(crate) fn link_all(&mut self) {
-        for (a, b) in [(0, 1), (0, 2), (1, 2)] {
+        self.link_among(3);
+    }
+
+    /// Links the first so many nodes with each other.
+    pub(crate) fn link_among(&mut self, nodes: u16) {
+        for (a, b) in (0..nodes).flat_map(|a| (a + 1..nodes).map(move |b| (a, b))) {
             self.link(a, b);
         }
     }

@@ -22,6 +22,15 @@ pub(crate) struct Past {
     /// What it has, and what it is taking.
     has: Option<Given>,
     taking: Option<Given>,
+    /// Whether it says nothing to those who ask for a part; and who asked.
+    mute: bool,
+    asked_by: Vec<NodeId>,
+    /// Whether it is slow to begin; and what it has yet to begin with.
+    slow: bool,
+    to_begin: Vec<Manifest>,
+    /// Whether it goes no further than to where a ledger is to be made of what it took, and which that is.
+    waits: bool,
+    to_plant: Option<Version>,
 }
 
 /// A snapshot as it travels.
@@ -57,12 +66,17 @@ impl Group {
         let node = &mut self.nodes[index];
         match action {
             Action::ReadPart { reader, size, part, offset, max_bytes, .. } => {
+                node.past.asked_by.push(reader.peer);
+                if node.past.mute {
+                    return;
+                }
                 let has = node.past.has.as_ref().filter(|has| has.size() == size);
                 let bytes = has.map(|has| has.part(part, &history)).unwrap_or_default();
                 let piece = bytes[offset as usize..].iter().take(max_bytes).copied().collect();
                 let total = bytes.len() as u64;
                 node.core.handle_part_read(reader, size, part, (offset, total, piece));
             }
+            Action::Take { manifest, .. } if node.past.slow => node.past.to_begin.push(*manifest),
             Action::Take { shard, manifest } => {
                 node.past.taking =
                     Some(Given { manifest: Manifest::clone(&manifest), chunks: Vec::new() });
@@ -74,6 +88,7 @@ impl Group {
                 }
                 node.core.handle_part_kept(now, shard, (size, part), Vec::new());
             }
+            Action::Plant { size, .. } if node.past.waits => node.past.to_plant = Some(size),
             Action::Plant { shard, size } => {
                 let taken = node.past.taking.take().expect("it was taken");
                 let mut decoder = Decoder::new();
@@ -92,18 +107,20 @@ impl Group {
     }
 }
 
-/// One shard, of which snapshots are due at each SEAL.
-fn config(own: u16) -> NodeConfig {
-    let mut config = harness::of_one_shard(own);
+/// One shard on all of so many nodes, of which snapshots are due at each SEAL.
+fn config(own: u16, nodes: u16) -> NodeConfig {
+    let all: Vec<u16> = (0..nodes).collect();
+    let mut config = harness::site(own, nodes, &[&all]);
     config.limits.snapshots = SnapshotRule { bytes: 1, entries: 1 };
     config
 }
 
-/// A ledger that holds a snapshot of its beginning, and that snapshot, with what a majority signed.
-fn history() -> (Ledger, Given) {
-    let parts = (0..3).map(|own| (config(own), empty(1), vec![Vec::new()])).collect();
+/// The ledger of a site of so many nodes that holds a snapshot of its beginning, and that snapshot, with what a majority
+/// signed.
+fn history(nodes: u16) -> (Ledger, Given) {
+    let parts = (0..nodes).map(|own| (config(own, nodes), empty(1), vec![Vec::new()])).collect();
     let mut group = Group::new(parts).unwrap();
-    group.link_all();
+    group.link_among(nodes);
     group.settle();
     (1..5).for_each(|number| group.submit(0, number, 1_000).unwrap());
     group.pass(3_100_000);
@@ -122,7 +139,7 @@ fn history() -> (Ledger, Given) {
         chunks: chunks.len() as u32,
         bytes: chunks.iter().map(|chunk| chunk.size() as u64).sum(),
     };
-    for node in 0..3 {
+    for node in 0..usize::from(nodes) {
         let now = group.now();
         group.nodes[node].core.handle_snapshot_made(now, SHARD, record);
     }
@@ -140,25 +157,95 @@ fn history() -> (Ledger, Given) {
     (ledger, Given { manifest, chunks })
 }
 
-#[test]
-fn who_has_taken_a_snapshot_gives_it_on() {
-    let (ledger, given) = history();
-    let early = &ledger[..2];
-    let part = |own: u16, entries: &[Vec<u8>]| {
-        (config(own), vec![recovered(entries)], vec![entries.to_vec()])
-    };
-    let parts = vec![part(0, early), part(1, &ledger), part(2, early)];
-    let mut group = Group::new(parts).unwrap();
+/// So many nodes, of which these have all, but for what was pruned behind the snapshot that they have instead; the others
+/// have no more than a beginning.
+fn group(nodes: u16, rich: &[u16]) -> Group {
+    let (ledger, given) = history(nodes);
+    let entries = |own: u16| if rich.contains(&own) { &ledger[..] } else { &ledger[..2] };
+    let part =
+        |own: u16| (config(own, nodes), vec![recovered(entries(own))], vec![entries(own).to_vec()]);
+    let mut group = Group::new((0..nodes).map(part).collect()).unwrap();
     let Body::Snapshot(record) = Entry::decode(&given.manifest.entry).unwrap().body else {
         panic!("a SNAPSHOT entry");
     };
-    group.nodes[1].core.recall_offer(SHARD, given.manifest.version, record);
-    (group.nodes[1].past.first, group.nodes[1].past.has) = (given.size(), Some(given));
+    for node in rich {
+        let node = &mut group.nodes[usize::from(*node)];
+        node.core.recall_offer(SHARD, given.manifest.version, record);
+        (node.past.first, node.past.has) = (given.size(), Some(given.clone()));
+    }
+    group
+}
+
+fn planted(group: &Group, node: usize) -> u64 {
+    group.nodes[node].core.status().counters.planted
+}
+
+#[test]
+fn within_a_formation_others_are_asked_than_a_source_that_refuses_or_is_silent() {
+    // Node 2 is needed for a majority: it cannot learn beside a view of the others.
+    for (broken, mute) in [(0, false), (1, false), (0, true), (1, true)] {
+        let mut group = group(5, &[0, 1]);
+        match mute {
+            true => group.nodes[broken].past.mute = true,
+            false => group.nodes[broken].past.has = None,
+        }
+        group.nodes[2].past.waits = true;
+        group.link_among(3);
+        group.pass(12_000_000);
+        let size = group.nodes[1 - broken].past.first;
+        assert_eq!(group.nodes[2].past.to_plant, Some(size), "{broken} {mute}");
+    }
+}
+
+#[test]
+fn nodes_that_take_a_snapshot_at_a_time_ask_different_members() {
+    let mut group = group(5, &[0, 1, 2]);
+    group.link_among(3);
+    group.pass(3_100_000);
+    assert_eq!(group.nodes[0].core.state(), State::Active);
+    for taker in [3, 4] {
+        (0..3).for_each(|member| group.link(member, taker));
+    }
+    group.pass(3_100_000);
+    assert_eq!((planted(&group, 3), planted(&group, 4)), (1, 1));
+    let asked = |taker: u16| {
+        let asked = (0..3).filter(|node| group.nodes[*node].past.asked_by.contains(&NodeId(taker)));
+        asked.collect::<Vec<_>>()
+    };
+    assert_eq!((asked(3).len(), asked(4).len()), (1, 1), "all parts from one of them");
+    assert_ne!(asked(3), asked(4));
+}
+
+#[test]
+fn one_snapshot_is_begun_at_a_time_however_long_that_takes() {
+    let mut group = group(3, &[1]);
+    group.nodes[2].past.slow = true;
+    group.link(1, 2);
+    group.pass(4_000_000);
+    for _ in 0..2 {
+        group.cut(1, 2);
+        group.link(1, 2);
+        group.pass(4_000_000);
+    }
+    assert_eq!(group.nodes[2].past.to_begin.len(), 1);
+    // All of it was there: only now may a ledger be made of it.
+    let manifest = group.nodes[2].past.to_begin.remove(0);
+    let given = group.nodes[1].past.has.clone().expect("it has one");
+    let held = Held { blocks: 1, chunks: given.chunks.len() as u32, missing: Vec::new() };
+    group.nodes[2].past.taking = Some(given);
+    let now = group.now();
+    group.nodes[2].core.handle_taken(now, SHARD, Box::new(manifest), held);
+    group.pass(6_200_000);
+    assert_eq!((planted(&group, 2), group.nodes[2].core.state()), (1, State::Active));
+}
+
+#[test]
+fn who_has_taken_a_snapshot_gives_it_on() {
+    let mut group = group(3, &[1]);
 
     // Node 2 is needed for a majority, and takes the snapshot from node 1.
     group.link(1, 2);
     group.pass(6_200_000);
-    let planted = |group: &Group, node: usize| group.nodes[node].core.status().counters.planted;
     assert_eq!((planted(&group, 2), group.nodes[2].core.state()), (1, State::Active));
     assert_eq!(group.nodes[2].ledgers[0], group.nodes[1].ledgers[0]);
 

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use tradewind_ledger::manifest::Manifest;
+use tradewind_ledger::segment_file::{PAGE, SegmentName};
 use tradewind_ledger::tree::{root_at, root_of};
 use tradewind_ledger::{Body, Digest, Entry, Policy, SignedNote, SnapshotRecord, Version, ViewId};
 use tradewind_ledger_disk::{Face, Options, Start};
@@ -11,7 +12,7 @@ use tradewind_store_disk::{
     Begun, Intake, Lent, Next, Retain, agreed, manifest, open, replace_ledger,
 };
 
-use crate::running::{RULE, Running, assert_same, genesis, snapshots};
+use crate::running::{RULE, Running, assert_same, genesis, snapshots, wait};
 
 /// A ledger that was pruned, with a SNAPSHOT entry of its newest snapshot; and how that snapshot is given away.
 struct Giver {
@@ -29,12 +30,12 @@ impl Giver {
         let size = Version(name.parse().unwrap());
         let lent = Lent::open(directory, size).unwrap().expect("it is there");
         let leaves = lent.leaves();
-        let chunks = (0..).map_while(|index| lent.chunk(index).unwrap());
+        let chunks = (0..).map_while(|index| lent.piece(index, 0, usize::MAX).unwrap());
         let record = SnapshotRecord {
             size,
             root: root_of(leaves.iter().copied()),
             chunks: leaves.len() as u32,
-            bytes: chunks.map(|chunk| chunk.len() as u64 - 8).sum(),
+            bytes: chunks.map(|(len, _)| len - 8).sum(),
         };
         let at = running.replay.size();
         let body = Body::Snapshot(record);
@@ -52,6 +53,21 @@ impl Giver {
         let size = self.manifest.base.size();
         let leaves = Manifest::block_of(&self.running.shard.reader, size, index.into()).unwrap();
         leaves.iter().flat_map(|leaf| leaf.0).collect()
+    }
+
+    /// In pieces, as it travels.
+    fn chunk(&self, index: u32) -> Vec<u8> {
+        let mut got = Vec::new();
+        loop {
+            let piece = self.lent.piece(index, got.len() as u64, 1_000).unwrap();
+            let (len, bytes) = piece.expect("there is such a chunk");
+            if bytes.is_empty() {
+                assert_eq!(len, got.len() as u64);
+                return got;
+            }
+            assert!(bytes.len() <= 1_000);
+            got.extend(bytes);
+        }
     }
 
     /// Gives what is missing, up to so many parts; whether that was all.
@@ -72,7 +88,7 @@ impl Giver {
                 return false;
             }
             parts -= 1;
-            let missing = intake.keep_chunk(index, &self.lent.chunk(index).unwrap().unwrap());
+            let missing = intake.keep_chunk(index, &self.chunk(index));
             assert_eq!(missing.unwrap(), [], "no values lie beside this ledger");
         }
         true
@@ -141,6 +157,76 @@ fn a_snapshot_is_taken_and_a_ledger_goes_on_from_it() {
     let again = open(&ledger, &Options { start: Start::Kept, ..options }, &RULE).unwrap();
     assert_eq!(again.opened.replay.root(), giver.running.replay.root());
     giver.running.stop();
+}
+
+#[test]
+fn an_end_that_is_interrupted_at_any_step_begins_once_more_and_nothing_is_taken_again() {
+    let from = tempfile::tempdir().unwrap();
+    let giver = Giver::new(from.path());
+    let snapshot = format!("{:020}", giver.manifest.base.size().0);
+    // Where something stands in the way of a step: all before it are done then.
+    let steps = [
+        "ledger/segments".to_owned(),
+        "ledger/base.tmp".to_owned(),
+        format!("ledger/snapshots/{snapshot}.tmp"),
+        format!("ledger/snapshots/{snapshot}.at"),
+        "whole.tmp".to_owned(),
+    ];
+    for (step, again) in steps.iter().flat_map(|step| [(step, false), (step, true)]) {
+        let to = tempfile::tempdir().unwrap();
+        let (folder, ledger) = (to.path().join("taking"), to.path().join("ledgers/flights.0"));
+        let mut intake = Intake::begin(&folder, giver.manifest.clone()).unwrap();
+        assert!(giver.give(&mut intake, usize::MAX));
+        let all = intake.held().clone();
+        let obstacle = folder.join(step);
+        match step.ends_with("segments") {
+            true => {
+                fs::create_dir_all(folder.join("ledger")).unwrap();
+                fs::write(&obstacle, b"").unwrap();
+            }
+            false => fs::create_dir_all(&obstacle).unwrap(),
+        }
+        assert!(intake.finish(Face::Packed).is_err(), "{step}");
+        match obstacle.is_dir() {
+            true => fs::remove_dir(&obstacle).unwrap(),
+            false => fs::remove_file(&obstacle).unwrap(),
+        }
+        // By the same process, or by the next one.
+        if again {
+            drop(intake);
+            assert!(!replace_ledger(&folder, &ledger).unwrap());
+            intake = Intake::resume(&folder).unwrap().expect("it is there");
+            assert_eq!(*intake.held(), all, "{step}");
+        }
+        intake.finish(Face::Packed).unwrap();
+        assert!(replace_ledger(&folder, &ledger).unwrap());
+        let options = Options { face: Face::Packed, ..Options::default() };
+        let Begun { started, .. } = open(&ledger, &options, &RULE).unwrap();
+        assert_eq!(started.size(), giver.manifest.base.size(), "{step}");
+        assert_eq!(manifest(&ledger, started.size()).unwrap(), Some(giver.manifest.clone()));
+    }
+    giver.running.stop();
+}
+
+#[test]
+fn a_snapshot_whose_entry_cannot_be_read_is_no_offer() {
+    let directory = tempfile::tempdir().unwrap();
+    let giver = Giver::new(directory.path());
+    let (at, size) = (giver.manifest.version, giver.manifest.base.size());
+    giver.running.snapshots.agreed(0, size, at);
+    let noted = directory.path().join(format!("snapshots/{:020}.at", size.0));
+    wait(|| noted.exists());
+    let reader = giver.running.shard.reader.clone();
+    assert_eq!(agreed(directory.path(), &reader).unwrap().map(|(found, _)| found), Some(at));
+    giver.running.stop();
+
+    let segment = reader.sealed_segments().into_iter().find(|segment| segment.last >= at).unwrap();
+    let name = SegmentName { first: segment.first, last: Some(segment.last) };
+    let file = directory.path().join("segments").join(name.to_string());
+    let mut bytes = fs::read(&file).unwrap();
+    bytes[PAGE..].fill(0x55);
+    fs::write(&file, bytes).unwrap();
+    assert_eq!(agreed(directory.path(), &reader).unwrap(), None);
 }
 
 #[test]
