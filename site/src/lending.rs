@@ -6,11 +6,11 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
-use tradewind_ledger::tree::{root_at, root_of};
-use tradewind_ledger::{Body, Digest, Entry, Manifest, SignedNote, Version};
+use tradewind_ledger::tree::root_at;
+use tradewind_ledger::{Digest, Manifest, Version};
 use tradewind_ledger_disk::{LedgerReader, ReadError, ValueFile};
 use tradewind_site_protocol::{EntryBatch, NodeId, Part, ReadFor, ShardIndex};
-use tradewind_store_disk::Lent;
+use tradewind_store_disk::{Lent, manifest_of};
 
 use crate::inbox::{Inbox, PanicWatch};
 use crate::log::Done;
@@ -261,7 +261,10 @@ impl Worker {
                 if open.manifest.is_none()
                     && let Some(entry) = entry
                 {
-                    open.manifest = manifest(replica, &open.lent, entry)?;
+                    let note = replica.head.borrow().as_deref().cloned();
+                    let (ledger, reader) = (&replica.directory, &replica.reader);
+                    let made = manifest_of(ledger, reader, &open.lent, (entry, note))?;
+                    open.manifest = made.map(|manifest| manifest.encode());
                 }
                 Ok(open.manifest.as_ref().map(|bytes| piece_of(bytes, offset, max_bytes)))
             }
@@ -300,33 +303,6 @@ fn read_log(
         }
         Err(error) => Err(error.to_string()),
     }
-}
-
-/// The manifest of a snapshot whose SNAPSHOT entry stands at `at`: the one that it was taken by, or one that is made; `None`
-/// while nothing signed covers that.
-fn manifest(replica: &Replica, lent: &Lent, at: Version) -> Result<Option<Vec<u8>>, String> {
-    let damaged = "its file is not what the ledger commits to; remove it";
-    let taken = tradewind_store_disk::manifest(&replica.directory, lent.base().size());
-    if let Some(taken) = taken.map_err(|error| error.to_string())? {
-        return match taken.chunks == lent.leaves() {
-            true => Ok(Some(taken.encode())),
-            false => Err(damaged.into()),
-        };
-    }
-    let Some(note) = replica.head.borrow().clone() else { return Ok(None) };
-    let signed = note.checkpoint().map_err(|error| error.to_string())?.size;
-    if signed <= at || replica.reader.durable_size() < signed {
-        return Ok(None);
-    }
-    let entry = replica.reader.entry(at).map_err(|error| error.to_string())?;
-    let leaves = lent.leaves();
-    match Entry::decode(&entry).map(|entry| entry.body) {
-        Ok(Body::Snapshot(record)) if record.root == root_of(leaves.iter().copied()) => {}
-        _ => return Err(damaged.into()),
-    }
-    let note = SignedNote::clone(&note);
-    let made = Manifest::make(&replica.reader, note, (at, entry), lent.base().clone(), leaves);
-    made.map(|manifest| Some(manifest.encode())).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

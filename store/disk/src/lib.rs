@@ -30,4 +30,4 @@ pub use lend::Lent;
 pub use maker::{Due, Snapshotter, Source};
 pub use open::{Begun, Started, agreed, manifest, open};
 pub use retain::{Retain, kept_bytes};
-pub use shelf::Shelf;
+pub use shelf::{Shelf, manifest_of};

@@ -1,6 +1,6 @@
 //! A ledger's newest snapshot, for whoever lacks what was pruned.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tradewind_ledger::tree::root_of;
@@ -47,28 +47,10 @@ impl Shelf {
         let Some((at, record)) = agreed(&self.ledger, reader).map_err(text)? else {
             return Ok(None);
         };
-        let mut open = self.open(record.size)?;
-        let Some(Open { lent, .. }) = &mut *open else { return Ok(None) };
-        let damaged = "its file is not what the ledger commits to; remove it";
-        let leaves = lent.leaves();
-        if root_of(leaves.iter().copied()) != record.root {
-            return Err(damaged.into());
-        }
-        if let Some(taken) = manifest(&self.ledger, record.size).map_err(text)? {
-            return Ok(Some(taken.encode()));
-        }
-        let Some(note) = note else { return Ok(None) };
-        let signed = note.checkpoint().map_err(text)?.size;
-        if signed <= at || reader.durable_size() < signed {
-            return Ok(None);
-        }
-        let entry = reader.entry(at).map_err(text)?;
-        match Entry::decode(&entry).map(|entry| entry.body) {
-            Ok(Body::Snapshot(found)) if found == record => {}
-            _ => return Err(damaged.into()),
-        }
-        let made = Manifest::make(reader, note, (at, entry), lent.base().clone(), leaves);
-        Ok(Some(made.map_err(text)?.encode()))
+        let open = self.open(record.size)?;
+        let Some(Open { lent, .. }) = &*open else { return Ok(None) };
+        let made = manifest_of(&self.ledger, reader, lent, (at, note))?;
+        Ok(made.map(|manifest| manifest.encode()))
     }
 
     /// The leaf hashes of a block of the ledger's first `size` entries.
@@ -91,7 +73,10 @@ impl Shelf {
     /// In words, if it cannot be read.
     pub fn chunk(&self, size: Version, index: u32) -> Result<Option<Vec<u8>>, String> {
         match &*self.open(size)? {
-            Some(open) => open.lent.chunk(index).map_err(text),
+            Some(open) => {
+                let piece = open.lent.piece(index, 0, usize::MAX).map_err(text)?;
+                Ok(piece.map(|(_, bytes)| bytes))
+            }
             None => Ok(None),
         }
     }
@@ -104,4 +89,34 @@ impl Shelf {
         }
         Ok(open)
     }
+}
+
+/// The manifest of a snapshot whose SNAPSHOT entry stands at `at`: the one that it was taken by, or one that is made; `None`
+/// while `note`, the newest that is signed, does not cover that.
+///
+/// # Errors
+/// In words, if the snapshot is not what the ledger commits to, or something cannot be read.
+pub fn manifest_of(
+    ledger: &Path,
+    reader: &LedgerReader,
+    lent: &Lent,
+    (at, note): (Version, Option<SignedNote>),
+) -> Result<Option<Manifest>, String> {
+    let damaged = "its file is not what the ledger commits to; remove it";
+    let leaves = lent.leaves();
+    if let Some(taken) = manifest(ledger, lent.base().size()).map_err(text)? {
+        return if taken.chunks == leaves { Ok(Some(taken)) } else { Err(damaged.into()) };
+    }
+    let Some(note) = note else { return Ok(None) };
+    let signed = note.checkpoint().map_err(text)?.size;
+    if signed <= at || reader.durable_size() < signed {
+        return Ok(None);
+    }
+    let entry = reader.entry(at).map_err(text)?;
+    match Entry::decode(&entry).map(|entry| entry.body) {
+        Ok(Body::Snapshot(record)) if record.root == root_of(leaves.iter().copied()) => {}
+        _ => return Err(damaged.into()),
+    }
+    let made = Manifest::make(reader, note, (at, entry), lent.base().clone(), leaves);
+    made.map(Some).map_err(text)
 }

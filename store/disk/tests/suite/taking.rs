@@ -294,7 +294,7 @@ fn a_wrong_part_is_not_kept_and_what_is_there_is_gone_on_with() {
     while let Some(next) = intake.next() {
         let bytes = match next {
             Next::Block(index) => giver.block(index),
-            Next::Chunk(index) => giver.lent.chunk(index).unwrap().unwrap(),
+            Next::Chunk(index) => giver.chunk(index),
             Next::Value(..) => panic!("no values lie beside this ledger"),
         };
         let held = intake.held().clone();
