@@ -111,8 +111,13 @@ impl World<'_> {
             self.nodes[node.index()].file = Some(roster);
             return self.at(self.now, Event::Restart(node));
         };
-        self.crash(node);
         let is_other = |node: &NodeId| self.plan.key(*node, before) != self.plan.key(*node, roster);
+        let mut disks = self.nodes.iter().flat_map(|node| node.disks.values());
+        if is_other(&node) && disks.any(Disk::is_rotten) {
+            // What is damaged elsewhere may be whole here only: that is repaired first.
+            return self.at(self.now + 20 * MS, Event::File(node, roster));
+        }
+        self.crash(node);
         let others: Vec<NodeId> = self.all().filter(is_other).collect();
         let state = &mut self.nodes[node.index()];
         state.file = Some(roster);
