@@ -33,7 +33,7 @@ use crate::outbox::Outbox;
 use crate::payload::{Assembly, Checker};
 use crate::ring::{Flags, Reader, Words, Writer};
 use crate::status::{Counters, ReplicaStatus};
-use crate::taking::Taking;
+use crate::taking::{Coming, Taking};
 use crate::wire::Shelf;
 use agreeing::Agreeing;
 use reading::Reads;
@@ -151,6 +151,8 @@ pub(crate) struct Replica<S> {
     reads: Reads,
     /// The snapshot that is being taken from others.
     pub(crate) taking: Option<Taking>,
+    /// What came of the part of it that is asked for.
+    pub(crate) coming: Coming,
     /// Whether the shell is cutting the ledger, or replacing it.
     rewinding: bool,
     planting: bool,
@@ -190,6 +192,7 @@ impl<S: StoreAccess> Replica<S> {
             next_body: BodyId(0),
             reads: Reads::default(),
             taking: None,
+            coming: Coming::default(),
             rewinding: false,
             planting: false,
             scratch: Vec::new(),
