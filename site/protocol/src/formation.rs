@@ -20,6 +20,7 @@
 mod choosing;
 mod completion;
 mod learning;
+mod pace;
 mod proposing;
 mod quorum;
 mod recalling;
@@ -35,7 +36,7 @@ use tradewind_ledger::{Digest, ViewId};
 
 use crate::access::StoreAccess;
 use crate::action::{Action, ReadFor, Stop};
-use crate::config::Mutation;
+use crate::config::{Limits, Mutation};
 use crate::error::{Fatal, PeerFault, Refusal};
 use crate::ids::{Instant, NodeId, Now, ShardIndex};
 use crate::node::{NodeCore, Phase};
@@ -63,6 +64,8 @@ pub(crate) struct Forming {
     /// Since when a majority could make a view.
     majority_since: Option<Instant>,
     /// Because of whom the own node gave up its last proposal.
+    late: Vec<NodeId>,
+    /// Who held the others up in the view that the own node stopped.
     slow: Vec<NodeId>,
     /// Whether the last own hello said "settled", and when the next one is due.
     told_settled: bool,
@@ -106,6 +109,7 @@ impl Forming {
             stage_since: since,
             leading: None,
             majority_since: None,
+            late: Vec::new(),
             slow: Vec::new(),
             told_settled: false,
             tell_at: since,
@@ -128,6 +132,11 @@ impl Forming {
 
     /// Whether anybody gave up a proposal because of this node. All go by what all told: if each went by its own, one might
     /// wait for another to lead a view that this one would not.
+    fn is_late(&self, node: NodeId) -> bool {
+        self.hellos.iter().flatten().any(|hello| hello.late.contains(&node))
+    }
+
+    /// Whether anybody told that this node held the others up in the view that stopped.
     fn is_slow(&self, node: NodeId) -> bool {
         self.hellos.iter().flatten().any(|hello| hello.slow.contains(&node))
     }
@@ -263,7 +272,10 @@ impl<S: StoreAccess> NodeCore<S> {
             let peer = &mut self.peers[node.index()];
             peer.heard_at = peer.heard_at.max(peer.moved_at);
         }
-        self.phase = Phase::Forming(Forming::new(now.instant, self.config.nodes.len()));
+        let slow = self.held_up_by(now);
+        self.out.counters.slow += slow.len() as u64;
+        let forming = Forming::new(now.instant, self.config.nodes.len());
+        self.phase = Phase::Forming(Forming { slow, ..forming });
         self.attempt += 1;
         self.tell_all(now);
     }
@@ -305,6 +317,10 @@ impl<S: StoreAccess> NodeCore<S> {
         };
         let mut waiting_for = self.other_nodes();
         waiting_for.retain(|node| !self.peers[node.index()].connected);
+        let told = |of: fn(&Forming) -> &Vec<NodeId>| match &self.phase {
+            Phase::Forming(forming) => of(forming).clone(),
+            _ => Vec::new(),
+        };
         Hello {
             stand: self.own_stand(),
             rosters: self.config.rosters.iter().map(|roster| roster.digest).collect(),
@@ -314,10 +330,8 @@ impl<S: StoreAccess> NodeCore<S> {
             waiting_for,
             settled: self.may_be_proposed(),
             unfinished: self.replicas.iter().flatten().any(Replica::is_unfinished),
-            slow: match &self.phase {
-                Phase::Forming(forming) => forming.slow.clone(),
-                _ => Vec::new(),
-            },
+            late: told(|forming| &forming.late),
+            slow: told(|forming| &forming.slow),
             ledgers: self.replicas.iter().enumerate().filter_map(ledger).collect(),
         }
     }
@@ -417,14 +431,19 @@ impl<S: StoreAccess> NodeCore<S> {
     }
 
     fn put_off(&mut self, now: Now, node: NodeId) {
-        let backoff_us = self.config.limits.backoff_us;
+        let Limits { backoff_us, slow_us, .. } = self.config.limits;
+        let (least, most) = match &self.phase {
+            Phase::Forming(forming) if forming.is_slow(node) => (slow_us, 16 * slow_us),
+            _ => (backoff_us, 64 * backoff_us),
+        };
         let peer = &mut self.peers[node.index()];
         let stayed = now.instant.since(peer.admit_at) > 16 * peer.admit_wait;
         peer.admit_wait = match stayed {
-            true => backoff_us,
-            false => (2 * peer.admit_wait).min(64 * backoff_us),
+            true => least,
+            // But never shorter than before.
+            false => (2 * peer.admit_wait).clamp(least, most.max(peer.admit_wait)),
         };
-        peer.admit_at = now.instant.plus(peer.admit_wait);
+        peer.admit_at = peer.admit_at.max(now.instant.plus(peer.admit_wait));
     }
 
     pub(crate) fn is_active(&self) -> bool {

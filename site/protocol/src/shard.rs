@@ -3,6 +3,7 @@
 //! what becomes of that once it is on disks in `settling`.
 
 mod agreeing;
+mod pace;
 mod reading;
 mod recent;
 mod seats;
@@ -36,6 +37,7 @@ use crate::status::{Counters, ReplicaStatus};
 use crate::taking::{Coming, Taking};
 use crate::wire::Shelf;
 use agreeing::Agreeing;
+use pace::Pace;
 use reading::Reads;
 use recent::Recent;
 pub(crate) use seats::{Elders, Seats};
@@ -102,6 +104,8 @@ struct Flow {
     checkers: Vec<Checker>,
     assemblies: Vec<Assembly>,
     bulk: Bulk,
+    /// Whom the others wait for.
+    pace: Pace,
     /// The counters as last published.
     published: Vec<u64>,
     /// Seal requests and marks that are sent and not delivered.
@@ -376,6 +380,7 @@ impl<S: StoreAccess> Replica<S> {
             checkers: (0..senders).map(|_| Checker::default()).collect(),
             assemblies: (0..senders).map(|_| Assembly::default()).collect(),
             bulk,
+            pace: Pace::new(senders),
             published: vec![0; ShardLayout::columns(senders)],
             seals_sent: 0,
             marks_sent: 0,

@@ -49,12 +49,18 @@ impl<S: StoreAccess> NodeCore<S> {
         let settled = |node: &NodeId| {
             forming.hellos[node.index()].as_ref().is_some_and(|hello| hello.settled)
         };
-        // Those who hold the others up are left out, if there are enough without them.
-        let quick = |node: NodeId| {
-            !forming.is_slow(node)
+        // Those who are late for proposals or slow in views are left out, if there are enough without them.
+        let in_time = |node: NodeId| {
+            !forming.is_late(node)
                 && (!waited || settled(&node))
                 && now.instant >= self.peers[node.index()].admit_at
         };
+        let spared = self.spared(forming, in_time);
+        if spared.contains(&self.config.own) && !waited {
+            // The others make a view without this node.
+            return;
+        }
+        let quick = |node: NodeId| in_time(node) && !spared.contains(&node);
         let chosen = self.without_laggards(forming, quick);
         let chosen = chosen.or_else(|| self.choice(forming, quick));
         // But not at the price of going by an older roster: others would not follow that.
@@ -62,8 +68,11 @@ impl<S: StoreAccess> NodeCore<S> {
         let newest = foremost.as_ref().map(|choice| choice.span.roster);
         let chosen = chosen.filter(|chosen| Some(chosen.span.roster) >= newest).or(foremost);
         let ready = chosen.filter(|Choice { members, .. }| {
-            let absent =
-                |node: &NodeId| !members.contains(node) && self.is_waited_for(forming, *node);
+            let absent = |node: &NodeId| {
+                !members.contains(node)
+                    && !spared.contains(node)
+                    && self.is_waited_for(forming, *node)
+            };
             members.first() == Some(&self.config.own)
                 && members.iter().all(settled)
                 && (waited || !self.other_nodes().iter().any(absent))
@@ -92,7 +101,7 @@ impl<S: StoreAccess> NodeCore<S> {
         let ready = |node: NodeId| {
             let told = forming.hellos[node.index()].as_ref();
             told.is_some_and(|hello| hello.settled)
-                && !forming.is_slow(node)
+                && !forming.is_late(node)
                 && now.instant >= self.peers[node.index()].admit_at
         };
         if self.without_laggards(forming, ready).is_none() {
@@ -380,8 +389,8 @@ impl<S: StoreAccess> NodeCore<S> {
                 return;
             }
             let own = self.config.own;
-            forming.slow = late.into_iter().filter(|node| *node != own).collect();
-            let late = forming.slow.clone();
+            forming.late = late.into_iter().filter(|node| *node != own).collect();
+            let late = forming.late.clone();
             forming.drop_if(now, |proposal| proposal.view == view);
             // So that who has much to catch up does not keep the others from working meanwhile.
             late.into_iter().for_each(|node| self.put_off(now, node));
