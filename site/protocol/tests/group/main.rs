@@ -251,6 +251,19 @@ fn a_member_that_holds_the_others_up_is_left_out_and_let_in_again_when_it_has_le
     assert_eq!(group.nodes[2].ledgers[0], group.nodes[0].ledgers[0]);
 }
 
+#[test]
+fn what_a_node_saw_before_it_stood_still_is_not_held_against_a_slow_member() {
+    let mut group = held_up_by_its_disk();
+    group.pass(4_000_000);
+    // All stood still.
+    group.now_us += 30_000_000;
+    group.settle();
+    group.pass(4_000_000);
+    assert_eq!(group.nodes[0].core.status().members.len(), 3);
+    group.pass(1_500_000);
+    assert_eq!(group.nodes[0].core.status().members.len(), 2);
+}
+
 /// Without node 1 nothing goes on but at the pace of node 2.
 #[test]
 fn a_member_that_is_needed_may_be_as_slow_as_it_is() {
