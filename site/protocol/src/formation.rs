@@ -29,6 +29,7 @@ mod steps;
 mod taking;
 
 use alloc::boxed::Box;
+use alloc::collections::BTreeSet;
 use alloc::vec;
 use alloc::vec::Vec;
 
@@ -136,9 +137,24 @@ impl Forming {
         self.hellos.iter().flatten().any(|hello| hello.late.contains(&node))
     }
 
-    /// Whether anybody told that this node held the others up in the view that stopped.
-    fn is_slow(&self, node: NodeId) -> bool {
-        self.hellos.iter().flatten().any(|hello| hello.slow.contains(&node))
+    /// Whether a proposal may be made of what this node told.
+    fn is_settled(&self, node: NodeId) -> bool {
+        self.hellos[node.index()].as_ref().is_some_and(|hello| hello.settled)
+    }
+
+    /// Who held the others up in the view that stopped, by what all told. Who does not keep up may have looked at old rows: what
+    /// those tell of whom it is told counts only if nobody else tells anything.
+    fn slow_ones(&self) -> Vec<NodeId> {
+        let told_by = |counts: &dyn Fn(NodeId) -> bool| {
+            let hellos = self.hellos.iter().zip(0..).filter(|(_, node)| counts(NodeId(*node)));
+            let told = hellos.flat_map(|(hello, _)| hello.iter().flat_map(|hello| &hello.slow));
+            let told: BTreeSet<NodeId> = told.copied().collect();
+            told
+        };
+        let told = told_by(&|_| true);
+        let by_others = told_by(&|node| !told.contains(&node));
+        let of = if by_others.is_empty() { told } else { by_others };
+        of.into_iter().collect()
     }
 
     /// Drops what is proposed if that fits; returns whether anything was.
@@ -433,7 +449,9 @@ impl<S: StoreAccess> NodeCore<S> {
     fn put_off(&mut self, now: Now, node: NodeId) {
         let Limits { backoff_us, slow_us, .. } = self.config.limits;
         let (least, most) = match &self.phase {
-            Phase::Forming(forming) if forming.is_slow(node) => (slow_us, 16 * slow_us),
+            Phase::Forming(forming) if forming.slow_ones().contains(&node) => {
+                (slow_us, 16 * slow_us)
+            }
             _ => (backoff_us, 64 * backoff_us),
         };
         let peer = &mut self.peers[node.index()];

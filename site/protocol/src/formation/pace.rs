@@ -69,28 +69,69 @@ impl<S: StoreAccess> NodeCore<S> {
             && !shards.any(|shard| runs(shard, here) && !runs(shard, left))
     }
 
-    /// Of the nodes of which was told that they held the others up, those without whom a view can be made of the eligible
-    /// ones, in which all shards run that run with them; the highest ones if not all can be spared. All go by what all told.
-    pub(super) fn spared(
-        &self,
-        forming: &Forming,
-        eligible: impl Fn(NodeId) -> bool,
-    ) -> Vec<NodeId> {
+    /// Of the nodes of which was told that they held the others up, those without whom a view can be made at once, in which
+    /// all shards run that run with them; the highest ones if not all can be spared. All go by what all told.
+    pub(super) fn spared(&self, now: Now, forming: &Forming) -> Vec<NodeId> {
+        let ready = |node: NodeId| {
+            forming.is_settled(node)
+                && self.is_in_time(now, forming, node)
+                && !self.is_laggard(forming, node)
+        };
         let mut spared = Vec::new();
-        for node in self.all_nodes().into_iter().rev().filter(|node| forming.is_slow(*node)) {
+        for node in forming.slow_ones().into_iter().rev() {
             spared.push(node);
-            let rest = |node: NodeId| eligible(node) && !spared.contains(&node);
-            let leads = |one: NodeId| {
-                let chosen = self.choice_with(one, forming, rest)?;
-                let reachable = self.choice_with(one, forming, |_| true)?;
-                let fits = chosen.span.roster >= reachable.span.roster
-                    && !self.suspends(&chosen, &reachable);
-                fits.then_some(())
+            let rest = |node: NodeId| ready(node) && !spared.contains(&node);
+            let is_enough = |one: NodeId| {
+                let chosen = self.choice_with(one, forming, rest);
+                let reachable = self.choice_with(one, forming, |_| true);
+                chosen.zip(reachable).is_some_and(|(chosen, reachable)| {
+                    chosen.span.roster >= reachable.span.roster
+                        && !self.suspends(&chosen, &reachable)
+                })
             };
-            if !self.all_nodes().into_iter().any(|one| rest(one) && leads(one).is_some()) {
+            if !self.all_nodes().into_iter().any(|one| rest(one) && is_enough(one)) {
                 spared.pop();
             }
         }
         spared
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec;
+
+    use tradewind_ledger::{Digest, ViewId};
+
+    use super::*;
+    use crate::ids::{Incarnation, Instant};
+    use crate::roster::RosterId;
+    use crate::wire::{Hello, Stand};
+
+    /// Whom nodes tell to be slow of which these are told.
+    fn slow_ones(told: &[&[u16]]) -> Vec<u16> {
+        let hello = |slow: &&[u16]| Hello {
+            stand: Stand { incarnation: Incarnation(1), attempt: 1 },
+            rosters: vec![Digest::ZERO],
+            begun: RosterId(0),
+            established: RosterId(0),
+            last_view: ViewId(1),
+            waiting_for: Vec::new(),
+            settled: true,
+            unfinished: false,
+            late: Vec::new(),
+            slow: slow.iter().copied().map(NodeId).collect(),
+            ledgers: Vec::new(),
+        };
+        let mut forming = Forming::new(Instant(0), told.len());
+        forming.hellos = told.iter().map(hello).map(Some).collect();
+        forming.slow_ones().into_iter().map(|node| node.0).collect()
+    }
+
+    #[test]
+    fn what_a_slow_one_tells_counts_only_if_nobody_else_tells_anything() {
+        assert_eq!(slow_ones(&[&[], &[], &[]]), [0; 0]);
+        assert_eq!(slow_ones(&[&[2], &[], &[1]]), [2], "it saw old rows of the one between");
+        assert_eq!(slow_ones(&[&[2], &[], &[0]]), [0, 2], "what is between them is slow");
     }
 }

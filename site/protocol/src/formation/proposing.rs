@@ -46,21 +46,16 @@ impl<S: StoreAccess> NodeCore<S> {
         let there = self.goes_on();
         let since = forming.majority_since.filter(|_| there).unwrap_or(now.instant);
         let waited = now.instant.since(since) >= self.config.limits.formation_us;
-        let settled = |node: &NodeId| {
-            forming.hellos[node.index()].as_ref().is_some_and(|hello| hello.settled)
-        };
+        let settled = |node: &NodeId| forming.is_settled(*node);
+        let spared = self.spared(now, forming);
+        // Who held the others up leaves it to them to make a view.
+        let leads = waited || !spared.contains(&self.config.own);
         // Those who are late for proposals or slow in views are left out, if there are enough without them.
-        let in_time = |node: NodeId| {
-            !forming.is_late(node)
+        let quick = |node: NodeId| {
+            self.is_in_time(now, forming, node)
                 && (!waited || settled(&node))
-                && now.instant >= self.peers[node.index()].admit_at
+                && !spared.contains(&node)
         };
-        let spared = self.spared(forming, in_time);
-        if spared.contains(&self.config.own) && !waited {
-            // The others make a view without this node.
-            return;
-        }
-        let quick = |node: NodeId| in_time(node) && !spared.contains(&node);
         let chosen = self.without_laggards(forming, quick);
         let chosen = chosen.or_else(|| self.choice(forming, quick));
         // But not at the price of going by an older roster: others would not follow that.
@@ -73,7 +68,8 @@ impl<S: StoreAccess> NodeCore<S> {
                     && !spared.contains(node)
                     && self.is_waited_for(forming, *node)
             };
-            members.first() == Some(&self.config.own)
+            leads
+                && members.first() == Some(&self.config.own)
                 && members.iter().all(settled)
                 && (waited || !self.other_nodes().iter().any(absent))
         });
@@ -98,17 +94,22 @@ impl<S: StoreAccess> NodeCore<S> {
         if !places.any(|((node, _), accepted)| !accepted && self.is_laggard(forming, *node)) {
             return;
         }
+        let spared = self.spared(now, forming);
         let ready = |node: NodeId| {
-            let told = forming.hellos[node.index()].as_ref();
-            told.is_some_and(|hello| hello.settled)
-                && !forming.is_late(node)
-                && now.instant >= self.peers[node.index()].admit_at
+            forming.is_settled(node)
+                && self.is_in_time(now, forming, node)
+                && !spared.contains(&node)
         };
         if self.without_laggards(forming, ready).is_none() {
             return;
         }
         self.out.counters.laggards += 1;
         self.withdraw(now);
+    }
+
+    /// Whether no proposal was given up because of this node, and it has waited as long as it has to.
+    pub(super) fn is_in_time(&self, now: Now, forming: &Forming, node: NodeId) -> bool {
+        !forming.is_late(node) && now.instant >= self.peers[node.index()].admit_at
     }
 
     /// At the leader: nothing is to come of its proposal.
