@@ -259,6 +259,8 @@ impl Plan {
         (plan.clients, plan.think_us) = (3, 20 * MS);
         plan.requests_per_client = plan.faults_until / (25 * MS);
         if needed {
+            // So that the first shard has much to do although the other waits for that disk.
+            (plan.clients, plan.limits.backlog_bytes) = (12, 100);
             plan.shards.push(shard_on(1, &[NodeId(0), NodeId(2)], &plan.nodes));
             plan.rosters = vec![founding(&plan.nodes, &plan.shards)];
         }
