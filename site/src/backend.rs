@@ -162,7 +162,11 @@ impl Backend for NodeBackend {
     }
 
     fn metrics(&self) -> String {
-        self.shared.changes.metrics()
+        let (name, slow) =
+            ("tradewind_slow_members_total", self.shared.snapshot().status.counters.slow);
+        let help = "Members that held a shard up in a view which ended, and could be spared.";
+        let changes = self.shared.changes.metrics();
+        format!("{changes}# HELP {name} {help}\n# TYPE {name} counter\n{name} {slow}\n")
     }
 
     fn readiness(&self) -> Readiness {
@@ -286,6 +290,7 @@ impl NodeBackend {
             "counters": {
                 "views": counters.views,
                 "stalls": counters.stalls,
+                "slow": counters.slow,
                 "messages": counters.messages,
                 "commands": counters.commands,
                 "resent": counters.resent,

@@ -34,6 +34,7 @@ pub(crate) fn node_config(
         message_bytes: defaults.message_bytes.min(ring_bytes / 4),
         heartbeat_us: timeouts.heartbeat.as_micros() as u64,
         silence_us: timeouts.suspect.as_micros() as u64,
+        slow_us: timeouts.slow.as_micros() as u64,
         formation_us: timeouts.suspect.as_micros() as u64,
         snapshots: SnapshotRule::every(topology.snapshot_bytes(&site.name)),
         ..defaults

@@ -358,3 +358,32 @@ fn a_proposal_lasts_as_long_as_somebody_comes_closer_to_it() {
     assert!(told.prolonged > 0 && told.abandoned == 0, "{told:?}");
     assert!(run(Some(Mutation::ProgressUntold)).abandoned > 0);
 }
+
+/// What happens when the disk of one of three nodes stands still for 20 seconds, save for a moment now and then; `needed`:
+/// and a shard cannot do without it.
+fn stalling(seed: u64, needed: bool, mutation: Option<Mutation>) -> Coverage {
+    let run = sim::run_stalling(seed, 30, needed, mutation.map(Planted::Core));
+    run.unwrap_or_else(|failure| panic!("seed {seed}: {failure}"))
+}
+
+#[test]
+fn a_slow_member_is_left_out_and_let_in_again_at_a_bounded_rate() {
+    for seed in 0..5 {
+        let coverage = stalling(seed, false, None);
+        // It waits for 0.3 s, 0.6, 1.2, 2.4, and then 4.8 again and again; each time it shows after 0.3 s.
+        let (held_up, views) = (coverage.seen.of(Seen::HeldUp), coverage.core.views);
+        assert!((3..=8).contains(&held_up), "seed {seed}: {held_up} times");
+        assert!(views < 60, "seed {seed}: {views} views at three nodes");
+    }
+}
+
+#[test]
+fn leaving_a_needed_member_out_is_found() {
+    let waits = |coverage: Coverage| (coverage.seen.of(Seen::HeldUp), coverage.core.suspended);
+    for seed in 0..5 {
+        let (never, before) = waits(stalling(seed, true, None));
+        assert_eq!(never, 0, "seed {seed}");
+        let (held_up, suspended) = waits(stalling(seed, true, Some(Mutation::NeededLeftOut)));
+        assert!(held_up > 0 && suspended > before, "seed {seed}: {held_up}, {suspended} views");
+    }
+}

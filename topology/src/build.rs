@@ -46,6 +46,7 @@ pub(crate) fn build(draft: Draft, directory: &Path) -> Option<Topology> {
             Timeouts {
                 heartbeat: ms(draft.timeouts.heartbeat, default.heartbeat),
                 suspect: ms(draft.timeouts.suspect, default.suspect),
+                slow: ms(draft.timeouts.slow, default.slow),
                 connect: ms(draft.timeouts.connect, default.connect),
                 request: ms(draft.timeouts.request, default.request),
                 stall: ms(draft.timeouts.stall, default.stall),

@@ -133,6 +133,7 @@ fn check_timeouts(timeouts: &DraftTimeouts, diagnostics: &mut Diagnostics) {
     let default = Timeouts::default();
     let heartbeat = ("heartbeat_ms", &timeouts.heartbeat, ms(default.heartbeat));
     let suspect = ("suspect_ms", &timeouts.suspect, ms(default.suspect));
+    let slow = ("slow_ms", &timeouts.slow, ms(default.slow));
     let connect = ("connect_ms", &timeouts.connect, ms(default.connect));
     let request = ("request_ms", &timeouts.request, ms(default.request));
     let stall = ("stall_ms", &timeouts.stall, ms(default.stall));
@@ -142,6 +143,12 @@ fn check_timeouts(timeouts: &DraftTimeouts, diagnostics: &mut Diagnostics) {
             times: 3,
             shorter: heartbeat,
             because: "one late heartbeat must not evict a node",
+        },
+        AtLeast {
+            longer: slow,
+            times: 1,
+            shorter: suspect,
+            because: "a node that is silent is lost before it is slow",
         },
         AtLeast {
             longer: request,

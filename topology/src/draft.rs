@@ -34,6 +34,7 @@ pub(crate) struct Draft {
 pub(crate) struct DraftTimeouts {
     pub(crate) heartbeat: Option<At<u32>>,
     pub(crate) suspect: Option<At<u32>>,
+    pub(crate) slow: Option<At<u32>>,
     pub(crate) connect: Option<At<u32>>,
     pub(crate) request: Option<At<u32>>,
     pub(crate) stall: Option<At<u32>>,
@@ -200,6 +201,7 @@ fn read_timeouts(mut section: Section, diagnostics: &mut Diagnostics) -> DraftTi
     let timeouts = DraftTimeouts {
         heartbeat: ms("heartbeat_ms"),
         suspect: ms("suspect_ms"),
+        slow: ms("slow_ms"),
         connect: ms("connect_ms"),
         request: ms("request_ms"),
         stall: ms("stall_ms"),

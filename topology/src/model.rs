@@ -49,6 +49,9 @@ pub struct Timeouts {
     pub heartbeat: Duration,
     /// A node with no heartbeat progress for this long is suspected; at least 3 heartbeats.
     pub suspect: Duration,
+    /// A node that the others of a shard have waited for so long, while it shows that it lives, is left out if they are
+    /// enough without it; not shorter than `suspect`.
+    pub slow: Duration,
     /// A connection attempt is given up after this long.
     pub connect: Duration,
     /// A client's request is given up after this long; longer than `suspect`.
@@ -63,6 +66,7 @@ impl Default for Timeouts {
         Self {
             heartbeat: ms(100),
             suspect: ms(500),
+            slow: ms(5_000),
             connect: ms(2_000),
             request: ms(10_000),
             stall: ms(5_000),

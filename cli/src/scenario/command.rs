@@ -305,7 +305,7 @@ fn declaration(words: &mut Words, scope: &mut Scope) -> Result<Option<Command>, 
         "pool" => pool(words, scope)?,
         "timeout" => {
             let key = words.choice(
-                &["heartbeat_ms", "suspect_ms", "connect_ms", "request_ms", "stall_ms"]
+                &["heartbeat_ms", "suspect_ms", "slow_ms", "connect_ms", "request_ms", "stall_ms"]
                     .map(|key| (key, key)),
             )?;
             let ms = words.number("milliseconds")?;

@@ -100,6 +100,8 @@ pub struct ReadFor {
 pub enum Stop {
     /// The link to this member is lost, or it was silent.
     Lost(NodeId),
+    /// This member holds a shard up, and the others are enough without it.
+    Slow(NodeId),
     /// This member told that it stopped, or that it is new.
     Followed(NodeId),
     /// To let this node in.

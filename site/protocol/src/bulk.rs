@@ -187,6 +187,27 @@ impl Bulk {
         there.min().unwrap_or(u64::MAX).min(self.held(self.own))
     }
 
+    /// Whether a reader of the own section keeps others waiting: it has not taken what is published, or it has all that
+    /// there is and does not hold what is held here.
+    pub(crate) fn waits_for<M: Memory>(
+        &self,
+        memory: &M,
+        layout: &ShardLayout,
+        (rank, node): (usize, NodeId),
+    ) -> bool {
+        if !self.readers.contains(&node) {
+            return false;
+        }
+        if memory.load(node, layout.taken(self.own)) < self.writer.written() {
+            return true;
+        }
+        let passed = self.successor.is_some();
+        let gives = |of: usize| of == self.own || passed && of != rank;
+        let lacks = |of: usize| memory.load(node, layout.held(of)) < self.held(of);
+        let whole = self.outgoing.is_empty() && self.passing.is_empty();
+        whole && (0..self.lanes.len()).any(|of| gives(of) && lacks(of))
+    }
+
     /// Own bodies that are named in messages, or about to be.
     pub(crate) fn ordered(&self) -> u64 {
         self.ordered

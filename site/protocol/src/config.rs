@@ -105,6 +105,10 @@ pub struct Limits {
     pub heartbeat_us: u64,
     /// A peer whose heartbeat did not move for so long is disconnected and counts as missing, µs.
     pub silence_us: u64,
+    /// A member that others of a shard have waited for so long, while it shows that it lives, is left out of the next view,
+    /// if they are enough without it, µs. It is let in again after as long; twice as long each further time, until it
+    /// stayed for sixteen times as long. At most sixteen times this.
+    pub slow_us: u64,
     /// How long a node that starts waits for the others once a majority is there, µs; and how long a proposal may take
     /// before its leader goes on without those who are slow, if it can.
     pub formation_us: u64,
@@ -145,6 +149,7 @@ impl Default for Limits {
             mark_interval_us: 20_000,
             heartbeat_us: 100_000,
             silence_us: 3_000_000,
+            slow_us: 5_000_000,
             formation_us: 3_000_000,
             backoff_us: 100_000,
             remember_us: 1_000_000,
@@ -328,6 +333,8 @@ pub enum Mutation {
     NewRosterAlone,
     /// As many disks commit as are a majority of the founders.
     CommitOfFounders,
+    /// A slow member is left out whether or not the others are enough without it.
+    NeededLeftOut,
     /// Parts of a snapshot are kept as they come.
     PartsUnchecked,
 }

@@ -20,6 +20,7 @@
 mod choosing;
 mod completion;
 mod learning;
+mod pace;
 mod proposing;
 mod quorum;
 mod recalling;
@@ -29,6 +30,7 @@ mod steps;
 mod taking;
 
 use alloc::boxed::Box;
+use alloc::collections::BTreeSet;
 use alloc::vec;
 use alloc::vec::Vec;
 
@@ -36,7 +38,7 @@ use tradewind_ledger::{Digest, ViewId};
 
 use crate::access::StoreAccess;
 use crate::action::{Action, ReadFor, Stop};
-use crate::config::Mutation;
+use crate::config::{Limits, Mutation};
 use crate::error::{Fatal, PeerFault, Refusal};
 use crate::ids::{Instant, NodeId, Now, ShardIndex};
 use crate::node::{NodeCore, Phase};
@@ -65,6 +67,8 @@ pub(crate) struct Forming {
     /// Since when a majority could make a view.
     majority_since: Option<Instant>,
     /// Because of whom the own node gave up its last proposal.
+    late: Vec<NodeId>,
+    /// Who held the others up in the view that the own node stopped.
     slow: Vec<NodeId>,
     /// Whether the last own hello said "settled", and when the next one is due.
     told_settled: bool,
@@ -108,6 +112,7 @@ impl Forming {
             stage_since: since,
             leading: None,
             majority_since: None,
+            late: Vec::new(),
             slow: Vec::new(),
             told_settled: false,
             tell_at: since,
@@ -130,8 +135,28 @@ impl Forming {
 
     /// Whether anybody gave up a proposal because of this node. All go by what all told: if each went by its own, one might
     /// wait for another to lead a view that this one would not.
-    fn is_slow(&self, node: NodeId) -> bool {
-        self.hellos.iter().flatten().any(|hello| hello.slow.contains(&node))
+    fn is_late(&self, node: NodeId) -> bool {
+        self.hellos.iter().flatten().any(|hello| hello.late.contains(&node))
+    }
+
+    /// Whether a proposal may be made of what this node told.
+    fn is_settled(&self, node: NodeId) -> bool {
+        self.hellos[node.index()].as_ref().is_some_and(|hello| hello.settled)
+    }
+
+    /// Who held the others up in the view that stopped, by what all told. Who does not keep up may have looked at old rows: what
+    /// those tell of whom it is told counts only if nobody else tells anything.
+    fn slow_ones(&self) -> Vec<NodeId> {
+        let told_by = |counts: &dyn Fn(NodeId) -> bool| {
+            let hellos = self.hellos.iter().zip(0..).filter(|(_, node)| counts(NodeId(*node)));
+            let told = hellos.flat_map(|(hello, _)| hello.iter().flat_map(|hello| &hello.slow));
+            let told: BTreeSet<NodeId> = told.copied().collect();
+            told
+        };
+        let told = told_by(&|_| true);
+        let by_others = told_by(&|node| !told.contains(&node));
+        let of = if by_others.is_empty() { told } else { by_others };
+        of.into_iter().collect()
     }
 
     /// Drops what is proposed if that fits; returns whether anything was.
@@ -266,7 +291,10 @@ impl<S: StoreAccess> NodeCore<S> {
             let peer = &mut self.peers[node.index()];
             peer.heard_at = peer.heard_at.max(peer.moved_at);
         }
-        self.phase = Phase::Forming(Forming::new(now.instant, self.config.nodes.len()));
+        let slow = self.held_up_by(now);
+        self.out.counters.slow += slow.len() as u64;
+        let forming = Forming::new(now.instant, self.config.nodes.len());
+        self.phase = Phase::Forming(Forming { slow, ..forming });
         self.attempt += 1;
         self.tell_all(now);
     }
@@ -308,6 +336,10 @@ impl<S: StoreAccess> NodeCore<S> {
         };
         let mut waiting_for = self.other_nodes();
         waiting_for.retain(|node| !self.peers[node.index()].connected);
+        let told = |of: fn(&Forming) -> &Vec<NodeId>| match &self.phase {
+            Phase::Forming(forming) => of(forming).clone(),
+            _ => Vec::new(),
+        };
         Hello {
             stand: self.own_stand(),
             rosters: self.config.rosters.iter().map(|roster| roster.digest).collect(),
@@ -317,10 +349,8 @@ impl<S: StoreAccess> NodeCore<S> {
             waiting_for,
             settled: self.may_be_proposed(),
             unfinished: self.replicas.iter().flatten().any(Replica::is_unfinished),
-            slow: match &self.phase {
-                Phase::Forming(forming) => forming.slow.clone(),
-                _ => Vec::new(),
-            },
+            late: told(|forming| &forming.late),
+            slow: told(|forming| &forming.slow),
             ledgers: self.replicas.iter().enumerate().filter_map(ledger).collect(),
         }
     }
@@ -420,14 +450,21 @@ impl<S: StoreAccess> NodeCore<S> {
     }
 
     fn put_off(&mut self, now: Now, node: NodeId) {
-        let backoff_us = self.config.limits.backoff_us;
+        let Limits { backoff_us, slow_us, .. } = self.config.limits;
+        let (least, most) = match &self.phase {
+            Phase::Forming(forming) if forming.slow_ones().contains(&node) => {
+                (slow_us, 16 * slow_us)
+            }
+            _ => (backoff_us, 64 * backoff_us),
+        };
         let peer = &mut self.peers[node.index()];
         let stayed = now.instant.since(peer.admit_at) > 16 * peer.admit_wait;
         peer.admit_wait = match stayed {
-            true => backoff_us,
-            false => (2 * peer.admit_wait).min(64 * backoff_us),
+            true => least,
+            // But never shorter than before.
+            false => (2 * peer.admit_wait).clamp(least, most.max(peer.admit_wait)),
         };
-        peer.admit_at = now.instant.plus(peer.admit_wait);
+        peer.admit_at = peer.admit_at.max(now.instant.plus(peer.admit_wait));
     }
 
     pub(crate) fn is_active(&self) -> bool {

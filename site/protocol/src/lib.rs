@@ -10,9 +10,10 @@
 //! | `node` | [`NodeCore`]: inputs, outputs, heartbeats, status |
 //! | `formation` (`quorum`, `choosing`, `proposing`, `completion`, `sources`, `rewinding`, `recalling`, `steps`), `catch_up`, `wire` | agreement on a view and on its first state; control messages |
 //! | `formation::learning` | catching up beside a view that runs without this node |
+//! | `formation::pace` | leaving out a member that holds the others up |
 //! | `roster` | who the nodes are, and from which roster to which a view may lead |
 //! | `formation::taking`, `taking` | a snapshot instead of entries that were pruned |
-//! | `shard` (`turning`, `settling`, `timers`, `recent`, `agreeing`) | one shard at one member: its views; a turn; what is on disks; agreed snapshots |
+//! | `shard` (`turning`, `settling`, `timers`, `pace`, `recent`, `agreeing`) | one shard at one member: its views; a turn; what is on disks; who holds it up; agreed snapshots |
 //! | `snapshots` | which snapshots were made, and who computed wrongly |
 //! | `layout`, `ring`, `payload` | where columns lie; messages in a ring; commands in a message |
 //! | `bulk` | large values, in blocks beside the order |

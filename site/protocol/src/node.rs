@@ -554,7 +554,8 @@ impl<S: StoreAccess> NodeCore<S> {
         }
         let (heartbeat_us, silence_us) =
             (self.config.limits.heartbeat_us, self.config.limits.silence_us);
-        if now.instant >= self.beat_at {
+        let beats = now.instant >= self.beat_at;
+        if beats {
             self.beat += 1;
             self.beat_at = now.instant.plus(heartbeat_us);
             memory.store(Layout::HEARTBEAT.start, &self.beat.to_le_bytes());
@@ -575,6 +576,8 @@ impl<S: StoreAccess> NodeCore<S> {
         }
         if let Some((node, fault)) = silent {
             self.peer_faulty(now, node, fault);
+        } else if beats {
+            self.watch_pace(now, memory, slept);
         }
     }
 
@@ -617,8 +620,12 @@ impl<S: StoreAccess> NodeCore<S> {
         now.instant.since(self.turned_at) > self.config.limits.silence_us / 2
     }
 
+    pub(crate) fn all_nodes(&self) -> Vec<NodeId> {
+        (0..self.config.nodes.len()).map(|index| NodeId(index as u16)).collect()
+    }
+
     pub(crate) fn other_nodes(&self) -> Vec<NodeId> {
-        let all = (0..self.config.nodes.len()).map(|index| NodeId(index as u16));
+        let all = self.all_nodes().into_iter();
         all.filter(|node| *node != self.config.own).collect()
     }
 

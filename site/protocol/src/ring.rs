@@ -161,6 +161,11 @@ impl Writer {
         }
     }
 
+    /// Messages ever written.
+    pub(crate) fn written(&self) -> u64 {
+        self.freed + self.ends.len() as u64
+    }
+
     /// Finds room for a payload; `None` until credits come.
     pub(crate) fn place(&self, payload: usize) -> Option<Place> {
         let len = record_len(payload);
@@ -183,7 +188,7 @@ impl Writer {
         header: Header,
         parts: &[&[u8]],
     ) {
-        let message = self.freed + self.ends.len() as u64;
+        let message = self.written();
         if let Some(at) = place.skip {
             memory.store(base + at, &self.words.skip(message).to_le_bytes());
             memory.publish(base + at..base + at + WORD, peers);

@@ -3,6 +3,7 @@
 //! what becomes of that once it is on disks in `settling`.
 
 mod agreeing;
+mod pace;
 mod reading;
 mod recent;
 mod seats;
@@ -33,9 +34,10 @@ use crate::outbox::Outbox;
 use crate::payload::{Assembly, Checker};
 use crate::ring::{Flags, Reader, Words, Writer};
 use crate::status::{Counters, ReplicaStatus};
-use crate::taking::Taking;
+use crate::taking::{Coming, Taking};
 use crate::wire::Shelf;
 use agreeing::Agreeing;
+use pace::Pace;
 use reading::Reads;
 use recent::Recent;
 pub(crate) use seats::{Elders, Seats};
@@ -102,6 +104,8 @@ struct Flow {
     checkers: Vec<Checker>,
     assemblies: Vec<Assembly>,
     bulk: Bulk,
+    /// Whom the others wait for.
+    pace: Pace,
     /// The counters as last published.
     published: Vec<u64>,
     /// Seal requests and marks that are sent and not delivered.
@@ -154,6 +158,8 @@ pub(crate) struct Replica<S> {
     /// Whether the shell was asked to begin with one, and has not yet said what is here of it: until then no ledger is made of
     /// the one before.
     pub(crate) beginning: bool,
+    /// What came of the part of it that is asked for.
+    pub(crate) coming: Coming,
     /// Whether the shell is cutting the ledger, or replacing it.
     rewinding: bool,
     planting: bool,
@@ -194,6 +200,7 @@ impl<S: StoreAccess> Replica<S> {
             reads: Reads::default(),
             taking: None,
             beginning: false,
+            coming: Coming::default(),
             rewinding: false,
             planting: false,
             scratch: Vec::new(),
@@ -377,6 +384,7 @@ impl<S: StoreAccess> Replica<S> {
             checkers: (0..senders).map(|_| Checker::default()).collect(),
             assemblies: (0..senders).map(|_| Assembly::default()).collect(),
             bulk,
+            pace: Pace::new(senders),
             published: vec![0; ShardLayout::columns(senders)],
             seals_sent: 0,
             marks_sent: 0,

@@ -174,6 +174,8 @@ pub struct Counters {
     pub laggards: u64,
     /// Times a node was not let in yet because it had been left out a short while ago.
     pub backoffs: u64,
+    /// Members that held a shard up in a view which ended, and could be spared.
+    pub slow: u64,
     /// Messages delivered after their view stopped, because a majority went on.
     pub drained: u64,
     /// Ledgers compared with a peer's to find where they part.

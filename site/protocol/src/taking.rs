@@ -56,6 +56,49 @@ impl Want {
     }
 }
 
+/// What came of a part, piece by piece. It outlives the attempt that fetched it, so that a large one arrives even if no single
+/// attempt lasts long enough for it.
+#[derive(Default, Debug)]
+pub(crate) struct Coming {
+    of: Option<(Version, Want)>,
+    bytes: Vec<u8>,
+}
+
+impl Coming {
+    /// Goes on with a part of the snapshot of `size` entries; what came of another one is forgotten. A manifest is begun
+    /// anew, for sources may have different ones.
+    pub(crate) fn go_on(&mut self, size: Version, want: Want) {
+        let of = Some((size, want));
+        if self.of != of || want == Want::Part(Part::Manifest) {
+            *self = Self { of, bytes: Vec::new() };
+        }
+    }
+
+    /// How many bytes are here.
+    pub(crate) fn len(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    /// Takes the next piece of what has `total` bytes. Returns whether all are here.
+    ///
+    /// # Errors
+    /// In words why it is no piece of it.
+    pub(crate) fn add(&mut self, total: u64, bytes: &[u8]) -> Result<bool, &'static str> {
+        let (len, most) =
+            (self.len() + bytes.len() as u64, self.of.map(|(_, want)| want.max_bytes()));
+        if bytes.is_empty() && total > 0 || len > total || most.is_none_or(|most| total > most) {
+            return Err("a piece of a snapshot has the wrong length");
+        }
+        self.bytes.extend_from_slice(bytes);
+        Ok(len == total)
+    }
+
+    /// Gives what came, and forgets it.
+    pub(crate) fn take(&mut self) -> Vec<u8> {
+        core::mem::take(self).bytes
+    }
+}
+
 /// A snapshot of which the manifest was verified.
 #[derive(Debug)]
 pub(crate) struct Taking {

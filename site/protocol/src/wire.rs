@@ -15,7 +15,7 @@ use crate::roster::{RosterId, Span};
 use crate::taking::Part;
 
 /// First byte of every message.
-const FORMAT: u8 = 5;
+const FORMAT: u8 = 6;
 
 /// A message. Variants are only ever appended.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -106,6 +106,8 @@ pub(crate) struct Hello {
     /// Whether more of a view that the sender ran may get to its disk than is told here.
     pub(crate) unfinished: bool,
     /// Nodes because of which the sender gave up its last proposal.
+    pub(crate) late: Vec<NodeId>,
+    /// Members that held the others up in the view that the sender stopped.
     pub(crate) slow: Vec<NodeId>,
     pub(crate) ledgers: Vec<LedgerState>,
 }

@@ -55,6 +55,8 @@ pub enum Fault {
     Duplicate,
     /// A node stands still.
     Pause,
+    /// A node gets little of its processor: it lives, and falls behind.
+    Starved,
     /// A disk is slow, and the node loses power with much that is not synced.
     SlowDisk,
     /// A disk does nothing for seconds, and then goes on.
@@ -159,6 +161,8 @@ pub enum Seen {
     RotRepaired,
     /// A view was stopped to let a node in, and installed with it, while nothing went wrong.
     Join,
+    /// A view was stopped because a member held the others up, which were enough without it.
+    HeldUp,
     /// A majority alone had to make progress.
     MajorityAlone,
     /// An outcome of a submission was given up.

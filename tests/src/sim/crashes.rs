@@ -27,7 +27,7 @@ impl World<'_> {
         state.inbox.clear();
         state.reads.clear();
         state.turn_at = None;
-        state.paused_until = 0;
+        (state.paused_until, state.starved_until) = (0, 0);
         (state.slow_until, state.full_until, state.sync_fails) = (0, 0, false);
         state.promised_at = 0;
         (state.step, state.shard_steps) = (None, BTreeMap::new());
@@ -175,7 +175,7 @@ impl World<'_> {
 
     fn come_back(&mut self) {
         for index in 0..self.nodes.len() {
-            self.nodes[index].paused_until = 0;
+            (self.nodes[index].paused_until, self.nodes[index].starved_until) = (0, 0);
             self.nodes[index].sync_fails = false;
             self.wake(NodeId(index as u16));
             self.at(self.now, Event::Restart(NodeId(index as u16)));

@@ -48,7 +48,9 @@ impl World<'_> {
         let (entries, bytes) = disks.fold((0, 0), |(entries, bytes), disk| {
             (entries + disk.entries().len() as u64, bytes + disk.bytes())
         });
-        self.rest_since + REST_WITHIN + self.plan.transfer_us(entries, bytes)
+        // Who was slow again and again has to wait.
+        let wait = 16 * self.plan.limits.slow_us;
+        self.rest_since + REST_WITHIN + wait + self.plan.transfer_us(entries, bytes)
     }
 
     /// A node installs a view; perhaps it stopped the last one to let somebody in.

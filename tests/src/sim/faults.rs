@@ -3,7 +3,7 @@
 use tradewind_site_protocol::NodeId;
 
 use super::coverage::Fault;
-use super::plan::MS;
+use super::plan::{MS, Slow};
 use super::world::{Event, World};
 
 /// What is chosen from, each as often as it stands here. The rest of [`Fault`] comes with these.
@@ -149,8 +149,23 @@ impl World<'_> {
             Fault::TornWrite | Fault::TornPromise | Fault::TornCut | Fault::TornPlant => {
                 self.crash(node);
             }
-            // The plan says how many are.
-            Fault::DamagedPart => {}
+            // The plan says how many are, and when.
+            Fault::DamagedPart | Fault::Starved => {}
+        }
+    }
+
+    /// From now on a node does not keep up.
+    pub(super) fn slow(&mut self, Slow { node, until, disk, .. }: Slow) {
+        if self.healed || self.liar.is_some() {
+            return;
+        }
+        self.troubled_at = self.troubled_at.max(until);
+        let what = if disk { Fault::StalledDisk } else { Fault::Starved };
+        self.tell(|| format!("{node} does not keep up until {} ms: {what:?}", until / MS));
+        self.hit(what);
+        match disk {
+            true => self.nodes[node.index()].slow_down(until),
+            false => self.nodes[node.index()].starved_until = until,
         }
     }
 

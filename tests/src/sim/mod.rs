@@ -130,6 +130,21 @@ pub fn run_late(seed: u64, late: Late, planted: Option<Planted>) -> Result<Cover
     world::World::new(&plan, seed, None).run()
 }
 
+/// Runs a site without faults but one: the disk of the last of three nodes stands still so many times, mostly. `needed`: a
+/// shard cannot do without it.
+///
+/// # Errors
+/// The first invariant that is broken.
+pub fn run_stalling(
+    seed: u64,
+    times: usize,
+    needed: bool,
+    planted: Option<Planted>,
+) -> Result<Coverage, Failure> {
+    let plan = plan::Plan::with_stalls(seed, times, needed, planted);
+    world::World::new(&plan, seed, None).run()
+}
+
 /// What a seed is run as.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Course {
@@ -166,9 +181,14 @@ impl Course {
             true => plan::Plan::with_veils(self.seed, planted),
             false => plan::Plan::of_seed(self.seed, planted),
         };
-        match self.changes {
+        let plan = match self.changes {
             true => plan.with_changes(self.seed),
             false => plan,
+        };
+        match planted {
+            // Seeds in which planted bugs are looked for are to stay the same runs.
+            Some(_) => plan,
+            None => plan.with_slow_ones(self.seed),
         }
     }
 }

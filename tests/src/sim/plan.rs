@@ -11,7 +11,7 @@ use tradewind_store::snapshot::SnapshotRule;
 
 use super::points::Injection;
 use super::rng::Rng;
-use super::script::{Scene, Script};
+use super::script::{Scene, Script, stalls};
 use super::{Late, Planted};
 
 /// Milliseconds and seconds in the simulator's microseconds.
@@ -19,6 +19,15 @@ pub(crate) const MS: u64 = 1_000;
 
 /// Commands beyond this go by the bulk lane.
 pub(crate) const BULK_ABOVE: usize = 33_000;
+
+/// A node does not keep up for a while: it gets little of its processor, or its disk stands still.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Slow {
+    pub(crate) node: NodeId,
+    pub(crate) at: u64,
+    pub(crate) until: u64,
+    pub(crate) disk: bool,
+}
 
 /// The scenario of one run.
 #[derive(Debug)]
@@ -56,6 +65,8 @@ pub(crate) struct Plan {
     pub(crate) veiled: bool,
     /// Whether the last node starts late.
     pub(crate) late: Option<Late>,
+    /// Who does not keep up, and when.
+    pub(crate) slow: Vec<Slow>,
     /// Whether what lies before the older of two snapshots is pruned, and how many parts of snapshots are damaged on
     /// their way, percent.
     pub(crate) prunes: bool,
@@ -153,6 +164,7 @@ impl Plan {
             majority_first: rng.percent(40),
             veiled: false,
             late: None,
+            slow: Vec::new(),
             prunes,
             damage_percent: *of_snapshots.pick(&[0, 10, 30]),
             scenes: Vec::new(),
@@ -205,6 +217,53 @@ impl Plan {
         (plan.readers, plan.reads_per_reader) = (8, 200);
         (plan.bulk_percent, plan.limits.snapshots) = (0, SnapshotRule::default());
         (plan.faults_until, plan.fault_every, plan.veiled) = (2_000 * MS, 100 * MS, true);
+        plan
+    }
+
+    /// The same, where members are found slow after a short time; in some runs there are such, too.
+    pub(crate) fn with_slow_ones(mut self, seed: u64) -> Self {
+        let mut rng = Rng::new(seed ^ 0x5eed_9ace);
+        self.limits.slow_us = *rng.pick(&[300, 300, 1_000, 5_000]) * MS;
+        if self.fault_every == 0 || self.veiled || !rng.percent(40) {
+            return self;
+        }
+        // Who is behind with what it reads has not fallen silent, nor have the others at it.
+        self.limits.silence_us = 400 * MS;
+        self.limits.backlog_bytes = 2_000;
+        let slow = |_| {
+            let (node, disk) = (NodeId(rng.index(self.nodes.len()) as u16), rng.percent(50));
+            let at = rng.range(50 * MS..self.faults_until);
+            Slow { node, at, until: at + rng.range(500 * MS..3_000 * MS), disk }
+        };
+        self.slow = (0..3).map(slow).collect();
+        self
+    }
+
+    /// Three nodes with one shard and no fault but this: the disk of the last one stands still again and again. `needed`:
+    /// there is another shard, on the first and the last node alone.
+    pub(crate) fn with_stalls(
+        seed: u64,
+        times: usize,
+        needed: bool,
+        planted: Option<Planted>,
+    ) -> Self {
+        let late = Late { after_us: 0, needed: false };
+        let mut plan = Self::with_late(seed, late, planted);
+        plan.late = None;
+        plan.limits.slow_us = 300 * MS;
+        plan.limits.chunk_bytes = 5_000;
+        plan.limits.backlog_bytes = 2_000;
+        let (for_us, every_us) = (600 * MS, 650 * MS);
+        plan.scenes = stalls(NodeId(2), (times, for_us, every_us));
+        plan.faults_until = times as u64 * every_us;
+        (plan.clients, plan.think_us) = (3, 20 * MS);
+        plan.requests_per_client = plan.faults_until / (25 * MS);
+        if needed {
+            // So that the first shard has much to do although the other waits for that disk.
+            (plan.clients, plan.limits.backlog_bytes) = (12, 100);
+            plan.shards.push(shard_on(1, &[NodeId(0), NodeId(2)], &plan.nodes));
+            plan.rosters = vec![founding(&plan.nodes, &plan.shards)];
+        }
         plan
     }
 
@@ -350,6 +409,10 @@ fn shard_of(rng: &mut Rng, shard: u32, nodes: &[NodeInfo]) -> ShardConfig {
     while members.len() > size {
         members.remove(rng.index(members.len()));
     }
+    shard_on(shard, &members, nodes)
+}
+
+fn shard_on(shard: u32, members: &[NodeId], nodes: &[NodeInfo]) -> ShardConfig {
     let record = |node: &NodeId| {
         let NodeInfo { name, public_key } = nodes[node.index()].clone();
         Member { name, public_key }
@@ -360,5 +423,5 @@ fn shard_of(rng: &mut Rng, shard: u32, nodes: &[NodeInfo]) -> ShardConfig {
         ledger: LedgerId::new("flights", shard).expect("a valid name"),
         members: members.iter().map(record).collect(),
     };
-    ShardConfig { genesis, members }
+    ShardConfig { genesis, members: members.to_vec() }
 }

@@ -68,6 +68,12 @@ pub(super) struct Scene {
     then: Vec<Deed>,
 }
 
+/// The disk of a node stands still so many times, each time for so long, and so long after it began the last time.
+pub(super) fn stalls(node: NodeId, (times, for_us, every_us): (usize, u64, u64)) -> Vec<Scene> {
+    let then = vec![Deed::Slow(node, for_us)];
+    vec![Scene { when: When::Later(every_us), then }; times]
+}
+
 impl Script {
     /// What is done, and how long it takes at most.
     pub(super) fn scenes(self) -> (Vec<Scene>, u64) {

@@ -10,6 +10,7 @@ use super::check::{Check, Checker};
 use super::coverage::{Fault, Point, Seen, Side, point_of};
 use super::disk::Disk;
 use super::fabric::{Frame, Rows};
+use super::plan::MS;
 use super::snapshots::Done;
 use super::world::{Event, Input, Node, World, members_disks};
 use super::{Planted, Violation};
@@ -52,10 +53,15 @@ impl World<'_> {
             self.wake_at(node, at);
             return Ok(());
         }
+        let starved = self.now < state.starved_until;
         let take = match self.rng.percent(20) {
             true => self.rng.index(state.inbox.len() + 1),
             false => state.inbox.len(),
         };
+        let take = if starved { take.min(1) } else { take };
+        if starved {
+            state.paused_until = self.now + self.rng.range(10 * MS..40 * MS);
+        }
         let now = self.clock(node);
         for _ in 0..take {
             let Some(input) = self.nodes[node.index()].inbox.pop_front() else { break };
@@ -311,6 +317,7 @@ impl World<'_> {
                 self.tell(|| format!("{node} stops view {view}: {why:?}"));
                 self.refuse_reads(node);
                 let admits = matches!(why, Stop::Admits(_));
+                self.coverage.seen.add(Seen::HeldUp, u64::from(matches!(why, Stop::Slow(_))));
                 self.admitting[node.index()] = admits.then_some(self.now);
             }
             Action::Installed { view, members } => {

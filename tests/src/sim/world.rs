@@ -15,7 +15,7 @@ use super::client::Client;
 use super::disk::Disk;
 use super::fabric::{Frame, Lane, Link, Rows};
 use super::loss::Lost;
-use super::plan::{MS, Plan};
+use super::plan::{MS, Plan, Slow};
 use super::points::Trap;
 use super::readers::{Read, Reader};
 use super::rng::Rng;
@@ -43,6 +43,8 @@ pub(super) enum Event {
     Scene(usize),
     Crash(NodeId),
     Restart(NodeId),
+    /// A node does not keep up from here on.
+    Slow(Slow),
     Relink(NodeId, NodeId),
     Break(NodeId, NodeId),
     /// The nodes can reach each other again, as far as this trouble goes.
@@ -138,6 +140,8 @@ pub(super) struct Node {
     pub(super) reads: Vec<(usize, Barrier, Read)>,
     pub(super) turn_at: Option<u64>,
     pub(super) paused_until: u64,
+    /// Before this it stands still again and again, and takes little of what came when it does not.
+    pub(super) starved_until: u64,
     /// An fsync that starts before ends after this.
     pub(super) slow_until: u64,
     /// Nothing new finds room on its disk before this.
@@ -252,6 +256,7 @@ impl<'a> World<'a> {
             reads: Vec::new(),
             turn_at: None,
             paused_until: 0,
+            starved_until: 0,
             slow_until: 0,
             full_until: 0,
             sync_fails: false,
@@ -314,6 +319,9 @@ impl<'a> World<'a> {
         }
         world.at(plan.faults_until, Event::Heal);
         world.next_scene();
+        for slow in &plan.slow {
+            world.at(slow.at, Event::Slow(*slow));
+        }
         if let Some(late) = plan.late {
             world.nodes[count - 1].held = true;
             (world.rest_since, world.troubled_at) = (late.after_us, 0);
@@ -397,6 +405,7 @@ impl<'a> World<'a> {
             Event::Fault => self.fault(),
             Event::Crash(node) if !self.healed && self.liar.is_none() => self.crash(node),
             Event::Crash(_) => {}
+            Event::Slow(slow) => self.slow(slow),
             Event::Scrub(node) => self.scrub(node),
             Event::Honest(node) => self.ends_lying(node),
             Event::Restart(node) => return self.restart(node),

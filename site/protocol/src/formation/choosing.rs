@@ -27,6 +27,16 @@ impl<S: StoreAccess> NodeCore<S> {
         forming: &Forming,
         eligible: impl Fn(NodeId) -> bool,
     ) -> Option<Choice> {
+        self.choice_with(self.config.own, forming, eligible)
+    }
+
+    /// The same, of a view that has this node in it.
+    pub(super) fn choice_with(
+        &self,
+        one: NodeId,
+        forming: &Forming,
+        eligible: impl Fn(NodeId) -> bool,
+    ) -> Option<Choice> {
         let told = |node: NodeId| forming.hellos[node.index()].as_ref();
         let most = |members: &[NodeId], of: fn(&Hello) -> RosterId| {
             members.iter().filter_map(|node| told(*node).map(of)).max().unwrap_or_default()
@@ -37,7 +47,7 @@ impl<S: StoreAccess> NodeCore<S> {
                     told(node).filter(|hello| (hello.begun..=hello.last()).contains(&roster));
                 hello.is_some() && self.config.is_seated(roster, node)
             };
-            if !fits(self.config.own) {
+            if !fits(one) {
                 return None;
             }
             let quick = |node: NodeId| eligible(node) && fits(node);
@@ -50,7 +60,7 @@ impl<S: StoreAccess> NodeCore<S> {
                 self.carries(span_of(members), members)
                     && (begun == roster || self.is_due(forming, (begun, roster), members))
             };
-            let members = quorum(self.config.own, &forming.hellos, quick, enough);
+            let members = quorum(one, &forming.hellos, quick, enough);
             (!members.is_empty()).then(|| Choice { span: span_of(&members), members })
         })
     }
@@ -134,10 +144,14 @@ impl<S: StoreAccess> NodeCore<S> {
         let quick = |node: NodeId| eligible(node) && !self.is_laggard(forming, node);
         let chosen = self.choice(forming, quick)?;
         let reachable = self.choice(forming, |_| true)?;
+        (!self.suspends(&chosen, &reachable)).then_some(chosen)
+    }
+
+    /// Whether a shard would wait in one view that runs in the other.
+    pub(super) fn suspends(&self, chosen: &Choice, reachable: &Choice) -> bool {
         let runs = |of: &Choice, shard| self.config.runs(self.needed(of.span), shard, &of.members);
         let mut shards = self.config.shard_indexes();
-        let suspends = shards.any(|shard| runs(&reachable, shard) && !runs(&chosen, shard));
-        (!suspends).then_some(chosen)
+        shards.any(|shard| runs(reachable, shard) && !runs(chosen, shard))
     }
 
     /// Whether a node lacks much of what others told that they have.

@@ -43,41 +43,29 @@ pub(super) struct Completion {
 }
 
 /// A part of a snapshot that was asked for.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Asking {
     pub(super) shard: ShardIndex,
     pub(super) source: NodeId,
     /// Entries that the snapshot is of.
     pub(super) size: Version,
     pub(super) want: Want,
-    /// The pieces that came.
-    pub(super) got: Vec<u8>,
     /// Whether all came, and the shell writes them.
     pub(super) keeping: bool,
 }
 
 impl Asking {
     pub(super) fn new(shard: ShardIndex, source: NodeId, size: Version, want: Want) -> Self {
-        Self { shard, source, size, want, got: Vec::new(), keeping: false }
+        Self { shard, source, size, want, keeping: false }
     }
 
-    /// What asks for the next piece.
-    pub(super) fn question(&self, view: ViewId) -> Control {
-        let (shard, size, offset) = (self.shard, self.size, self.got.len() as u64);
+    /// What asks for the next piece, when so many bytes are here.
+    pub(super) fn question(&self, view: ViewId, offset: u64) -> Control {
+        let (shard, size) = (self.shard, self.size);
         match self.want {
             Want::Part(part) => Control::FetchPart { view, shard, size, part, offset },
             Want::Value(_, digest) => Control::FetchValue { view, shard, digest, offset },
         }
-    }
-
-    /// Takes the next piece of what has `total` bytes. Returns whether all are here.
-    pub(super) fn add(&mut self, total: u64, bytes: &[u8]) -> Result<bool, &'static str> {
-        let len = self.got.len() as u64 + bytes.len() as u64;
-        if bytes.is_empty() && total > 0 || len > total || total > self.want.max_bytes() {
-            return Err("a piece of a snapshot has the wrong length");
-        }
-        self.got.extend_from_slice(bytes);
-        Ok(len == total)
     }
 }
 

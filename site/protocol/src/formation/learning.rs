@@ -148,6 +148,8 @@ impl<S: StoreAccess> NodeCore<S> {
             let running = Running { view, members, told: vec![None; nodes] };
             let Phase::Forming(forming) = &mut self.phase else { return };
             forming.running = Some(running);
+            // Of an older view.
+            forming.slow.clear();
         }
         if let Phase::Forming(Forming { running: Some(running), .. }) = &mut self.phase {
             running.told[from.index()] = Some(ledgers);

@@ -46,14 +46,15 @@ impl<S: StoreAccess> NodeCore<S> {
         let there = self.goes_on();
         let since = forming.majority_since.filter(|_| there).unwrap_or(now.instant);
         let waited = now.instant.since(since) >= self.config.limits.formation_us;
-        let settled = |node: &NodeId| {
-            forming.hellos[node.index()].as_ref().is_some_and(|hello| hello.settled)
-        };
-        // Those who hold the others up are left out, if there are enough without them.
+        let settled = |node: &NodeId| forming.is_settled(*node);
+        let spared = self.spared(now, forming);
+        // Who held the others up leaves it to them to make a view.
+        let leads = waited || !spared.contains(&self.config.own);
+        // Those who are late for proposals or slow in views are left out, if there are enough without them.
         let quick = |node: NodeId| {
-            !forming.is_slow(node)
+            self.is_in_time(now, forming, node)
                 && (!waited || settled(&node))
-                && now.instant >= self.peers[node.index()].admit_at
+                && !spared.contains(&node)
         };
         let chosen = self.without_laggards(forming, quick);
         let chosen = chosen.or_else(|| self.choice(forming, quick));
@@ -62,9 +63,13 @@ impl<S: StoreAccess> NodeCore<S> {
         let newest = foremost.as_ref().map(|choice| choice.span.roster);
         let chosen = chosen.filter(|chosen| Some(chosen.span.roster) >= newest).or(foremost);
         let ready = chosen.filter(|Choice { members, .. }| {
-            let absent =
-                |node: &NodeId| !members.contains(node) && self.is_waited_for(forming, *node);
-            members.first() == Some(&self.config.own)
+            let absent = |node: &NodeId| {
+                !members.contains(node)
+                    && !spared.contains(node)
+                    && self.is_waited_for(forming, *node)
+            };
+            leads
+                && members.first() == Some(&self.config.own)
                 && members.iter().all(settled)
                 && (waited || !self.other_nodes().iter().any(absent))
         });
@@ -89,17 +94,22 @@ impl<S: StoreAccess> NodeCore<S> {
         if !places.any(|((node, _), accepted)| !accepted && self.is_laggard(forming, *node)) {
             return;
         }
+        let spared = self.spared(now, forming);
         let ready = |node: NodeId| {
-            let told = forming.hellos[node.index()].as_ref();
-            told.is_some_and(|hello| hello.settled)
-                && !forming.is_slow(node)
-                && now.instant >= self.peers[node.index()].admit_at
+            forming.is_settled(node)
+                && self.is_in_time(now, forming, node)
+                && !spared.contains(&node)
         };
         if self.without_laggards(forming, ready).is_none() {
             return;
         }
         self.out.counters.laggards += 1;
         self.withdraw(now);
+    }
+
+    /// Whether no proposal was given up because of this node, and it has waited as long as it has to.
+    pub(super) fn is_in_time(&self, now: Now, forming: &Forming, node: NodeId) -> bool {
+        !forming.is_late(node) && now.instant >= self.peers[node.index()].admit_at
     }
 
     /// At the leader: nothing is to come of its proposal.
@@ -380,8 +390,8 @@ impl<S: StoreAccess> NodeCore<S> {
                 return;
             }
             let own = self.config.own;
-            forming.slow = late.into_iter().filter(|node| *node != own).collect();
-            let late = forming.slow.clone();
+            forming.late = late.into_iter().filter(|node| *node != own).collect();
+            let late = forming.late.clone();
             forming.drop_if(now, |proposal| proposal.view == view);
             // So that who has much to catch up does not keep the others from working meanwhile.
             late.into_iter().for_each(|node| self.put_off(now, node));

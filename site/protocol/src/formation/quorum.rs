@@ -90,6 +90,7 @@ mod tests {
                 .collect(),
             settled: true,
             unfinished: false,
+            late: Vec::new(),
             slow: Vec::new(),
             ledgers: vec![],
         };

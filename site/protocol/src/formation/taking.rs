@@ -19,7 +19,7 @@ use crate::error::PeerFault;
 use crate::ids::{NodeId, Now, ShardIndex};
 use crate::node::{NodeCore, Phase, RecoveredShard};
 use crate::roster::RosterId;
-use crate::taking::{Held, Part, Taking, Want};
+use crate::taking::{Coming, Held, Part, Taking, Want};
 use crate::wire::Control;
 
 /// A piece of a part, of `total` bytes; zero if the sender has not got it.
@@ -268,7 +268,10 @@ impl<S: StoreAccess> NodeCore<S> {
         let Phase::Forming(forming) = &mut self.phase else { return };
         let Some(completion) = forming.completion() else { return };
         completion.moved_at = now.instant;
-        let (source, question) = (asking.source, asking.question(completion.view));
+        let coming =
+            &mut self.replicas[asking.shard.index()].as_mut().expect("an own shard").coming;
+        coming.go_on(asking.size, asking.want);
+        let (source, question) = (asking.source, asking.question(completion.view, coming.len()));
         completion.asking = Some(asking);
         self.question(now, source, question);
     }
@@ -280,21 +283,25 @@ impl<S: StoreAccess> NodeCore<S> {
         asking.filter(|it| it.source == from && it.shard == shard && !it.keeping)
     }
 
+    /// What is here of the part of a snapshot that is asked for.
+    fn coming(&mut self, shard: ShardIndex) -> &mut Coming {
+        &mut self.replicas[shard.index()].as_mut().expect("an own shard").coming
+    }
+
     /// A piece of a part arrived.
     pub(super) fn handle_part(&mut self, now: Now, of: (NodeId, ViewId, ShardIndex), piece: Piece) {
         let Piece { size, part, offset, total, bytes } = piece;
         self.answered(of.0);
-        let wanted = self.asking(of).filter(|it| {
-            it.size == size && it.want == Want::Part(part) && it.got.len() as u64 == offset
-        });
-        let Some(asking) = wanted else {
+        let wanted =
+            self.asking(of).is_some_and(|it| it.size == size && it.want == Want::Part(part));
+        if !wanted || self.coming(of.2).len() != offset {
             self.out.counters.stale_messages += 1;
             return;
-        };
+        }
         if total == 0 {
             return self.part_gone(now, (of.2, of.0, size));
         }
-        let added = asking.add(total, &bytes);
+        let added = self.coming(of.2).add(total, &bytes);
         self.go_on_after(now, of, added);
     }
 
@@ -307,10 +314,10 @@ impl<S: StoreAccess> NodeCore<S> {
     ) -> bool {
         let Some(asking) = self.asking(of) else { return false };
         let Want::Value(len, wanted) = asking.want else { return false };
-        if wanted != digest || asking.got.len() as u64 != offset {
+        if wanted != digest || self.coming(of.2).len() != offset {
             return false;
         }
-        let added = asking.add(len, bytes);
+        let added = self.coming(of.2).add(len, bytes);
         self.go_on_after(now, of, added);
         true
     }
@@ -324,7 +331,10 @@ impl<S: StoreAccess> NodeCore<S> {
     ) {
         let whole = match added {
             Ok(whole) => whole,
-            Err(problem) => return self.wrong_part(now, of.0, problem),
+            Err(problem) => {
+                self.coming(of.2).take();
+                return self.wrong_part(now, of.0, problem);
+            }
         };
         self.note_moved(now);
         match whole {
@@ -335,7 +345,8 @@ impl<S: StoreAccess> NodeCore<S> {
 
     fn ask_on(&mut self, now: Now, of: (NodeId, ViewId, ShardIndex)) {
         let Some(asking) = self.asking(of) else { return };
-        let question = asking.question(of.1);
+        let asking = *asking;
+        let question = asking.question(of.1, self.coming(of.2).len());
         self.question(now, of.0, question);
     }
 
@@ -343,8 +354,9 @@ impl<S: StoreAccess> NodeCore<S> {
     fn keep(&mut self, now: Now, of: (NodeId, ViewId, ShardIndex)) {
         let (from, _, shard) = of;
         let Some(asking) = self.asking(of) else { return };
-        let (size, want, bytes) = (asking.size, asking.want, core::mem::take(&mut asking.got));
+        let (size, want) = (asking.size, asking.want);
         asking.keeping = true;
+        let bytes = self.coming(shard).take();
         let replica = self.replicas[shard.index()].as_ref().expect("an own shard");
         let begun = replica.taking.as_ref().is_some_and(|taking| taking.size() == size);
         if want != Want::Part(Part::Manifest) && !begun {

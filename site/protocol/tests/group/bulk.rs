@@ -50,6 +50,25 @@ fn a_small_command_does_not_wait_for_a_large_one_before_it() {
 }
 
 #[test]
+fn who_does_not_come_to_hold_a_body_is_left_out() {
+    for schedule in [Schedule::Direct, Schedule::Chain] {
+        let mut group = group(schedule);
+        group.nodes[2].syncs = false;
+        group.submit(0, 1, LARGE).unwrap();
+        (0..12).for_each(|_| group.settle());
+        assert!(group.nodes[0].answers.is_empty(), "it does not hold the others up");
+        group.pass(4_900_000);
+        assert_eq!(group.nodes[0].core.status().members.len(), 3, "before the deadline");
+        for _ in 0..5 {
+            if group.nodes[0].core.status().members.len() == 3 {
+                group.pass(100_000);
+            }
+        }
+        assert_eq!(group.nodes[0].core.status().members, [NodeId(0), NodeId(1)]);
+    }
+}
+
+#[test]
 fn all_members_send_large_values_at_once() {
     for schedule in [Schedule::Direct, Schedule::Chain] {
         let mut group = group(schedule);

@@ -168,12 +168,16 @@ impl Group {
 
     /// Three nodes with empty disks, linked and in their first view.
     pub(crate) fn fresh() -> Self {
-        let none = |shards| vec![Vec::new(); shards];
-        let parts = vec![
-            (config(0), empty(2), none(2)),
-            (config(1), empty(2), none(2)),
-            (config(2), empty(1), none(2)),
-        ];
+        Self::with_limits(&config(0).limits)
+    }
+
+    /// As [`Group::fresh`], with other limits.
+    pub(crate) fn with_limits(limits: &Limits) -> Self {
+        let part = |(node, shards)| {
+            let config = NodeConfig { limits: limits.clone(), ..config(node) };
+            (config, empty(shards), vec![Vec::new(); 2])
+        };
+        let parts = [(0, 2), (1, 2), (2, 1)].map(part).into();
         let mut group = Self::new(parts).expect("valid");
         group.link_all();
         group.settle();
@@ -365,7 +369,7 @@ impl Group {
                     let staged = node.staged.entry((shard, body)).or_default();
                     staged.extend_from_slice(&bytes);
                     node.core.handle_staged(now, shard, body, Staged::Part(bytes.len()));
-                    if last {
+                    if last && node.syncs {
                         staged[0] ^= u8::from(node.corrupts);
                         let found = value_digest(staged);
                         let whole = check.is_none_or(|check| check == found);

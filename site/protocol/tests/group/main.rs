@@ -11,8 +11,8 @@ mod taking;
 use harness::{Group, Node, SHARD, config, empty, recovered};
 use tradewind_ledger::{Digest, Version};
 use tradewind_site_protocol::{
-    ConfigError, Fatal, Incarnation, NodeConfig, NodeId, PeerFault, Refusal, Refused, ShardIndex,
-    State,
+    ConfigError, Fatal, Incarnation, Limits, NodeConfig, NodeId, PeerFault, Refusal, Refused,
+    ShardIndex, State,
 };
 use tradewind_store::{CommandError, Refusal as StoreRefusal, Reply};
 
@@ -215,6 +215,75 @@ fn a_silent_peer_is_disconnected() {
     let fault = group.nodes[0].disconnected.first();
     assert!(matches!(fault, Some(PeerFault::Silent(us)) if *us > 3_000_000), "{fault:?}");
     assert_eq!(group.nodes[0].core.status().members, [NodeId(0), NodeId(1)]);
+}
+
+/// Node 2 lives, but its disk takes nothing more: what the others write waits for it.
+fn held_up_by_its_disk() -> Group {
+    let mut group = Group::with_limits(&Limits { backlog_bytes: 1_000, ..config(0).limits });
+    group.nodes[2].syncs = false;
+    for number in 1..=200 {
+        group.submit(0, number, 1_000).unwrap();
+    }
+    group.settle();
+    assert!(group.nodes[0].answers.len() < 200, "node 2 does not hold the others up");
+    group
+}
+
+#[test]
+fn a_member_that_holds_the_others_up_is_left_out_and_let_in_again_when_it_has_learned() {
+    let mut group = held_up_by_its_disk();
+    group.pass(4_500_000);
+    assert_eq!(group.nodes[0].core.status().members.len(), 3, "before the deadline");
+    group.pass(1_000_000);
+    for node in [0, 1] {
+        assert_eq!(group.nodes[node].core.status().members, [NodeId(0), NodeId(1)]);
+        assert!(group.nodes[node].disconnected.is_empty());
+    }
+    assert_eq!(group.nodes[0].answers.len(), 200, "nothing waits for it any more");
+    // Its disk is well again.
+    group.nodes[2].syncs = true;
+    let (now, size) = (group.now(), Version(group.nodes[2].ledgers[0].len() as u64));
+    group.nodes[2].core.handle_durable(now, SHARD, size);
+    group.pass(3_000_000);
+    assert_eq!(group.nodes[0].core.status().members.len(), 2, "it is made to wait");
+    group.pass(6_000_000);
+    assert_eq!(group.nodes[0].core.status().members.len(), 3, "then it is let in");
+    assert_eq!(group.nodes[2].ledgers[0], group.nodes[0].ledgers[0]);
+}
+
+#[test]
+fn what_a_node_saw_before_it_stood_still_is_not_held_against_a_slow_member() {
+    let mut group = held_up_by_its_disk();
+    group.pass(4_000_000);
+    // All stood still.
+    group.now_us += 30_000_000;
+    group.settle();
+    group.pass(4_000_000);
+    assert_eq!(group.nodes[0].core.status().members.len(), 3);
+    group.pass(1_500_000);
+    assert_eq!(group.nodes[0].core.status().members.len(), 2);
+}
+
+/// Without node 1 nothing goes on but at the pace of node 2.
+#[test]
+fn a_member_that_is_needed_may_be_as_slow_as_it_is() {
+    let mut group = held_up_by_its_disk();
+    group.cut(0, 1);
+    group.cut(1, 2);
+    group.settle();
+    let size = Version(group.nodes[2].ledgers[0].len() as u64);
+    let now = group.now();
+    group.nodes[2].core.handle_durable(now, SHARD, size);
+    group.settle();
+    for number in 201..=400 {
+        group.submit(0, number, 1_000).unwrap();
+    }
+    group.pass(60_000_000);
+    assert!(group.nodes[0].core.replica_status(SHARD).unwrap().pending > 0, "it holds nobody up");
+    assert_eq!(group.nodes[0].core.status().members, [NodeId(0), NodeId(2)]);
+    for node in [0, 2] {
+        assert_eq!(group.nodes[node].core.status().counters.slow, 0);
+    }
 }
 
 #[test]
