@@ -57,7 +57,7 @@ impl Want {
 }
 
 /// A snapshot of which the manifest was verified.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Taking {
     manifest: Box<Manifest>,
     blocks: u32,

@@ -22,7 +22,7 @@ use crate::taking::Want;
 use crate::wire::{Control, Proposal, Target};
 
 /// The completing of ledgers, for a proposal or beside a running view: at most one of these is at work.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Completion {
     /// The view that is proposed, or runs.
     pub(super) view: ViewId,
@@ -45,7 +45,7 @@ pub(super) struct Completion {
 }
 
 /// A part of a snapshot that was asked for.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Asking {
     pub(super) shard: ShardIndex,
     pub(super) source: NodeId,

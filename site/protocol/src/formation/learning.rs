@@ -29,7 +29,7 @@ use crate::shard::Replica;
 use crate::wire::{Control, Hello, LedgerState, Shelf, are_members};
 
 /// A view that runs without this node.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Running {
     pub(super) view: ViewId,
     pub(super) members: Vec<NodeId>,

@@ -23,7 +23,7 @@ use crate::wire::{Control, Hello, LedgerState, Proposal, Target};
 const EXTENSIONS: u32 = 20;
 
 /// A proposal of the own node's that is out.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Leading {
     pub(super) proposal: Proposal,
     /// By place among the members: who accepted it.

@@ -1,0 +1,105 @@
+//! Where exploring begins.
+
+use clap::ValueEnum;
+use tradewind_ledger::ViewId;
+use tradewind_site_protocol::NodeId;
+
+use super::site::Site;
+use super::step::{Channel, Step};
+use super::world::{Command, Setting, Watch, World};
+use crate::sim::Planted;
+
+const A: NodeId = NodeId(0);
+const B: NodeId = NodeId(1);
+const C: NodeId = NodeId(2);
+
+/// What happened before the first choice.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum Opening {
+    /// Three nodes with empty disks, that were started.
+    Start,
+    /// They run their first view, and nothing is on its way.
+    Running,
+    /// Two entries of the first view got to the first node alone, and to its disk. The others run the second view, and the
+    /// first node comes back.
+    Suffix,
+    /// The same, but one of the others crashed before the second VIEW entry was on its disk, and only the first node and that
+    /// one are linked: two histories, neither of which a majority has.
+    Histories,
+}
+
+impl Opening {
+    /// All of them.
+    pub const ALL: &[Self] = &[Self::Start, Self::Running, Self::Suffix, Self::Histories];
+
+    pub(super) fn play(self, planted: Option<Planted>, order: usize, watch: &mut Watch) -> World {
+        let command = |node, view, puts| Command { node, view: ViewId(view), puts };
+        let commands = match self {
+            Self::Start => vec![command(C, 1, 1)],
+            Self::Running => vec![command(A, 1, 1), command(C, 1, 1), command(B, 2, 1)],
+            Self::Suffix | Self::Histories => vec![command(A, 1, 2), command(C, 3, 1)],
+        };
+        let setting = Setting { site: Site::new(&[&[0, 1, 2]]), commands, planted, order };
+        let mut play = Play { world: World::new(setting), watch };
+        [A, B, C].into_iter().for_each(|node| play.take(Step::Start(node)));
+        if self == Self::Start {
+            return play.world;
+        }
+        play.until(|world| world.all().all(|node| world.node(node).runs.is_some()));
+        play.until(|world| !matches!(world.due(), Ok(Some(Step::Next(_)))));
+        if self != Self::Running {
+            play.part();
+        }
+        if self == Self::Histories {
+            play.forget();
+        }
+        play.world
+    }
+}
+
+/// A path that is laid down.
+struct Play<'a> {
+    world: World,
+    watch: &'a mut Watch,
+}
+
+impl Play<'_> {
+    fn take(&mut self, step: Step) {
+        self.world.take(step, self.watch).expect("the opening holds");
+    }
+
+    /// Does what is due until it is so.
+    fn until(&mut self, done: impl Fn(&World) -> bool) {
+        while !done(&self.world) {
+            let due = self.world.due().expect("the opening holds");
+            self.take(due.expect("the opening gets there"));
+        }
+    }
+
+    /// What the first node sends gets nowhere, but it hears that the third goes on, and delivers it. Then it is cut off.
+    fn part(&mut self) {
+        self.take(Step::Submit(0));
+        self.take(Step::Cut(A, B));
+        for from_a in [Channel::Lane(A, C), Channel::Row(A, C)] {
+            self.take(Step::Hold(from_a));
+        }
+        // Until it is settled, the others wait for the third.
+        self.take(Step::Hold(Channel::Lane(B, C)));
+        self.take(Step::Hold(Channel::Lane(C, B)));
+        self.take(Step::Cut(B, C));
+        self.until(|world| world.node(A).disk.size().0 > 3 && !world.node(A).disk.is_behind());
+        self.take(Step::Cut(A, C));
+        self.world.held.clear();
+        self.take(Step::Mend(B, C));
+        self.until(|world| [B, C].iter().all(|node| world.node(*node).runs.is_some()));
+    }
+
+    /// One of those who run the second view crashes before its VIEW entry is on its disk, and is linked with the first node
+    /// alone when it comes back.
+    fn forget(&mut self) {
+        self.take(Step::Crash(C, false));
+        self.take(Step::Cut(B, C));
+        self.take(Step::Start(C));
+        self.take(Step::Mend(A, C));
+    }
+}
