@@ -13,14 +13,14 @@ const PATIENCE: u32 = 60;
 impl World {
     /// All channels, in the order in which they are served.
     fn channels(&self) -> Vec<Channel> {
-        let backwards = self.setting.order == 1;
+        let backwards = self.order == 1;
         let ways = self.all().flat_map(|from| self.all().map(move |to| (from, to)));
         let ways: Vec<_> = ways.filter(|(from, to)| from != to).collect();
         let lanes = ways.iter().map(|(from, to)| Channel::Lane(*from, *to));
         let rows = ways.iter().map(|(from, to)| Channel::Row(*from, *to));
         let (logs, promises) = (self.all().map(Channel::Log), self.all().map(Channel::Promise));
         let links = self.pairs().map(|(a, b)| Channel::Link(a, b));
-        let mut all: Vec<Channel> = match self.setting.order {
+        let mut all: Vec<Channel> = match self.order {
             0 => logs.chain(promises).chain(lanes).chain(rows).chain(links).collect(),
             1 => logs.chain(promises).chain(links).chain(rows).chain(lanes).collect(),
             _ => rows.chain(lanes).chain(links).chain(promises).chain(logs).collect(),

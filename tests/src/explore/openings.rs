@@ -7,7 +7,6 @@ use tradewind_site_protocol::NodeId;
 use super::site::Site;
 use super::step::{Channel, Step};
 use super::world::{Command, Setting, Watch, World};
-use crate::sim::Planted;
 
 const A: NodeId = NodeId(0);
 const B: NodeId = NodeId(1);
@@ -32,14 +31,14 @@ impl Opening {
     /// All of them.
     pub const ALL: &[Self] = &[Self::Start, Self::Running, Self::Suffix, Self::Histories];
 
-    pub(super) fn play(self, planted: Option<Planted>, order: usize, watch: &mut Watch) -> World {
+    pub(super) fn play(self, watch: &mut Watch) -> World {
         let command = |node, view, puts| Command { node, view: ViewId(view), puts };
         let commands = match self {
             Self::Start => vec![command(C, 1, 1)],
             Self::Running => vec![command(A, 1, 1), command(C, 1, 1), command(B, 2, 1)],
             Self::Suffix | Self::Histories => vec![command(A, 1, 2), command(C, 3, 1)],
         };
-        let setting = Setting { site: Site::new(&[&[0, 1, 2]]), commands, planted, order };
+        let setting = Setting { site: Site::new(&[&[0, 1, 2]]), commands, planted: None };
         let mut play = Play { world: World::new(setting), watch };
         [A, B, C].into_iter().for_each(|node| play.take(Step::Start(node)));
         if self == Self::Start {
@@ -80,18 +79,13 @@ impl Play<'_> {
     fn part(&mut self) {
         self.take(Step::Submit(0));
         self.take(Step::Cut(A, B));
-        for from_a in [Channel::Lane(A, C), Channel::Row(A, C)] {
-            self.take(Step::Hold(from_a));
+        for held in [Channel::Lane(A, C), Channel::Row(A, C), Channel::Log(C)] {
+            self.take(Step::Hold(held));
         }
-        // Until it is settled, the others wait for the third.
-        self.take(Step::Hold(Channel::Lane(B, C)));
-        self.take(Step::Hold(Channel::Lane(C, B)));
-        self.take(Step::Cut(B, C));
-        self.until(|world| world.node(A).disk.size().0 > 3 && !world.node(A).disk.is_behind());
+        self.until(|world| world.node(A).disk.synced().0 == 4);
         self.take(Step::Cut(A, C));
+        self.until(|world| [B, C].iter().all(|node| world.node(*node).disk.size().0 == 3));
         self.world.held.clear();
-        self.take(Step::Mend(B, C));
-        self.until(|world| [B, C].iter().all(|node| world.node(*node).runs.is_some()));
     }
 
     /// One of those who run the second view crashes before its VIEW entry is on its disk, and is linked with the first node

@@ -57,9 +57,17 @@ fn take(world: &mut World, step: Step, watch: &mut Watch) -> Check {
     })
 }
 
+/// Where a case begins. What is laid down of it is without the bug, and served in the first order.
+fn begin(case: Case, watch: &mut Watch) -> World {
+    let mut world = case.opening.play(watch);
+    world.order = case.order;
+    world.plant(case.planted);
+    world
+}
+
 /// Follows all paths of a case.
 pub(super) fn search(case: Case, watch: &mut Watch) -> Explored {
-    let world = case.opening.play(case.planted, case.order, watch);
+    let world = begin(case, watch);
     let (mut visited, mut stack) = (HashMap::new(), Vec::new());
     let mut explored = Explored::default();
     match Frame::new(world, case.bounds) {
@@ -124,7 +132,7 @@ fn counterexample(violation: Violation, stack: &[Frame]) -> Counterexample {
 /// # Errors
 /// What is broken on it.
 pub(super) fn replay(case: Case, choices: &[Choice], watch: &mut Watch) -> Check {
-    let mut world = case.opening.play(case.planted, case.order, watch);
+    let mut world = begin(case, watch);
     watch.tell(|| "-- from here on by choice --".into());
     let mut left = case.bounds;
     for at in 0.. {

@@ -14,7 +14,7 @@ const NEVER: u64 = 1 << 50;
 const SILENCE_US: u64 = 3_000_000;
 
 /// A site with one shard on all its nodes.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Site {
     nodes: Vec<NodeInfo>,
     shard: ShardConfig,

@@ -43,25 +43,15 @@ impl Node {
     /// Hashes all that tells this node from others.
     fn seal(&mut self) {
         self.rows.seal();
-        let mut text = Hashed(DefaultHasher::new());
+        let (mut text, mut hasher) = (String::new(), DefaultHasher::new());
         if let Some(core) = &self.core {
-            core.describe(&mut text).expect("a hash takes everything");
+            core.describe(&mut text).expect("a string takes everything");
         }
-        let Hashed(mut hasher) = text;
+        text.hash(&mut hasher);
         (self.core.is_some(), &self.linked, self.file, self.clock).hash(&mut hasher);
         self.disk.print(&mut hasher);
         self.rows.print(&mut hasher);
         self.print = hasher.finish();
-    }
-}
-
-/// Text that is only hashed.
-struct Hashed(DefaultHasher);
-
-impl std::fmt::Write for Hashed {
-    fn write_str(&mut self, text: &str) -> std::fmt::Result {
-        self.0.write(text.as_bytes());
-        Ok(())
     }
 }
 
@@ -98,13 +88,11 @@ pub(super) struct Command {
 }
 
 /// What never changes on a path.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Setting {
     pub(super) site: Site,
     pub(super) commands: Vec<Command>,
     pub(super) planted: Option<Planted>,
-    /// Which of the things that could happen comes first if nothing else is chosen.
-    pub(super) order: usize,
 }
 
 /// What is told of steps to whoever looks.
@@ -129,6 +117,8 @@ impl Watch {
 #[derive(Clone, Debug)]
 pub(super) struct World {
     pub(super) setting: Rc<Setting>,
+    /// Which of the things that could happen comes first if nothing else is chosen.
+    pub(super) order: usize,
     pub(super) nodes: Vec<Rc<Node>>,
     /// By sender and receiver.
     pub(super) lanes: Vec<Rc<VecDeque<Frame>>>,
@@ -163,8 +153,19 @@ impl World {
             held: BTreeSet::new(),
             submitted: vec![false; setting.commands.len()],
             waited: 0,
+            order: 0,
             known: Rc::default(),
             setting: Rc::new(setting),
+        }
+    }
+
+    /// From here on all nodes have a bug.
+    pub(super) fn plant(&mut self, planted: Option<Planted>) {
+        Rc::make_mut(&mut self.setting).planted = planted;
+        for node in self.all() {
+            if let Some(core) = &mut self.node_mut(node).core {
+                core.plant(planted.and_then(Planted::in_core));
+            }
         }
     }
 
