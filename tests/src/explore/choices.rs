@@ -162,6 +162,7 @@ impl World {
             others.extend(self.all().filter(|node| !self.is_up(*node)).map(Step::Start));
         }
         if left.crashes > 0 {
+            others.push(Step::Outage);
             for node in self.all().filter(|node| self.is_up(*node)) {
                 let disk = &self.node(node).disk;
                 let writes = disk.is_behind() || disk.promising.is_some();

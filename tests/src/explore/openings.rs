@@ -22,21 +22,23 @@ pub enum Opening {
     /// Two entries of the first view got to the first node alone, and to its disk. The others run the second view, and the
     /// first node comes back.
     Suffix,
-    /// The same, but one of the others crashed before the second VIEW entry was on its disk, and only the first node and that
-    /// one are linked: two histories, neither of which a majority has.
+    /// The same, but the third node crashed when the second VIEW entry was on two disks, and only the others are linked.
+    Longer,
+    /// The same, but it crashed before that entry was on its disk, and only the first node and that one are linked:
+    /// two histories, neither of which a majority has.
     Histories,
 }
 
 impl Opening {
     /// All of them.
-    pub const ALL: &[Self] = &[Self::Start, Self::Running, Self::Suffix, Self::Histories];
+    pub const ALL: &[Self] = &[Self::Start, Self::Running, Self::Suffix, Self::Longer, Self::Histories];
 
     pub(super) fn play(self, watch: &mut Watch) -> World {
         let command = |node, view, puts| Command { node, view: ViewId(view), puts };
         let commands = match self {
             Self::Start => vec![command(C, 1, 1)],
             Self::Running => vec![command(A, 1, 1), command(C, 1, 1), command(B, 2, 1)],
-            Self::Suffix | Self::Histories => vec![command(A, 1, 2), command(C, 3, 1)],
+            _ => vec![command(A, 1, 2), command(C, 3, 1)],
         };
         let setting = Setting { site: Site::new(&[&[0, 1, 2]]), commands, planted: None };
         let mut play = Play { world: World::new(setting), watch };
@@ -49,8 +51,10 @@ impl Opening {
         if self != Self::Running {
             play.part();
         }
-        if self == Self::Histories {
-            play.forget();
+        match self {
+            Self::Longer => play.keep(),
+            Self::Histories => play.forget(),
+            _ => {}
         }
         play.world
     }
@@ -86,6 +90,13 @@ impl Play<'_> {
         self.take(Step::Cut(A, C));
         self.until(|world| [B, C].iter().all(|node| world.node(*node).disk.size().0 == 3));
         self.world.held.clear();
+    }
+
+    /// The second view commits its VIEW entry; then only the first node and the second are there.
+    fn keep(&mut self) {
+        self.until(|world| [B, C].iter().all(|node| world.committed(*node).0 == 3));
+        self.take(Step::Crash(C, false));
+        self.take(Step::Mend(A, B));
     }
 
     /// One of those who run the second view crashes before its VIEW entry is on its disk, and is linked with the first node

@@ -39,7 +39,7 @@ impl Bounds {
     /// What is left after a step that is not the one that was due.
     fn after(self, step: Step) -> Self {
         match step {
-            Step::Crash(..) => Self { crashes: self.crashes - 1, ..self },
+            Step::Crash(..) | Step::Outage => Self { crashes: self.crashes - 1, ..self },
             Step::Cut(..) => Self { cuts: self.cuts - 1, ..self },
             _ => Self { deviations: self.deviations - 1, ..self },
         }
@@ -136,7 +136,7 @@ pub(super) fn replay(case: Case, choices: &[Choice], watch: &mut Watch) -> Check
     watch.tell(|| "-- from here on by choice --".into());
     let mut left = case.bounds;
     for at in 0.. {
-        let due = world.due()?;
+        let due = world.due().inspect_err(|_| world.tell(watch))?;
         let mut steps: Vec<Step> = due.into_iter().collect();
         steps.extend(world.others(due, left));
         let chosen = choices.iter().find(|choice| choice.at == at);

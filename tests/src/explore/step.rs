@@ -48,7 +48,9 @@ pub(super) enum Step {
     Mend(NodeId, NodeId),
     /// A process is killed, and power lost: what was being written is on the disk, or not.
     Crash(NodeId, bool),
-    /// It starts again.
+    /// Power is lost at all nodes, with what they were writing.
+    Outage,
+    /// A node starts again.
     Start(NodeId),
     /// The next timer of one node is due: its clock is ahead of the others' from now on.
     Tick(NodeId),
@@ -67,6 +69,7 @@ impl fmt::Display for Step {
             Self::Mend(a, b) => write!(f, "MEND the link between {a} and {b}"),
             Self::Crash(node, true) => write!(f, "CRASH {node}, what it was writing is kept"),
             Self::Crash(node, false) => write!(f, "CRASH {node}, what it was writing is lost"),
+            Self::Outage => write!(f, "CRASH all, what they were writing is lost"),
             Self::Start(node) => write!(f, "START {node}"),
             Self::Tick(node) => write!(f, "TICK of {node}"),
             Self::Time => write!(f, "time passes"),

@@ -6,7 +6,9 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::rc::Rc;
 
 use tradewind_ledger::ViewId;
-use tradewind_site_protocol::{Counters, Instant, NodeCore, NodeId, Now, ShardIndex};
+use tradewind_site_protocol::{
+    Counters, Instant, NodeCore, NodeId, Now, ShardIndex, message_in_words,
+};
 use tradewind_store::Store;
 
 use super::disk::Disk;
@@ -208,6 +210,17 @@ impl World {
         self.links[at] = link;
     }
 
+    /// Tells what each node has come to.
+    pub(super) fn tell(&self, watch: &mut Watch) {
+        for node in self.all() {
+            let mut text = String::new();
+            if let Some(core) = &self.node(node).core {
+                core.describe(&mut text).expect("a string takes everything");
+            }
+            watch.tell(|| format!("{node}: {text}"));
+        }
+    }
+
     /// A hash of all that tells this moment from others.
     pub(super) fn print(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
@@ -241,6 +254,11 @@ impl World {
             }
             Step::Next(Channel::Log(node)) => self.synced(node, watch),
             Step::Next(Channel::Promise(node)) => self.promise_written(node, watch),
+            Step::Mend(a, b) if !self.is_up(a) || !self.is_up(b) => {
+                // It comes up with them.
+                self.set_link(a, b, Link::Down);
+                Ok(())
+            }
             Step::Next(Channel::Link(a, b)) | Step::Mend(a, b) => {
                 self.waited = 0;
                 self.set_link(a, b, Link::Up);
@@ -265,6 +283,11 @@ impl World {
                 self.crash(node, kept);
                 Ok(())
             }
+            Step::Outage => {
+                let up: Vec<NodeId> = self.all().filter(|node| self.is_up(*node)).collect();
+                up.into_iter().for_each(|node| self.crash(node, false));
+                Ok(())
+            }
             Step::Start(node) => self.start(node, watch),
             Step::Tick(node) => self.tick(node, watch),
             Step::Time => self.pass_time(watch),
@@ -286,6 +309,7 @@ impl World {
                 core.handle_lost(now, from);
             }
             Frame::Message(bytes, row) => {
+                watch.tell(|| format!("  {}", in_words(&bytes)));
                 node.rows.land(from, &row);
                 core.handle_message(now, from, &bytes);
             }
@@ -427,4 +451,9 @@ impl World {
             self.lane_mut(from, to).push_back(Frame::Message(message.into(), row));
         }
     }
+}
+
+/// A message, as far as it fits a line.
+fn in_words(message: &[u8]) -> String {
+    message_in_words(message).chars().take(160).collect()
 }

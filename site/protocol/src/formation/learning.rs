@@ -151,7 +151,10 @@ impl<S: StoreAccess> NodeCore<S> {
         forming.hellos[from.index()] = None;
         if forming.drop_if(now, |proposal| proposal.stand(from).is_some()) {
             self.attempt += 1;
+            // At once: what this node proposes later must not be made of the stand before.
+            self.tell_all(now);
         }
+        let Phase::Forming(forming) = &self.phase else { return };
         let known = forming.running.as_ref().map(|running| running.view);
         if known > Some(view) {
             self.out.counters.stale_messages += 1;
