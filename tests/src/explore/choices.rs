@@ -4,7 +4,7 @@ use tradewind_site_protocol::NodeId;
 
 use super::Bounds;
 use super::step::{Channel, Step};
-use super::world::{Link, World};
+use super::world::{FAIR_FOR, Link, World};
 use crate::sim::{Violation, broken};
 
 /// How often time has to pass at most before something comes of it.
@@ -57,8 +57,7 @@ impl World {
 
     /// What comes next if nothing else is chosen; `None` at the end of a path.
     pub(super) fn due(&self) -> Result<Option<Step>, Violation> {
-        let free = |channel: &Channel| !self.held.contains(channel) && self.is_ready(*channel);
-        if let Some(channel) = self.channels().into_iter().find(free) {
+        if let Some(channel) = self.next_channel() {
             return Ok(Some(Step::Next(channel)));
         }
         if let Some(command) = (0..self.submitted.len()).find(|command| self.may_submit(*command)) {
@@ -81,6 +80,17 @@ impl World {
             Some(what) => self.wait(what),
             None => Ok(None),
         }
+    }
+
+    /// The channel that comes next: the first in the order; but if there is no rest for long any of them, as if it were drawn,
+    /// for the order serves some last, and that is unfair if others never rest.
+    fn next_channel(&self) -> Option<Channel> {
+        let free = |channel: &Channel| !self.held.contains(channel) && self.is_ready(*channel);
+        let mut ready = self.channels().into_iter().filter(free);
+        let Some(drawn) = self.busy.checked_sub(FAIR_FOR) else { return ready.next() };
+        let ready: Vec<Channel> = ready.collect();
+        let drawn = drawn.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
+        ready.get(drawn.checked_rem(ready.len())?).copied()
     }
 
     fn wait(&self, what: &str) -> Result<Option<Step>, Violation> {

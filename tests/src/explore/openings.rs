@@ -25,13 +25,14 @@ pub enum Opening {
     /// The same, but the third node crashed when the second VIEW entry was on two disks, and only the others are linked.
     Longer,
     /// The same, but it crashed before that entry was on its disk, and only the first node and that one are linked:
-    /// two histories, neither of which a majority has.
+    /// two histories. These two are about to make a view of the older one.
     Histories,
 }
 
 impl Opening {
     /// All of them.
-    pub const ALL: &[Self] = &[Self::Start, Self::Running, Self::Suffix, Self::Longer, Self::Histories];
+    pub const ALL: &[Self] =
+        &[Self::Start, Self::Running, Self::Suffix, Self::Longer, Self::Histories];
 
     pub(super) fn play(self, watch: &mut Watch) -> World {
         let command = |node, view, puts| Command { node, view: ViewId(view), puts };
@@ -96,15 +97,18 @@ impl Play<'_> {
     fn keep(&mut self) {
         self.until(|world| [B, C].iter().all(|node| world.committed(*node).0 == 3));
         self.take(Step::Crash(C, false));
+        self.until(|world| world.node(B).runs.is_none());
         self.take(Step::Mend(A, B));
     }
 
-    /// One of those who run the second view crashes before its VIEW entry is on its disk, and is linked with the first node
-    /// alone when it comes back.
+    /// One of those who run the second view crashes before its VIEW entry is on its disk. When it comes back, it is linked with
+    /// the first node alone, and has from it what the first view left.
     fn forget(&mut self) {
         self.take(Step::Crash(C, false));
+        self.until(|world| world.node(B).runs.is_none());
         self.take(Step::Cut(B, C));
         self.take(Step::Start(C));
         self.take(Step::Mend(A, C));
+        self.until(|world| world.node(C).disk.synced().0 == 4);
     }
 }

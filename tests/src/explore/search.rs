@@ -11,6 +11,9 @@ use super::world::{Watch, World};
 use super::{Bounds, Case, Choice, Counterexample, Explored};
 use crate::sim::{Check, Violation};
 
+/// No path takes so many steps: one that does goes round in circles.
+const LONGEST: usize = 1_000;
+
 /// A state of the path that is being followed.
 struct Frame {
     world: World,
@@ -98,6 +101,12 @@ pub(super) fn search(case: Case, watch: &mut Watch) -> Explored {
             }
         }
         explored.longest = explored.longest.max(stack.len());
+        if stack.len() > LONGEST {
+            let detail = format!("a path comes to no end in {LONGEST} steps");
+            let violation = Violation { invariant: "invariant_progress_resumes", detail };
+            explored.found = Some(counterexample(violation, &stack));
+            break;
+        }
     }
     explored.states = visited.len();
     explored
@@ -135,7 +144,7 @@ pub(super) fn replay(case: Case, choices: &[Choice], watch: &mut Watch) -> Check
     let mut world = begin(case, watch);
     watch.tell(|| "-- from here on by choice --".into());
     let mut left = case.bounds;
-    for at in 0.. {
+    for at in 0..LONGEST {
         let due = world.due().inspect_err(|_| world.tell(watch))?;
         let mut steps: Vec<Step> = due.into_iter().collect();
         steps.extend(world.others(due, left));

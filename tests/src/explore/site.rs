@@ -8,8 +8,8 @@ use tradewind_site_protocol::{
     ShardConfig,
 };
 
-/// Far beyond what any path takes, microseconds.
-const NEVER: u64 = 1 << 50;
+/// Far beyond what any path takes, and the time between a GENESIS entry and the next, microseconds.
+const NEVER: u64 = 1 << 56;
 /// How long a peer may be silent. Heartbeats and hellos come each quarter of it.
 const SILENCE_US: u64 = 3_000_000;
 

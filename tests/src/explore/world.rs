@@ -21,6 +21,9 @@ use crate::sim::{Check, Planted};
 /// Wall clocks at the beginning, microseconds since 1970.
 const EPOCH_US: u64 = 1_700_000_000_000_000;
 
+/// After so many steps through channels without a rest, the next one is drawn.
+pub(super) const FAIR_FOR: usize = 100;
+
 /// A node, up or down.
 #[derive(Clone, Debug)]
 pub(super) struct Node {
@@ -45,7 +48,7 @@ impl Node {
     /// Hashes all that tells this node from others.
     fn seal(&mut self) {
         self.rows.seal();
-        let (mut text, mut hasher) = (String::new(), DefaultHasher::new());
+        let (mut text, mut hasher) = (String::with_capacity(16 << 10), DefaultHasher::new());
         if let Some(core) = &self.core {
             core.describe(&mut text).expect("a string takes everything");
         }
@@ -131,6 +134,8 @@ pub(super) struct World {
     pub(super) submitted: Vec<bool>,
     /// How often time had to pass since anything came of it.
     pub(super) waited: u32,
+    /// How much came through channels since nothing was on its way.
+    pub(super) busy: usize,
     pub(super) known: Rc<Known>,
 }
 
@@ -155,6 +160,7 @@ impl World {
             held: BTreeSet::new(),
             submitted: vec![false; setting.commands.len()],
             waited: 0,
+            busy: 0,
             order: 0,
             known: Rc::default(),
             setting: Rc::new(setting),
@@ -237,7 +243,8 @@ impl World {
                 }
             }
         }
-        (&self.links, &self.held, &self.submitted, self.waited).hash(&mut hasher);
+        let turns = self.busy.saturating_sub(FAIR_FOR);
+        (&self.links, &self.held, &self.submitted, self.waited, turns).hash(&mut hasher);
         self.known.hash(&mut hasher);
         hasher.finish()
     }
@@ -245,6 +252,10 @@ impl World {
     /// Makes the next moment.
     pub(super) fn take(&mut self, step: Step, watch: &mut Watch) -> Check {
         watch.tell(|| step.to_string());
+        self.busy = match step {
+            Step::Next(_) => self.busy + 1,
+            _ => 0,
+        };
         match step {
             Step::Next(Channel::Lane(from, to)) => self.receive(from, to, watch),
             Step::Next(Channel::Row(from, to)) => {

@@ -480,6 +480,7 @@ impl<S: StoreAccess> NodeCore<S> {
 
 /// Whether a member of a proposal told that it has no link to another one.
 fn is_apart(forming: &Forming, proposal: &Proposal) -> bool {
-    let told = proposal.members.iter().filter_map(|(node, _)| forming.hellos[node.index()].as_ref());
+    let told =
+        proposal.members.iter().filter_map(|(node, _)| forming.hellos[node.index()].as_ref());
     told.flat_map(|hello| &hello.waiting_for).any(|node| proposal.stand(*node).is_some())
 }
