@@ -19,6 +19,8 @@ pub enum Opening {
     Start,
     /// They run their first view, and nothing is on its way.
     Running,
+    /// A link was cut at that moment: two of them will go on without the third, which is linked with one of these.
+    Bridge,
     /// Two entries of the first view got to the first node alone, and to its disk. The others run the second view, and the
     /// first node comes back.
     Suffix,
@@ -32,13 +34,13 @@ pub enum Opening {
 impl Opening {
     /// All of them.
     pub const ALL: &[Self] =
-        &[Self::Start, Self::Running, Self::Suffix, Self::Longer, Self::Histories];
+        &[Self::Start, Self::Running, Self::Bridge, Self::Suffix, Self::Longer, Self::Histories];
 
     pub(super) fn play(self, watch: &mut Watch) -> World {
         let command = |node, view, puts| Command { node, view: ViewId(view), puts };
         let commands = match self {
             Self::Start => vec![command(C, 1, 1)],
-            Self::Running => vec![command(A, 1, 1), command(C, 1, 1), command(B, 2, 1)],
+            Self::Running | Self::Bridge => vec![command(A, 1, 1), command(C, 1, 1), command(B, 2, 1)],
             _ => vec![command(A, 1, 2), command(C, 3, 1)],
         };
         let setting = Setting { site: Site::new(&[&[0, 1, 2]]), commands, planted: None };
@@ -49,8 +51,10 @@ impl Opening {
         }
         play.until(|world| world.all().all(|node| world.node(node).runs.is_some()));
         play.until(|world| !matches!(world.due(), Ok(Some(Step::Next(_)))));
-        if self != Self::Running {
-            play.part();
+        match self {
+            Self::Start | Self::Running => {}
+            Self::Bridge => play.take(Step::Cut(A, B)),
+            Self::Suffix | Self::Longer | Self::Histories => play.part(),
         }
         match self {
             Self::Longer => play.keep(),
