@@ -3,8 +3,9 @@
 use tradewind_site_protocol::NodeId;
 
 use super::Bounds;
+use super::parts::Link;
 use super::step::{Channel, Step};
-use super::world::{FAIR_FOR, Link, World};
+use super::world::{FAIR_FOR, World};
 use crate::sim::{Violation, broken};
 
 /// How often time has to pass at most before something comes of it.

@@ -16,7 +16,7 @@
 //! |---|---|
 //! | `site`, `openings` | who the nodes are; where exploring begins |
 //! | `step`, `choices` | what can happen; what is due, and what may come instead |
-//! | `world`, `shell` | everything at one moment; what a node's shell does for its core |
+//! | `parts`, `world`, `shell` | everything at one moment; what a node's shell does for its core |
 //! | `disk`, `rows` | a node's disk and memory |
 //! | `known` | what must hold |
 //! | `search` | the search, and replay |
@@ -26,6 +26,7 @@ mod choices;
 mod disk;
 mod known;
 mod openings;
+mod parts;
 mod rows;
 mod search;
 mod shell;
@@ -42,7 +43,7 @@ use tradewind_site_protocol::Counters;
 
 pub use bugs::{BUGS, Bug};
 pub use openings::Opening;
-use world::Watch;
+use parts::Watch;
 
 use crate::sim::{Planted, Violation};
 

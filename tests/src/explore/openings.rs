@@ -4,9 +4,10 @@ use clap::ValueEnum;
 use tradewind_ledger::ViewId;
 use tradewind_site_protocol::NodeId;
 
+use super::parts::{Command, Setting, Watch};
 use super::site::Site;
 use super::step::{Channel, Step};
-use super::world::{Command, Setting, Watch, World};
+use super::world::World;
 
 const A: NodeId = NodeId(0);
 const B: NodeId = NodeId(1);
@@ -40,7 +41,9 @@ impl Opening {
         let command = |node, view, puts| Command { node, view: ViewId(view), puts };
         let commands = match self {
             Self::Start => vec![command(C, 1, 1)],
-            Self::Running | Self::Bridge => vec![command(A, 1, 1), command(C, 1, 1), command(B, 2, 1)],
+            Self::Running | Self::Bridge => {
+                vec![command(A, 1, 1), command(C, 1, 1), command(B, 2, 1)]
+            }
             _ => vec![command(A, 1, 2), command(C, 3, 1)],
         };
         let setting = Setting { site: Site::new(&[&[0, 1, 2]]), commands, planted: None };

@@ -6,8 +6,9 @@ use std::collections::hash_map::Entry;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use super::parts::Watch;
 use super::step::Step;
-use super::world::{Watch, World};
+use super::world::World;
 use super::{Bounds, Case, Choice, Counterexample, Explored};
 use crate::sim::{Check, Violation};
 

@@ -10,8 +10,9 @@ use tradewind_store::{Condition, Reply, Store};
 
 use super::disk::Disk;
 use super::known::Known;
+use super::parts::{Command, Link, Node, Watch};
 use super::rows::Rows;
-use super::world::{Command, Link, Node, Watch, World};
+use super::world::World;
 use crate::sim::{Check, broken};
 
 impl World {
