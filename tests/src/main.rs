@@ -1,9 +1,10 @@
-//! Long runs of the simulator, and one run step by step: `tradewind-tests sim --help`.
+//! Long runs of the simulator and the explorer, and one run step by step: `tradewind-tests help`.
 
 use std::time::Instant;
 
 use anyhow::{anyhow, bail};
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
+use tradewind_tests::explore::{self, Bounds, Choice, Opening};
 use tradewind_tests::sim::{self, Case, Course, Coverage, Failure, Kind, Script};
 
 #[derive(Parser)]
@@ -43,11 +44,80 @@ enum Command {
         #[arg(long, conflicts_with_all = ["seed", "script"])]
         sweep: Option<usize>,
     },
+    /// Follows all paths of a small site on which no more goes another way than these bounds allow.
+    Explore(Explore),
+}
+
+#[derive(Args)]
+struct Explore {
+    /// Where to begin; all openings if none is named.
+    #[arg(long, value_enum)]
+    opening: Vec<Opening>,
+    /// In which of the orders 0 to 2 things come if nothing else is chosen; all if none is named.
+    #[arg(long)]
+    order: Vec<usize>,
+    /// How often something else comes than what is due.
+    #[arg(long, default_value_t = 1)]
+    deviations: u32,
+    /// How many crashes.
+    #[arg(long, default_value_t = 1)]
+    crashes: u32,
+    /// How many links are cut.
+    #[arg(long, default_value_t = 0)]
+    cuts: u32,
+    /// A bug to plant, by its name in the code.
+    #[arg(long)]
+    plant: Option<String>,
+    /// STEP:WHICH: follow one path with these choices, and tell each step.
+    #[arg(long)]
+    take: Vec<Choice>,
+}
+
+impl Explore {
+    fn cases(&self) -> anyhow::Result<Vec<explore::Case>> {
+        let Self { deviations, crashes, cuts, .. } = *self;
+        let bounds = Bounds { deviations, crashes, cuts };
+        let named = |name: &String| {
+            let all = explore::BUGS.iter().find(|bug| bug.name() == *name);
+            all.map(|bug| bug.planted).ok_or_else(|| anyhow!("no bug is called {name}"))
+        };
+        let planted = self.plant.as_ref().map(named).transpose()?;
+        let openings = if self.opening.is_empty() { Opening::ALL } else { &self.opening };
+        let orders =
+            if self.order.is_empty() { (0..explore::ORDERS).collect() } else { self.order.clone() };
+        let case = |opening, order| explore::Case { opening, order, bounds, planted };
+        Ok(openings
+            .iter()
+            .flat_map(|opening| orders.iter().map(move |order| case(*opening, *order)))
+            .collect())
+    }
+
+    fn run(&self) -> anyhow::Result<()> {
+        for case in self.cases()? {
+            if !self.take.is_empty() {
+                let (lines, found) = explore::replay(case, &self.take);
+                lines.iter().for_each(|line| println!("{line}"));
+                return found.map_or(Ok(()), |found| Err(anyhow!("{found}")));
+            }
+            let start = Instant::now();
+            let explored = explore::explore(case);
+            println!("{case}: {explored}, {:.1?}", start.elapsed());
+            if let Some(found) = &explored.found {
+                bail!(explore::report(case, found));
+            }
+        }
+        Ok(())
+    }
 }
 
 fn main() -> anyhow::Result<()> {
-    let Command::Sim { seed, seeds, from, changes, veiled, script, crash, sweep } =
-        Arguments::parse().command;
+    let (seed, seeds, from, changes, veiled, script, crash, sweep) =
+        match Arguments::parse().command {
+            Command::Explore(explore) => return explore.run(),
+            Command::Sim { seed, seeds, from, changes, veiled, script, crash, sweep } => {
+                (seed, seeds, from, changes, veiled, script, crash, sweep)
+            }
+        };
     let mut tell = |line: &str| println!("{line}");
     let course = |seed| Course { seed, changes, veiled };
     match (seed, script, sweep) {

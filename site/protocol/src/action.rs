@@ -126,7 +126,7 @@ pub struct Promise {
 }
 
 /// What the shell must do, in the order of [`crate::NodeCore::poll_action`].
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Action {
     /// Write this to stable storage in place of the promise before (old or new after a crash, never neither), synced
     /// before [`crate::NodeCore::handle_promised`]; after a restart it goes into [`crate::NodeCore::new`]. A node

@@ -19,7 +19,7 @@ use crate::node::NodeCore;
 use crate::shard::Replica;
 
 /// A node's part in the barriers of its view.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Barriers {
     /// The last one that the own node asked for. It grows beyond views.
     asked: Barrier,

@@ -38,7 +38,7 @@ const HEAD: usize = 24;
 pub(crate) const FIRST_HEAD: usize = HEAD + 40;
 
 /// The lane.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Bulk {
     shard: ShardIndex,
     own: usize,
@@ -66,7 +66,7 @@ pub(crate) struct Bulk {
 }
 
 /// A member whose section is read here.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Source {
     rank: usize,
     node: NodeId,
@@ -75,7 +75,7 @@ struct Source {
 }
 
 /// The bodies of one sender.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Lane {
     /// Those that are not delivered, oldest first, and the number of the first.
     bodies: VecDeque<Coming>,
@@ -98,7 +98,7 @@ struct Coming {
 }
 
 /// An own body on its way.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Outgoing {
     number: u64,
     digest: Digest,

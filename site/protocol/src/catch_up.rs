@@ -11,7 +11,7 @@ use crate::batch::{EntryBatch, Values};
 use crate::ids::{NodeId, ShardIndex};
 
 /// The ledger that is being completed.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct CatchUp {
     pub(crate) shard: ShardIndex,
     pub(crate) source: NodeId,
@@ -25,13 +25,13 @@ pub(crate) struct CatchUp {
 /// Detached values of a shard's entry that is next: those that are there, and the one that is coming. They outlive the
 /// attempt that fetched them, and lessons of other shards, so that a large value arrives even if no single attempt lasts
 /// long enough for it.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Pieces {
     values: Values,
     coming: Option<Coming>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Coming {
     digest: Digest,
     len: usize,
@@ -39,7 +39,7 @@ struct Coming {
 }
 
 /// What to do next.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     /// Take up this entry with these values.
     Take(Vec<u8>, Values),

@@ -19,7 +19,7 @@ const MARKS_MAX: usize = 128;
 type Signature = [u8; SIGNATURE];
 
 /// The marks of one shard that have no majority of signatures yet.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Marks {
     policy: Policy,
     own: usize,

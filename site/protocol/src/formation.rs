@@ -54,7 +54,7 @@ pub use steps::{ShardStep, Step};
 use taking::Piece;
 
 /// What a node holds while no view runs.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Forming {
     pub(crate) since: Instant,
     /// By node, the own one too: what it told in this forming.
@@ -78,7 +78,7 @@ pub(crate) struct Forming {
 }
 
 /// What a member does about a proposal.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Stage {
     /// No proposal.
     Gathering,

@@ -73,3 +73,5 @@ pub use roster::{Roster, RosterId, Seat};
 pub use status::{Counters, PeerStatus, ReplicaStatus, ShardStatus, State, Status};
 pub use taking::{Held, Part};
 pub use tradewind_store::Durability;
+#[cfg(feature = "mutations")]
+pub use wire::message_in_words;

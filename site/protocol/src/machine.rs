@@ -28,7 +28,7 @@ pub(crate) struct Mark {
 }
 
 /// The ledger's running state and what came of the last deliveries.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Machine {
     replay: Replay,
     limits: SealLimits,

@@ -28,7 +28,7 @@ use crate::wire::{Control, Stand};
 
 /// A shard as the shell recovered it from disk; `replay` and `store` both hold all entries of the ledger, none
 /// for an empty one.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct RecoveredShard<S> {
     /// All entries, all on disk.
     pub replay: Replay,
@@ -37,7 +37,7 @@ pub struct RecoveredShard<S> {
 }
 
 /// What is known of another node (the own place in the list is not used).
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Peer {
     pub(crate) connected: bool,
     /// The newest stand it told of.
@@ -70,7 +70,7 @@ pub(crate) struct Peer {
 ///   Forming ------------------> Active    Active ----------------------------------------> Forming
 ///   Forming, Active --- replicas differ, or a ledger cannot be continued ---> Failed
 /// ```
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 #[expect(clippy::large_enum_variant, reason = "there is one of it at a node, moved once a view")]
 pub(crate) enum Phase {
     /// No view runs: gathering, comparing, catching up.
@@ -88,7 +88,7 @@ pub(crate) enum Phase {
 /// [`NodeCore::handle_rows`], which does all the work on the fabric's memory, then flushes the fabric and parks no
 /// longer than [`NodeCore::poll_timeout`]. Submissions are only queued by [`NodeCore::handle_submit`]; the next
 /// turn sends them.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct NodeCore<S> {
     pub(crate) config: NodeConfig,
     pub(crate) layout: Layout,
@@ -229,6 +229,61 @@ impl<S: StoreAccess> NodeCore<S> {
     #[cfg(feature = "mutations")]
     pub fn plant(&mut self, mutation: Option<Mutation>) {
         self.planted = mutation;
+    }
+
+    /// Writes all that decides what this node does next, for a checker that compares states: without what never changes
+    /// and what is only counted.
+    ///
+    /// # Errors
+    /// Those of `out`.
+    #[cfg(feature = "mutations")]
+    pub fn describe(&self, out: &mut impl core::fmt::Write) -> core::fmt::Result
+    where
+        S: core::fmt::Debug,
+    {
+        // Whatever is added to a node has to be looked at here.
+        let Self {
+            replicas,
+            peers,
+            phase,
+            view,
+            members,
+            roster,
+            promise,
+            highest,
+            ran,
+            attempt,
+            admitting,
+            pieces,
+            rows,
+            remembered,
+            remembered_at,
+            inbox,
+            barriers,
+            beat,
+            beat_at,
+            turned_at,
+            out: outputs,
+            config: _,
+            lineages: _,
+            planted: _,
+            clock_ahead: _,
+            layout: _,
+        } = self;
+        let Outputs { actions, answers, counters: _ } = outputs;
+        write!(
+            out,
+            "{replicas:?} {peers:?} {phase:?} {view:?} {members:?} {roster:?} {promise:?}"
+        )?;
+        write!(out, "{highest:?} {ran} {attempt} {admitting:?} {pieces:?} {rows} {remembered:?}")?;
+        write!(out, "{remembered_at:?} {inbox:?} {barriers:?} {beat} {beat_at:?}")?;
+        write!(out, "{turned_at:?} {actions:?} {answers:?}")
+    }
+
+    /// What was counted since the last call.
+    #[cfg(feature = "mutations")]
+    pub fn take_counters(&mut self) -> crate::status::Counters {
+        core::mem::take(&mut self.out.counters)
     }
 
     /// A client's command for a shard.

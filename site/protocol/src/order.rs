@@ -13,7 +13,7 @@ use alloc::vec::Vec;
 pub(crate) type Place = (u64, usize);
 
 /// What one sender decided, as seen here.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Lane<T> {
     /// Messages taken out of its ring.
     received: u64,
@@ -24,7 +24,7 @@ struct Lane<T> {
 }
 
 /// What stands next in the order.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Next<T> {
     /// A message of the sender of this rank.
     Message(usize, T),
@@ -33,7 +33,7 @@ pub(crate) enum Next<T> {
 }
 
 /// The order of a shard, with the messages that wait for their turn.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Order<T> {
     own: usize,
     lanes: Vec<Lane<T>>,

@@ -17,7 +17,7 @@ use crate::ring::Flags;
 const OVERHEAD: usize = 64;
 
 /// A message to send.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Plan {
     /// How many of the waiting submissions it completes.
     pub(crate) completes: usize,
@@ -29,7 +29,7 @@ pub(crate) struct Plan {
 }
 
 /// The own submissions of a shard.
-#[derive(Default, Debug)]
+#[derive(Clone, Default, Debug)]
 pub(crate) struct Outbox {
     /// Accepted, and not completely sent.
     waiting: VecDeque<Submission>,

@@ -67,7 +67,7 @@ pub(crate) fn split_lean(command: &[u8]) -> Option<(u64, &[u8])> {
 }
 
 /// Checks the payloads of one sender, in order.
-#[derive(Default, Debug)]
+#[derive(Clone, Default, Debug)]
 pub(crate) struct Checker {
     /// Bytes that a cut command still lacks.
     missing: Option<usize>,
@@ -152,7 +152,7 @@ impl Checker {
 }
 
 /// Puts the pieces of a sender's cut command together, in the order of delivery.
-#[derive(Default, Debug)]
+#[derive(Clone, Default, Debug)]
 pub(crate) struct Assembly {
     command: Option<(Head, Vec<u8>)>,
 }

@@ -117,7 +117,7 @@ fn record_len(payload: usize) -> usize {
 }
 
 /// The sender's side of its own ring.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Writer {
     words: Words,
     capacity: usize,
@@ -132,7 +132,7 @@ pub(crate) struct Writer {
 }
 
 /// Where a record goes.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Place {
     /// Offset in the ring of a skip word to write.
     skip: Option<usize>,
@@ -227,7 +227,7 @@ pub(crate) struct Landed {
 }
 
 /// A receiver's side of a peer's ring.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Reader {
     words: Words,
     capacity: usize,

@@ -44,7 +44,7 @@ pub(crate) use seats::{Elders, Seats};
 use timers::Timers;
 
 /// What a turn gives to the outside.
-#[derive(Default, Debug)]
+#[derive(Clone, Default, Debug)]
 pub(crate) struct Outputs {
     pub(crate) actions: VecDeque<Action>,
     pub(crate) answers: Vec<Answer>,
@@ -70,14 +70,14 @@ impl<M> Turn<'_, M> {
 }
 
 /// A message that waits for its place in the order.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Item {
     flags: Flags,
     stamp: Hlc,
     content: Content,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Content {
     /// An own message: it completes so many of the own submissions.
     Own(usize),
@@ -88,7 +88,7 @@ enum Content {
 }
 
 /// What belongs to one view and is forgotten with it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Flow {
     /// The other members that are in the view, with their ranks.
     others: Vec<(usize, NodeId)>,
@@ -126,7 +126,7 @@ enum Stage {
 }
 
 /// A member's part of one shard.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Replica<S> {
     shard: ShardIndex,
     own: usize,

@@ -158,6 +158,8 @@ pub struct Counters {
     pub outbid: u64,
     /// Proposals of an older roster than their members could have a view of.
     pub outdated: u64,
+    /// Own proposals given up because two of their members lost the link to each other.
+    pub parted: u64,
     /// Rosters of which a view was installed first, as far as this node knew.
     pub rosters: u64,
     /// Running views stopped to admit a node.

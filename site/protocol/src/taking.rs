@@ -58,7 +58,7 @@ impl Want {
 
 /// What came of a part, piece by piece. It outlives the attempt that fetched it, so that a large one arrives even if no single
 /// attempt lasts long enough for it.
-#[derive(Default, Debug)]
+#[derive(Clone, Default, Debug)]
 pub(crate) struct Coming {
     of: Option<(Version, Want)>,
     bytes: Vec<u8>,
@@ -100,7 +100,7 @@ impl Coming {
 }
 
 /// A snapshot of which the manifest was verified.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Taking {
     manifest: Box<Manifest>,
     blocks: u32,

@@ -81,6 +81,14 @@ pub(crate) enum Control {
     },
 }
 
+/// A message in words, for whoever follows a run.
+#[cfg(feature = "mutations")]
+#[must_use]
+pub fn message_in_words(message: &[u8]) -> alloc::string::String {
+    Control::decode(message)
+        .map_or_else(alloc::string::String::from, |message| alloc::format!("{message:?}"))
+}
+
 /// One stand of a node: a number that grows each time the node stops a view or gives up a proposal.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub(crate) struct Stand {

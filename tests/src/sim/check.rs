@@ -34,7 +34,7 @@ impl fmt::Display for Violation {
 
 pub(crate) type Check = Result<(), Violation>;
 
-fn broken<T>(invariant: &'static str, detail: String) -> Result<T, Violation> {
+pub(crate) fn broken<T>(invariant: &'static str, detail: String) -> Result<T, Violation> {
     Err(Violation { invariant, detail })
 }
 

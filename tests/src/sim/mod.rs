@@ -44,6 +44,7 @@ use std::fmt;
 use std::process::Command;
 
 pub use check::Violation;
+pub(crate) use check::{Check, broken};
 pub use coverage::{Coverage, Fault, Kind, Point, SHARD_STEPS, STEPS, Seen, Side, Tally};
 pub use points::Injection;
 pub use script::Script;
@@ -98,7 +99,7 @@ pub enum Planted {
 }
 
 impl Planted {
-    fn in_core(self) -> Option<Mutation> {
+    pub(crate) fn in_core(self) -> Option<Mutation> {
         match self {
             Self::Core(mutation) => Some(mutation),
             Self::DamageServed | Self::PromiseForgotten => None,

@@ -22,7 +22,7 @@ use crate::taking::Want;
 use crate::wire::{Control, Proposal, Target};
 
 /// The completing of ledgers, for a proposal or beside a running view: at most one of these is at work.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Completion {
     /// The view that is proposed, or runs.
     pub(super) view: ViewId,

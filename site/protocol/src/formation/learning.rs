@@ -29,7 +29,7 @@ use crate::shard::Replica;
 use crate::wire::{Control, Hello, LedgerState, Shelf, are_members};
 
 /// A view that runs without this node.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Running {
     pub(super) view: ViewId,
     pub(super) members: Vec<NodeId>,
@@ -137,7 +137,10 @@ impl<S: StoreAccess> NodeCore<S> {
         forming.hellos[from.index()] = None;
         if forming.drop_if(now, |proposal| proposal.stand(from).is_some()) {
             self.attempt += 1;
+            // At once: what this node proposes later must not be made of the stand before.
+            self.tell_all(now);
         }
+        let Phase::Forming(forming) = &self.phase else { return };
         let known = forming.running.as_ref().map(|running| running.view);
         if known > Some(view) {
             self.out.counters.stale_messages += 1;

@@ -23,7 +23,7 @@ use crate::wire::{Control, Hello, LedgerState, Proposal, Target};
 const EXTENSIONS: u32 = 20;
 
 /// A proposal of the own node's that is out.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Leading {
     pub(super) proposal: Proposal,
     /// By place among the members: who accepted it.
@@ -82,12 +82,17 @@ impl<S: StoreAccess> NodeCore<S> {
     }
 
     /// At the leader of a proposal: gives it up once a view of a newer roster can be made, for others will not follow it
-    /// then; or, while it waits for somebody who lacks much, once a view can be made without.
+    /// then; once two of its members are not linked any more, for neither will they; or, while it waits for somebody who
+    /// lacks much, once a view can be made without.
     fn reconsider(&mut self, now: Now) {
         let Phase::Forming(forming) = &self.phase else { return };
         let Some(leading) = &forming.leading else { return };
         if self.is_outdated(forming, &leading.proposal) {
             self.out.counters.outdated += 1;
+            return self.withdraw(now);
+        }
+        if is_apart(forming, &leading.proposal) {
+            self.out.counters.parted += 1;
             return self.withdraw(now);
         }
         let mut places = leading.proposal.members.iter().zip(&leading.accepted);
@@ -488,4 +493,11 @@ impl<S: StoreAccess> NodeCore<S> {
             self.tell_running(node);
         }
     }
+}
+
+/// Whether a member of a proposal told that it has no link to another one.
+fn is_apart(forming: &Forming, proposal: &Proposal) -> bool {
+    let told =
+        proposal.members.iter().filter_map(|(node, _)| forming.hellos[node.index()].as_ref());
+    told.flat_map(|hello| &hello.waiting_for).any(|node| proposal.stand(*node).is_some())
 }

@@ -24,7 +24,7 @@ const PROBES: u64 = 16;
 type Roots = Vec<(Version, Digest)>;
 
 /// The search for the common beginning of the own ledger and another one.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Search {
     shard: ShardIndex,
     source: NodeId,

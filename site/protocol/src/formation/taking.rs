@@ -23,7 +23,7 @@ use crate::taking::{Coming, Held, Part, Taking, Want};
 use crate::wire::Control;
 
 /// A piece of a part, of `total` bytes; zero if the sender has not got it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Piece {
     pub(super) size: Version,
     pub(super) part: Part,

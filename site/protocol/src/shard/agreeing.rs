@@ -18,7 +18,7 @@ use crate::ids::NodeId;
 pub(crate) const RECORD: usize = 52;
 
 /// The snapshots of one shard, as its members told.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Agreeing {
     own: usize,
     /// The own ones that are kept, the newest last.

@@ -14,7 +14,7 @@ use crate::ids::{Instant, NodeId};
 use crate::memory::Memory;
 
 /// By rank: what is owed by a member.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Pace {
     members: Vec<Owed>,
 }

@@ -12,7 +12,7 @@ use crate::ids::{Barrier, NodeId};
 use crate::order::Place;
 
 /// The reads of one shard in one view.
-#[derive(Default, Debug)]
+#[derive(Clone, Default, Debug)]
 pub(super) struct Reads {
     /// Whether there are some for which no barrier was asked yet.
     waiting: bool,
@@ -22,7 +22,7 @@ pub(super) struct Reads {
 }
 
 /// The barrier that is on its way.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Asked {
     barrier: Barrier,
     /// The last message that was received and not delivered when it was asked for.

@@ -7,7 +7,7 @@ use tradewind_ledger::Version;
 use crate::config::Limits;
 
 /// The entries delivered last, by the batches that were handed to the log.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Recent {
     /// Up to which version, how many bytes with their detached values.
     batches: VecDeque<(Version, usize)>,

@@ -12,7 +12,7 @@ use crate::layout::{Layout, ShardLayout};
 use crate::roster::RosterId;
 
 /// Who they are, by rank, and what follows from it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Seats {
     pub(crate) members: Vec<NodeId>,
     /// The own rank.

@@ -10,7 +10,7 @@ use crate::ids::{Instant, Now};
 use crate::ring::Flags;
 
 /// Deadlines of the lowest member, who asks for seals and marks.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Timers {
     /// Since when the open segment has entries.
     pub(super) content_since: Option<Instant>,
