@@ -212,6 +212,8 @@ impl<S: StoreAccess> NodeCore<S> {
             // Nobody has what is missing, nor a snapshot: asked again when somebody tells what there is.
             (true, _) => {}
             (false, true) => self.learned(now),
+            // What was fetched is on disk before the promise: other views may count on that (section 7, rosters).
+            (false, false) if !self.is_settled() => {}
             (false, false) => self.promise(now),
         }
     }
