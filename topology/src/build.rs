@@ -43,10 +43,11 @@ pub(crate) fn build(draft: Draft, directory: &Path) -> Option<Topology> {
                 at.map_or(default, |at| Duration::from_millis(at.value.into()))
             };
             let default = Timeouts::default();
+            let suspect = ms(draft.timeouts.suspect, default.suspect);
             Timeouts {
                 heartbeat: ms(draft.timeouts.heartbeat, default.heartbeat),
-                suspect: ms(draft.timeouts.suspect, default.suspect),
-                slow: ms(draft.timeouts.slow, default.slow),
+                suspect,
+                slow: ms(draft.timeouts.slow, default.slow.max(suspect)),
                 connect: ms(draft.timeouts.connect, default.connect),
                 request: ms(draft.timeouts.request, default.request),
                 stall: ms(draft.timeouts.stall, default.stall),

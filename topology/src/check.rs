@@ -133,7 +133,9 @@ fn check_timeouts(timeouts: &DraftTimeouts, diagnostics: &mut Diagnostics) {
     let default = Timeouts::default();
     let heartbeat = ("heartbeat_ms", &timeouts.heartbeat, ms(default.heartbeat));
     let suspect = ("suspect_ms", &timeouts.suspect, ms(default.suspect));
-    let slow = ("slow_ms", &timeouts.slow, ms(default.slow));
+    // As long as the other if need be, where the file says nothing.
+    let slow_default = suspect.1.as_ref().map_or(suspect.2, |at| at.value).max(ms(default.slow));
+    let slow = ("slow_ms", &timeouts.slow, slow_default);
     let connect = ("connect_ms", &timeouts.connect, ms(default.connect));
     let request = ("request_ms", &timeouts.request, ms(default.request));
     let stall = ("stall_ms", &timeouts.stall, ms(default.stall));
