@@ -290,8 +290,15 @@ impl Disk {
         Ok(batch)
     }
 
+    /// A detached value; `None` only if no entry names it.
     pub(crate) fn value(&self, digest: &Digest) -> Option<&[u8]> {
-        self.values.get(digest).map(Vec::as_slice)
+        let value = self.values.get(digest).map(Vec::as_slice);
+        let names = |entry: &Vec<u8>| entry.windows(digest.0.len()).any(|bytes| bytes == digest.0);
+        assert!(
+            value.is_some() || !self.entries.iter().any(names),
+            "the value of a durable entry is on disk"
+        );
+        value
     }
 
     /// The root over the first `size` entries.
