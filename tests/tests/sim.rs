@@ -370,10 +370,9 @@ fn stalling(seed: u64, needed: bool, mutation: Option<Mutation>) -> Coverage {
 fn a_slow_member_is_left_out_and_let_in_again_at_a_bounded_rate() {
     for seed in 0..5 {
         let coverage = stalling(seed, false, None);
-        // It waits for 0.3 s, 0.6, 1.2, 2.4, and then 4.8 again and again, and before it is let in it learns, on a disk that
-        // stalls; each time it shows after 0.3 s.
+        // It waits for 0.3 s, 0.6, 1.2, 2.4, and then 4.8 again and again; each time it shows after 0.3 s.
         let (held_up, views) = (coverage.seen.of(Seen::HeldUp), coverage.core.views);
-        assert!((2..=8).contains(&held_up), "seed {seed}: {held_up} times");
+        assert!((3..=8).contains(&held_up), "seed {seed}: {held_up} times");
         assert!(views < 60, "seed {seed}: {views} views at three nodes");
     }
 }

@@ -253,7 +253,7 @@ impl Plan {
         plan.limits.slow_us = 300 * MS;
         plan.limits.chunk_bytes = 5_000;
         plan.limits.backlog_bytes = 2_000;
-        let (for_us, every_us) = (600 * MS, 650 * MS);
+        let (for_us, every_us) = (600 * MS, 750 * MS);
         plan.scenes = stalls(NodeId(2), (times, for_us, every_us));
         plan.faults_until = times as u64 * every_us;
         (plan.clients, plan.think_us) = (3, 20 * MS);
