@@ -407,10 +407,12 @@ impl<S: StoreAccess> NodeCore<S> {
         // A member: its leader is still there, and yet nothing comes of it. If a view of a newer roster can be made by now, nothing
         // will: others do not follow it, and the leader may not know.
         let Phase::Forming(forming) = &self.phase else { return };
-        let outdated = forming.stage.proposal().is_some_and(|it| self.is_outdated(forming, it));
-        let patience = if outdated { formation_us } else { patience };
-        let waits = !matches!(forming.stage, Stage::Gathering);
-        if waits && forming.leading.is_none() && now.instant.since(forming.stage_since) > patience {
+        let waits = !matches!(forming.stage, Stage::Gathering) && forming.leading.is_none();
+        let waited = now.instant.since(forming.stage_since);
+        let outdated = |it| self.is_outdated(forming, it);
+        let in_vain = waited > patience
+            || waited > formation_us && forming.stage.proposal().is_some_and(outdated);
+        if waits && in_vain {
             let Phase::Forming(forming) = &mut self.phase else { return };
             forming.stage = Stage::Gathering;
             self.out.counters.abandoned += 1;
