@@ -17,7 +17,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use tradewind_ledger::manifest::BLOCK_LEAVES;
-use tradewind_ledger::tree::{root_of, value_digest};
+use tradewind_ledger::tree::{CompactRange, root_of, value_digest};
 use tradewind_ledger::{Digest, Manifest, Version};
 use tradewind_ledger_disk::{Face, PlantError, WriteError, has_value, keep_value, plant, replace};
 use tradewind_store::snapshot::Chunk;
@@ -242,13 +242,13 @@ impl Intake {
         }
         let mut reader = BufReader::with_capacity(1 << 18, &self.hashes);
         reader.seek(SeekFrom::Start(0))?;
-        let mut leaves = Vec::with_capacity(size.0 as usize);
+        let mut tree = CompactRange::new();
         for _ in 0..size.0 {
             let mut leaf = [0; 32];
             reader.read_exact(&mut leaf)?;
-            leaves.push(Digest(leaf));
+            tree.push(Digest(leaf));
         }
-        Ok(Some(root_of(leaves)))
+        Ok(Some(tree.root()))
     }
 
     /// Keeps the leaf hashes of a block; one that is there already is passed over.
